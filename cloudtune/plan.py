@@ -146,6 +146,7 @@ class Plan:
     launch: Launch | None = None
     launches: Mapping[str, Launch] = attrs.field(factory=dict)
     steps: tuple[Step, ...] = ()
+    outputs: tuple[str, ...] = ()
     fields: tuple[FieldNote, ...] = ()
     warnings: tuple[Notice, ...] = ()
 
@@ -162,6 +163,7 @@ class Plan:
         if self.launches:
             out["launches"] = {step: launch.to_dict() for step, launch in self.launches.items()}
         out["steps"] = [_step_dict(step) for step in self.steps]
+        out["outputs"] = list(self.outputs)
         out["fields"] = [attrs.asdict(note) for note in self.fields]
         out["warnings"] = [attrs.asdict(warning) for warning in self.warnings]
         return out

@@ -1,0 +1,217 @@
+"""Carries out the calls of the local backend: folders, a supervisor process, files. Linux and macOS."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cloudtune.errors import CloudtuneError, RunNotFound, ServiceError
+from cloudtune.home import home, runs_folder
+from cloudtune.node import processes
+from cloudtune.node.pack import agent_bytes
+from cloudtune.node.report import write_json
+from cloudtune.plan import Call, File
+from cloudtune.workspace import pack
+
+try:
+    import fcntl
+except ImportError as error:  # pragma: no cover - Windows
+    raise CloudtuneError("local runs need Linux or macOS", hint="name a cloud: --infrastructure PROFILE") from error
+
+#: Seconds that a supervisor may take from its start to its first word.
+START_S = 60.0
+#: Bytes of one node's log in one reply.
+CHUNK = 1 << 20
+#: Variables of a surrounding torchrun, job or notebook that would mislead a node.
+LEFTOVERS = ("PET_", "CLOUDTUNE_NODE", "CLOUDTUNE_NUM", "CLOUDTUNE_MAIN", "CLOUDTUNE_LOCAL", "TORCHELASTIC_")
+RANKS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
+
+
+class ProcessClient:
+    """The client of service ``process``; see :class:`cloudtune.submit.Client`."""
+
+    def send(self, call: Call, *, token: str | None = None, files: tuple[File, ...] = ()) -> Mapping[str, Any]:
+        """Carry out ``stage``, ``start``, ``stop``, ``reset`` or ``remove``; each is harmless when sent twice."""
+        folder = _folder(call.parameters)
+        if call.operation == "stage":
+            return _stage(folder, call.parameters, files)
+        deeds: dict[str, Callable[[Path, Mapping[str, Any]], Mapping[str, Any]]] = {
+            "start": _start,
+            "stop": _stop,
+            "remove": _remove,
+            "reset": _reset,
+        }
+        return deeds[call.operation](folder, call.parameters)
+
+    def read(self, call: Call) -> Mapping[str, Any]:
+        """Carry out ``describe`` or ``read_logs``."""
+        folder = _folder(call.parameters)
+        return _describe(folder) if call.operation == "describe" else _read_logs(folder, call.parameters["offsets"])
+
+
+def _folder(parameters: Mapping[str, Any]) -> Path:
+    scope = parameters.get("home")
+    return (Path(scope) if scope else runs_folder()) / str(parameters["runId"])
+
+
+def _stage(folder: Path, parameters: Mapping[str, Any], files: tuple[File, ...]) -> Mapping[str, Any]:
+    order = parameters.get("order")
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if files:
+            with (folder / "code.tar.gz").open("wb") as archive:
+                pack(files, archive)
+        if order is not None:
+            (folder / "agent.pyz").write_bytes(agent_bytes())
+            write_json(folder / "order.json", order)
+        run = {"runId": parameters["runId"], "nodes": parameters["nodes"]}
+        write_json(folder / "run.json", {**run, "python": parameters["python"] or sys.executable})
+    except OSError as error:
+        raise ServiceError(str(error), service="process", operation="stage", hint=_disk_hint(error)) from error
+    return {"runId": parameters["runId"], "folder": str(folder)}
+
+
+def _start(folder: Path, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    reply = {"runId": parameters["runId"], "folder": str(folder)}
+    if (folder / "state.json").exists() or (folder / "result.json").exists():
+        return reply
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(LEFTOVERS) and k not in RANKS}
+    environment |= {**parameters.get("environment", {}), "CLOUDTUNE_HOME": str(home())}
+    python = json.loads((folder / "run.json").read_text())["python"]
+    command = parameters.get("argv") or [python, "-I", "-S", str(folder / "agent.pyz"), "supervise", str(folder)]
+    with (folder / "supervisor.log").open("ab") as log:
+        supervisor = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START_S
+    while not (folder / "state.json").exists():
+        if supervisor.poll() is not None and not (folder / "state.json").exists():
+            words = (folder / "supervisor.log").read_text(errors="replace").strip()[-2000:]
+            message = f"the supervisor ended with code {supervisor.returncode}: {words or 'it said nothing'}"
+            raise ServiceError(message, service="process", operation="start", hint=f"is {python} a working Python?")
+        if time.monotonic() > deadline:
+            raise ServiceError(f"no word in {START_S:g} s", service="process", operation="start", definite=False)
+        time.sleep(0.01)
+    return reply
+
+
+def _describe(folder: Path) -> Mapping[str, Any]:
+    if not (folder / "run.json").is_file():
+        if not folder.is_dir():
+            raise RunNotFound(f"there is no run in {folder}", hint="cloudtune list shows all runs")
+        return {"state": "pending", "folder": str(folder)}
+    held = _held(folder)  # before the result: the supervisor writes the result, then lets go of the lock
+    result, state = _json(folder / "result.json"), _json(folder / "state.json")
+    outputs = _json(folder / "order.json").get("outputs")
+    known = {"folder": str(folder), "outputs": [outputs["uri"]] if outputs else []}
+    if result:
+        return {**state, **result, **known}
+    if held:
+        return {"state": "starting", **state, **known}
+    if state:
+        reason = "its supervisor ended without a result (was it killed, or the machine restarted?)"
+        return {**state, **known, "state": "lost", "reason": reason}
+    return {"state": "pending", **known}
+
+
+def _held(folder: Path) -> bool:
+    """Whether a living supervisor holds the run's lock."""
+    try:
+        with (folder / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _read_logs(folder: Path, offsets: Mapping[str, int]) -> Mapping[str, Any]:
+    """Return whole lines of each node's log behind its offset, in bytes; the last, unfinished one once the run is over."""
+    over = (folder / "result.json").exists() or not _held(folder)
+    logs: dict[str, str] = {}
+    reached = dict(offsets)
+    for path in sorted(folder.glob("node-*/log")):
+        node = path.parent.name.removeprefix("node-")
+        with path.open("rb") as log:
+            log.seek(offsets.get(node, 0))
+            data = log.read(CHUNK)
+        end = len(data) if over and len(data) < CHUNK else data.rfind(b"\n") + 1
+        if end:
+            logs[node] = data[:end].decode(errors="replace")
+            reached[node] = offsets.get(node, 0) + end
+    return {"logs": logs, "offsets": reached}
+
+
+def _stop(folder: Path, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not folder.is_dir():
+        return {}
+    (folder / "cancel").touch()
+    if _held(folder):
+        pid = _json(folder / "state.json").get("pid")
+        if isinstance(pid, int):
+            try:
+                os.kill(pid, signal.SIGTERM)
+            except ProcessLookupError:
+                pass
+        return {}
+    if not (folder / "result.json").exists():
+        processes.end_all(str(parameters["runId"]), grace_s=0)
+        if not (folder / "state.json").exists():
+            write_json(folder / "result.json", {"state": "cancelled", "reason": "cancelled before it started"})
+    return {}
+
+
+def _remove(folder: Path, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not folder.is_dir():
+        return {}
+    if _held(folder):
+        message = f"run {parameters['runId']} is still going"
+        raise ServiceError(message, service="process", operation="remove", hint=f"cloudtune cancel {parameters['runId']}")
+    for path in folder.iterdir():
+        if path.name == "outputs" and not parameters.get("outputs"):
+            continue
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+    return {}
+
+
+def _reset(folder: Path, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Make a run that is over startable again: a pipeline that is continued."""
+    if _held(folder):
+        message = f"run {parameters['runId']} is still going"
+        raise ServiceError(message, service="process", operation="reset")
+    for name in ("cancel", "result.json", "state.json"):
+        (folder / name).unlink(missing_ok=True)
+    return {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return data
+
+
+def _disk_hint(error: OSError) -> str:
+    import errno
+
+    if error.errno == errno.ENOSPC:
+        return "the disk is full; CLOUDTUNE_HOME names another place for runs"
+    return "check the folder's rights; CLOUDTUNE_HOME names another place for runs"

@@ -1,0 +1,60 @@
+"""Which code of this machine travels with a job: a folder, a file, a notebook or a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from cloudtune.errors import Fault, SpecError
+from cloudtune.spec.job import JobSpec
+from cloudtune.workspace import Workspace, gather
+
+#: The training scripts that cloudtune ships; a recipe NAME is the folder NAME with the entry NAME.py.
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def code_path(job: JobSpec) -> Path | None:
+    """Return the local file or folder with the job's code, or None when the node fetches it or there is none."""
+    runtime = job.runtime
+    if runtime is None:
+        return None
+    if runtime.recipe is not None:
+        return _recipe(runtime.recipe.name)
+    for key, attribute in (
+        ("scriptPathURI", "script_path_uri"),
+        ("notebookPathURI", "notebook_path_uri"),
+        ("source", "source"),
+    ):
+        named = getattr(runtime, attribute, None)
+        if not named:
+            continue
+        if "://" in named and not named.startswith("file://"):
+            return None
+        path = Path(named.removeprefix("file://")).expanduser()
+        if not path.exists():
+            hint = f"relative paths start at the current folder, {Path.cwd()}"
+            raise SpecError([Fault(path=f"spec.runtime.spec.{key}", message=f"{named} does not exist", hint=hint)])
+        return path
+    return None
+
+
+def gather_code(job: JobSpec, *, allow: Collection[str] = ()) -> Workspace | None:
+    """Return the files of the job's local code; raises SpecError for what looks like a credential."""
+    path = code_path(job)
+    return None if path is None else gather(path, allow=allow)
+
+
+def _recipe(name: str) -> Path:
+    folder = RECIPES / name
+    if not (folder / f"{name}.py").is_file():
+        known = sorted(path.name for path in RECIPES.iterdir() if (path / f"{path.name}.py").is_file())
+        raise SpecError(
+            [
+                Fault(
+                    path="spec.runtime.spec.recipe.name",
+                    message=f"there is no recipe {name!r}",
+                    hint=f"recipes: {', '.join(known)}",
+                )
+            ]
+        )
+    return folder

@@ -1,0 +1,349 @@
+"""Runs that exist: look, watch, wait, cancel, delete; each by the run's id, from any process, at any time."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import attrs
+
+from cloudtune.backends import Backend, backend_named, every_backend, load
+from cloudtune.errors import CloudtuneError, RunFailed, RunNotFound, UsageError
+from cloudtune.html import table
+from cloudtune.status import EXIT_CODES, NOT_FINISHED, TERMINAL, Failure, Handle, LogLine, Status
+from cloudtune.store import Record, Store
+from cloudtune.submit import Client
+
+#: Seconds between two looks at a run, at first and at most.
+LOOK_S = (0.1, 1.0)
+#: Seconds that cancel waits for the end of the run before it says that the place is slow.
+CANCEL_S = 30.0
+
+
+def client_of(backend: Backend) -> Client:
+    """Return the client that carries out a backend's calls."""
+    client: Client = load(backend.client)()
+    return client
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Run:
+    """A run that exists: submitted by cloudtune, or found by the place's own id (then ``record`` is None)."""
+
+    handle: Handle | None
+    record: Record | None
+    store: Store = attrs.field(factory=Store)
+
+    @property
+    def id(self) -> str:
+        """The run's id; the place's own for a run that cloudtune did not start."""
+        if self.record is not None:
+            return self.record.id
+        assert self.handle is not None
+        return self.handle.id
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.record.name if self.record else self.id
+
+    @property
+    def is_pipeline(self) -> bool:
+        """Whether this run is a pipeline: its steps are runs of their own."""
+        return self.handle is not None and self.handle.kind == "pipeline"
+
+    @property
+    def steps(self) -> tuple[Run, ...]:
+        """The runs of a pipeline's steps so far, oldest first."""
+        records = self.store.runs(parent=self.id) if self.is_pipeline else ()
+        return tuple(run_of(record, self.store) for record in records)
+
+    @property
+    def status(self) -> Status:
+        """The run's state now, asked of its place and kept in the record."""
+        record = self.store.run(self.record.id) if self.record else None
+        if record is not None and (record.state in TERMINAL or record.handle is None):
+            failure = Failure.from_dict(record.failure) if record.failure else None
+            return Status(state=record.state, reason=record.reason, failure=failure, outputs=record.outputs)
+        backend, client = self._place()
+        assert self.handle is not None
+        status = backend.status(self.handle, client.read(backend.look(self.handle)))
+        if self.is_pipeline and status.failure is None and status.state == "failed":
+            failures = [step.status.failure for step in self.steps]
+            status = attrs.evolve(status, failure=next((one for one in reversed(failures) if one), None))
+        if record is not None and status.state != record.state:
+            self.store.update_run(
+                record.id,
+                state=status.state,
+                reason=status.reason,
+                failure=status.failure.to_dict() if status.failure else None,
+                **({"outputs": list(status.outputs)} if status.outputs else {}),
+            )
+        return status
+
+    @property
+    def state(self) -> str:
+        """One of pending, starting, running, stopping, succeeded, failed, cancelled, lost."""
+        return self.status.state
+
+    @property
+    def failure(self) -> Failure | None:
+        """Which replica and rank failed first, and how; None unless the run failed."""
+        return self.status.failure
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line ends with for this run: 0, 100, 101 (not finished yet) or 103."""
+        return EXIT_CODES.get(self.state, NOT_FINISHED)
+
+    def lines(self, *, follow: bool = False) -> Iterator[LogLine]:
+        """Yield the log lines of all replicas, merged; with ``follow`` until the run has ended."""
+        if self.is_pipeline:
+            yield from self._lines_of_steps(follow=follow)
+            return
+        if self.handle is None:
+            return
+        backend, client = self._place()
+        cursor, pause = None, LOOK_S[0]
+        while True:
+            finished = not follow or self.status.finished  # asked first: what was written before it is read below
+            found, cursor = backend.lines(self.handle, client.read(backend.logs(self.handle, cursor)))
+            yield from found
+            if found:
+                pause = LOOK_S[0]
+            elif finished:
+                return
+            else:
+                time.sleep(pause)
+                pause = min(pause * 1.5, LOOK_S[1])
+
+    def _lines_of_steps(self, *, follow: bool) -> Iterator[LogLine]:
+        told: set[str] = set()
+        while True:
+            finished = not follow or self.status.finished
+            steps = [step for step in self.steps if step.id not in told]
+            for step in steps:
+                told.add(step.id)
+                label = step.id.removeprefix(f"{self.id}-")
+                for line in step.lines(follow=follow):
+                    yield attrs.evolve(line, step=label)
+            if finished and not steps:
+                return
+            if not steps:
+                time.sleep(LOOK_S[0])
+
+    def logs(
+        self,
+        *,
+        since: float | None = None,
+        tail: int | None = None,
+        replica: int | None = None,
+        grep: str | None = None,
+        follow: bool = False,
+    ) -> Iterator[LogLine]:
+        """Yield log lines: after ``since`` (seconds since the epoch), the last ``tail``, of one replica, matching."""
+        pattern = re.compile(grep) if grep else None
+
+        def wanted(line: LogLine) -> bool:
+            return (
+                (since is None or line.time >= since)
+                and (replica is None or line.replica == replica)
+                and (pattern is None or pattern.search(line.text) is not None)
+            )
+
+        chosen = (line for line in self.lines(follow=follow) if wanted(line))
+        if tail is None:
+            yield from chosen
+        elif not follow:
+            yield from list(chosen)[-tail:] if tail else ()
+        else:
+            seen = sum(1 for line in self.lines() if wanted(line))
+            for index, line in enumerate(chosen):
+                if index >= seen - tail:
+                    yield line
+
+    def watch(self, show: Callable[[str], object] = print) -> Status:
+        """Show every line of every replica until the run has ended, and return how it ended."""
+        for line in self.lines(follow=True):
+            show(label(line) + line.text)
+        status = self.status
+        show(f"run {self.id} {status.state}" + (f": {status.failure or status.reason}" if status.failure or status.reason else ""))
+        return status
+
+    def wait(self, timeout_s: float | None = None) -> Status:
+        """Return the status once the run has ended; raises TimeoutError after ``timeout_s`` seconds."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        pause = LOOK_S[0]
+        while not (status := self.status).finished:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError(f"run {self.id} is still {status.state} after {timeout_s:g} s")
+            time.sleep(pause)
+            pause = min(pause * 1.5, LOOK_S[1])
+        return status
+
+    def result(self) -> Status:
+        """Wait for the end; return the status of a run that succeeded, raise RunFailed for any other end."""
+        status = self.wait()
+        if status.state != "succeeded":
+            why = status.failure or status.reason or ""
+            raise RunFailed(
+                self.id, f"{status.state}: {why}", failure=status.failure, hint=f"cloudtune logs {self.id}"
+            )
+        return status
+
+    def cancel(self, *, wait: bool = True) -> Status:
+        """End the run: every process of every node. A run that has ended already is left as it is."""
+        if self.record is not None and self.handle is None:
+            self.store.update_run(self.id, state="cancelled", reason="cancelled before it was submitted")
+            return self.status
+        if not self.status.finished or self.status.state == "lost":
+            backend, client = self._place()
+            assert self.handle is not None
+            for call in backend.cancel(self.handle):
+                client.send(call)
+            if self.is_pipeline and not self._end_seen(CANCEL_S if wait else 0):
+                for step in self.steps:
+                    step.cancel(wait=wait)
+        if wait:
+            self._end_seen(CANCEL_S)
+        return self.status
+
+    def _end_seen(self, seconds: float) -> bool:
+        try:
+            self.wait(seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def outputs(self) -> tuple[str, ...]:
+        """Return the URIs where the run's outputs are."""
+        if self.is_pipeline:
+            return tuple(uri for step in self.steps for uri in step.outputs())
+        return self.status.outputs
+
+    def delete(self, *, outputs: bool = False) -> None:
+        """Forget the run and its logs; its outputs stay unless asked for."""
+        if self.handle is not None:
+            if not self.status.finished:
+                raise UsageError(f"run {self.id} is {self.state}", hint=f"end it first: cloudtune cancel {self.id}")
+            backend, client = self._place()
+            for step in self.steps:
+                step.delete(outputs=outputs)
+            try:
+                for call in backend.delete(self.handle, outputs=outputs):
+                    client.send(call)
+            except RunNotFound:
+                pass  # removed by hand: nothing is left to remove but the record
+        if self.record is not None:
+            self.store.remove_run(self.record.id)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the run as ``status -o json`` shows it."""
+        status = self.status
+        return {
+            "id": self.id,
+            "name": self.name,
+            "backend": self.record.backend if self.record else (self.handle.backend if self.handle else None),
+            "state": status.state,
+            "reason": status.reason,
+            "failure": status.failure.to_dict() if status.failure else None,
+            "events": [attrs.asdict(event) for event in status.events],
+            "links": dict(status.links),
+            "outputs": list(self.outputs()),
+            "created": self.record.created if self.record else None,
+            **({"steps": [step.to_dict() for step in self.steps]} if self.is_pipeline else {}),
+        }
+
+    def _place(self) -> tuple[Backend, Client]:
+        if self.handle is None:
+            raise CloudtuneError(
+                f"run {self.id} was never fully submitted", hint=f"continue it: cloudtune run --resume {self.id}"
+            )
+        backend = backend_named(self.handle.backend)
+        return backend, client_of(backend)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} {self.name!r}: {self.state}>"
+
+    def _repr_html_(self) -> str:
+        return RunList([self])._repr_html_()
+
+
+class RunList(list[Run]):
+    """Runs, which show themselves as a table in a notebook."""
+
+    def _repr_html_(self) -> str:
+        rows = [(run.id, run.name, run.handle.backend if run.handle else "", run.state, age(run)) for run in self]
+        return table("Runs", ("id", "name", "backend", "state", "age"), rows)
+
+
+def age(run: Run) -> str:
+    """Return how long ago the run was submitted, e.g. ``3m``."""
+    if run.record is None:
+        return ""
+    seconds = max(0, int(time.time() - run.record.created))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def label(line: LogLine) -> str:
+    """Return who wrote the line: ``[train 1/3] `` is replica 1, rank 3 of the step train."""
+    who = f"{line.replica}/{line.rank}" if line.rank is not None else f"{line.replica}"
+    return f"[{line.step} {who}] " if line.step else f"[{who}] "
+
+
+def get(text: str, *, store: Store | None = None) -> Run:
+    """Return a run by its id, by a unique beginning of it, or by the place's own id (OCID, ARN, namespace/name)."""
+    store = store or Store()
+    record = store.find(text)
+    if record is not None:
+        return run_of(record, store)
+    for backend in every_backend():
+        handle = backend.recognise(text)
+        if handle is not None:
+            return Run(handle=handle, record=None, store=store)
+    raise RunNotFound(f"there is no run {text}", hint="cloudtune list shows all runs")
+
+
+def runs(
+    *,
+    state: Collection[str] = (),
+    since: float | None = None,
+    name: str | None = None,
+    backend: str | None = None,
+    limit: int | None = None,
+    store: Store | None = None,
+) -> RunList:
+    """Return runs, newest first, with their states brought up to date."""
+    store = store or Store()
+    chosen = RunList()
+    for record in store.runs():
+        if (since is not None and record.created < since) or (name is not None and name not in record.name):
+            continue
+        if backend is not None and record.backend != backend:
+            continue
+        run = run_of(record, store)
+        if state and _known_state(run) not in state:
+            continue
+        chosen.append(run)
+        if limit is not None and len(chosen) >= limit:
+            break
+    return chosen
+
+
+def _known_state(run: Run) -> str:
+    try:
+        return run.state
+    except CloudtuneError:  # the place cannot be asked now: what was last known is better than nothing
+        assert run.record is not None
+        return run.record.state
+
+
+def run_of(record: Record, store: Store) -> Run:
+    """Return the run of a record."""
+    return Run(handle=Handle.parse(record.handle) if record.handle else None, record=record, store=store)
+

@@ -1,0 +1,186 @@
+"""Carries out any plan: one step after the other, its intent journaled before it is sent and its reply after.
+
+Killed at any moment and called again with the same journal, it neither repeats nor forgets: a step that is done is not
+sent again, a step whose reply was lost is sent again with the same token, which its service takes for the same request.
+A step that fails for good takes the steps before it back, and the error says what could not be taken back.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from cloudtune.errors import CloudtuneError, ServiceError, UsageError
+from cloudtune.plan import Call, File, FromShell, Leaf, Masked, Plan, Ref, Step, Until, leaves, substitute
+from cloudtune.store import Entry
+
+Reply = Mapping[str, Any]
+#: Called with a step's id and what is happening to it.
+Progress = Callable[[str, str], None]
+
+
+class Client(Protocol):
+    """Who sends: carries out calls of one service family. The only place where an SDK may be imported."""
+
+    def send(self, call: Call, *, token: str | None = None, files: tuple[File, ...] = ()) -> Reply:
+        """Carry out a change; a second call with the same token changes nothing and gives the same reply."""
+        ...
+
+    def read(self, call: Call) -> Reply:
+        """Carry out a read."""
+        ...
+
+
+class Journal(Protocol):
+    """Where submit keeps how far it has come; on disk when a call returns."""
+
+    def read(self) -> Mapping[str, Entry]:
+        """Return the entries by step."""
+        ...
+
+    def write(self, step: str, phase: str, reply: Reply | None = None) -> None:
+        """Record a step as ``intent``, ``sent`` (replied, not settled), ``done`` or ``undone``."""
+        ...
+
+
+def submit(
+    plan: Plan,
+    client: Client,
+    journal: Journal,
+    *,
+    progress: Progress | None = None,
+    environ: Mapping[str, str] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Reply]:
+    """Carry out the plan and return the replies by step.
+
+    Raises:
+        UsageError: a variable to be read from the shell is not set; nothing was sent.
+        CloudtuneError: a step failed; what was made before it has been taken back, or the message says what is left.
+    """
+    say = progress or (lambda _step, _what: None)
+    shell = os.environ if environ is None else environ
+    entries = journal.read()
+    _check_shell(plan, shell)
+    replies: dict[str, Reply] = {}
+    for step in plan.steps:
+        entry = entries.get(step.id)
+        phase = entry.phase if entry is not None else None
+        if entry is not None and phase in {"sent", "done"}:
+            replies[step.id] = entry.reply or {}
+        if phase == "done":
+            continue
+        say(step.id, f"{step.service} {step.operation}")
+        try:
+            if phase != "sent":
+                call = _call(step, step.parameters, replies, shell)
+                journal.write(step.id, "intent")
+                replies[step.id] = client.send(call, token=step.token, files=step.files)
+            if step.until is not None:
+                journal.write(step.id, "sent", replies[step.id])
+                _wait(step, step.until, client, replies, shell, say, sleep)
+        except CloudtuneError as error:
+            if isinstance(error, ServiceError) and not error.definite:
+                raise  # it may have been carried out: the journal knows, and a second submit finds out
+            left = _take_back(plan, step, client, journal, replies, shell, say)
+            if left:
+                error.hint = " ".join([*([error.hint] if error.hint else []), f"left behind: {', '.join(left)}"])
+            raise
+        journal.write(step.id, "done", replies[step.id])
+    return replies
+
+
+def _call(step: Step | Call, parameters: Mapping[str, Any], replies: Mapping[str, Reply], shell: Mapping[str, str]) -> Call:
+    return Call(
+        service=step.service,
+        operation=step.operation,
+        parameters=substitute(parameters, lambda leaf: _resolved(leaf, replies, shell)),
+    )
+
+
+def _check_shell(plan: Plan, shell: Mapping[str, str]) -> None:
+    wanted = {leaf.name for step in plan.steps for leaf in leaves(step.parameters) if isinstance(leaf, FromShell)}
+    missing = sorted(name for name in wanted if name not in shell)
+    if missing:
+        raise UsageError(
+            f"{', '.join(missing)} should be read from the shell but is not set there",
+            hint=f"export {missing[0]}=..., or give the value with -e {missing[0]}=...",
+        )
+
+
+def _resolved(leaf: Leaf, replies: Mapping[str, Reply], shell: Mapping[str, str]) -> Any:
+    if isinstance(leaf, Ref):
+        value: Any = replies[leaf.step]
+        for part in leaf.field.split("."):
+            value = value[part]
+        return value
+    if isinstance(leaf, Masked) and leaf.value is not None:
+        return leaf.value
+    if leaf.name in shell:
+        return shell[leaf.name]
+    raise UsageError(
+        f"the value of {leaf.name} is not kept with the run", hint=f"export {leaf.name}=... and resume again"
+    )
+
+
+def _wait(
+    step: Step,
+    until: Until,
+    client: Client,
+    replies: Mapping[str, Reply],
+    shell: Mapping[str, str],
+    say: Progress,
+    sleep: Callable[[float], None],
+) -> None:
+    call = _call(until.call, until.call.parameters, replies, shell)
+    deadline = time.monotonic() + until.timeout_s
+    while True:
+        value: Any = client.read(call)
+        for part in until.field.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        say(step.id, f"{until.field} is {value}")
+        if value in until.done:
+            return
+        if value in until.failed:
+            raise ServiceError(f"ended as {value}", service=call.service, operation=step.operation)
+        if time.monotonic() >= deadline:
+            raise ServiceError(
+                f"still {value} after {until.timeout_s:g} s",
+                service=call.service,
+                operation=step.operation,
+                definite=False,
+                hint="it may still end well: continue with --resume",
+            )
+        sleep(until.interval_s)
+
+
+def _take_back(
+    plan: Plan,
+    failed: Step,
+    client: Client,
+    journal: Journal,
+    replies: Mapping[str, Reply],
+    shell: Mapping[str, str],
+    say: Progress,
+) -> list[str]:
+    """Undo the steps up to the failed one, last first; return what could not be undone."""
+    left = []
+    sent = plan.steps[: plan.steps.index(failed) + 1]
+    for step in reversed(sent):
+        if step.id not in replies and step is not failed:
+            continue
+        if step.undo is None:
+            if step.id in replies:
+                left.append(f"{step.id} ({step.service} {step.operation})")
+            continue
+        say(step.id, f"taking back: {step.undo.operation}")
+        try:
+            client.send(_call(step.undo, step.undo.parameters, replies, shell))
+        except (CloudtuneError, KeyError) as error:
+            if step.id in replies:
+                left.append(f"{step.id} ({step.service} {step.operation}): {error}")
+            continue
+        journal.write(step.id, "undone")
+    return left
