@@ -1,0 +1,5 @@
+"""``python -m cloudtune``: the command line."""
+
+from cloudtune.cli import main
+
+main()

@@ -1,0 +1,70 @@
+"""``cloudtune list``: runs, models, deployments."""
+
+from __future__ import annotations
+
+import click
+
+from cloudtune.cli import options
+
+
+@click.command("list")
+@click.option("--models", is_flag=True, help="List registered models.")
+@click.option("--deployments", is_flag=True, help="List deployments.")
+@click.option("--state", multiple=True, help="Runs in this state only; repeatable.")
+@click.option("--since", type=options.Since(), help="Runs submitted in the last 90s, 10m, 2h, 1d.")
+@click.option("--name", help="Those whose name has this in it.")
+@click.option("--backend", help="Runs of one backend: local, oci, sagemaker, eks.")
+@click.option("--limit", type=click.IntRange(min=1), help="So many at most.")
+@options.output("text", "json")
+def command(
+    models: bool,
+    deployments: bool,
+    state: tuple[str, ...],
+    since: float | None,
+    name: str | None,
+    backend: str | None,
+    limit: int | None,
+    output: str,
+) -> None:
+    """List runs, newest first; or registered models, or deployments."""
+    from cloudtune import verbs
+    from cloudtune.display import table
+    from cloudtune.runs import age
+    from cloudtune.status import STATES
+
+    for one in state:
+        if one not in STATES:
+            raise click.UsageError(f"{one!r} is no state: {', '.join(STATES)}")
+    if models:
+        found = [model for model in verbs.models() if name is None or name in model.name][:limit]
+        if output == "json":
+            options.emit([model.to_dict() for model in found], "json")
+            return
+        rows = [(m.name, m.version, m.base or "", m.run or "", _short(m.metrics), m.uri) for m in found]
+        table(("name", "version", "base", "run", "metrics", "uri"), rows, empty="no model is registered yet")
+        return
+    if deployments:
+        kept = [one for one in verbs.deployments() if name is None or name in one.name][:limit]
+        if output == "json":
+            options.emit([{**_plain(one), "state": verbs.deployment_state(one)} for one in kept], "json")
+            return
+        rows_ = [(one.name, one.backend, verbs.deployment_state(one), one.url or "", one.model) for one in kept]
+        table(("name", "backend", "state", "url", "model"), rows_, empty="nothing is deployed")
+        return
+    runs = verbs.list(state=state, since=since, name=name, backend=backend, limit=limit)
+    if output == "json":
+        options.emit([run.to_dict() for run in runs], "json")
+        return
+    shown = [(run.id, run.name, run.record.backend if run.record else "", run.last_state, age(run)) for run in runs]
+    table(("id", "name", "backend", "state", "age"), shown, empty="no run yet: cloudtune init quickstart")
+
+
+def _short(metrics: object) -> str:
+    items = metrics.items() if isinstance(metrics, dict) else ()
+    return " ".join(f"{key}={value:.3g}" for key, value in items if isinstance(value, float) and "loss" in key)
+
+
+def _plain(value: object) -> dict[str, object]:
+    import attrs
+
+    return attrs.asdict(value)  # type: ignore[arg-type]

@@ -1,0 +1,39 @@
+"""``cloudtune status``: the state of a run."""
+
+from __future__ import annotations
+
+import click
+
+from cloudtune.cli import options
+
+
+@click.command("status")
+@click.argument("run")
+@options.output("text", "json")
+def command(run: str, output: str) -> int:
+    """Show the state of a run, and which replica and rank failed first.
+
+    Exit codes: 0 succeeded, 100 failed or lost, 101 not finished yet, 102 no such run, 103 cancelled.
+    """
+    from cloudtune import verbs
+    from cloudtune.status import EXIT_CODES, NOT_FINISHED
+
+    found = verbs.status(run)
+    data = found.to_dict()
+    if output == "json":
+        options.emit(data, "json")
+    else:
+        for key in ("id", "name", "backend", "state", "reason"):
+            if data[key]:
+                click.echo(f"{key:<9}{data[key]}")
+        if found.failure is not None:
+            click.echo(f"failure  {found.failure}")
+            for line in found.failure.lines[-12:]:
+                click.echo(f"           {line}")
+        for name, link in data["links"].items():
+            click.echo(f"{name:<9}{link}")
+        for uri in data["outputs"]:
+            click.echo(f"outputs  {uri}")
+        for step in data.get("steps", ()):
+            click.echo(f"step     {step['id']:<28} {step['state']}")
+    return EXIT_CODES.get(data["state"], NOT_FINISHED)
