@@ -7,7 +7,12 @@ from typing import Any
 
 import attrs
 
+from cloudtune.errors import SpecError
 from cloudtune.spec.fields import setting
+from cloudtune.spec.graph import sort
+
+#: The variables of a job may grow to so many characters when ``${NAME}`` is filled in.
+LIMIT = 1 << 20
 
 _REFERENCE = re.compile(r"\$\$|\$\{([^}]*)\}")
 
@@ -42,29 +47,68 @@ def variables(values: Mapping[str, Any]) -> tuple[EnvironmentVariable, ...]:
     return tuple(out)
 
 
+def environment(values: Mapping[str, Any] | Iterable[Any] | None) -> tuple[EnvironmentVariable, ...]:
+    """Return variables from whatever a constructor is given: a mapping, or variables, ADS's mappings and bare names."""
+    if isinstance(values, Mapping):
+        return variables(values)
+    return tuple(_variable(item) for item in values or ())
+
+
+def _variable(item: Any) -> Any:
+    if isinstance(item, str):
+        return EnvironmentVariable(name=item)
+    if isinstance(item, Mapping) and "name" in item:
+        rest = {**item, "value": text_of(item["value"])} if "value" in item else item
+        return EnvironmentVariable(**rest)
+    return item
+
+
+def references(text: str, known: Mapping[str, str]) -> list[str]:
+    """Return the names that a value refers to, up to the first one that is not known."""
+    found = []
+    for match in _REFERENCE.finditer(text):
+        if match[0] != "$$":
+            if match[1] not in known:
+                break
+            found.append(match[1])
+    return found
+
+
 def interpolated(env: Iterable[EnvironmentVariable]) -> dict[str, str]:
     """Return the literal variables with ``${NAME}`` filled in from each other, as Oracle ADS resolves them.
 
     ``$$`` is a literal dollar sign, ``$NAME`` is left for the node's shell, and from the first undefined or circular
     ``${NAME}`` on the rest of that text stays as it is (checked against what oracle-ads 2.16.1 sends).
+
+    Raises:
+        SpecError: the values double and double again until they are larger than any environment.
     """
     literals = {variable.name: variable.value for variable in env if variable.value is not None}
+    order, _ = sort({name: references(text, literals) for name, text in literals.items()})
     done: dict[str, str] = {}
+    for name in order:
+        done[name] = _filled(literals[name], done)
+    circular = [name for name in literals if name not in done]
+    done.update({name: _filled(literals[name], dict(done)) for name in circular})
+    return {name: done[name] for name in literals}
 
-    def fill(text: str, seen: tuple[str, ...]) -> str:
-        out, position = "", 0
-        for match in _REFERENCE.finditer(text):
-            out += text[position : match.start()]
-            position = match.end()
-            if match[0] == "$$":
-                out += "$"
-                continue
-            name = match[1]
-            if name not in literals or name in seen:
-                return out + text[match.start() :]
-            out += fill(literals[name], (*seen, name))
-        return out + text[position:]
 
-    for name, value in literals.items():
-        done[name] = fill(value, (name,))
-    return done
+def _filled(text: str, known: Mapping[str, str]) -> str:
+    out: list[str] = []
+    size, position = 0, 0
+    for match in _REFERENCE.finditer(text):
+        out.append(text[position : match.start()])
+        position = match.end()
+        if match[0] == "$$":
+            out.append("$")
+        elif match[1] in known:
+            out.append(known[match[1]])
+        else:
+            out.append(text[match.start() :])
+            position = len(text)
+            break
+        size += len(out[-1])
+        if size > LIMIT:
+            raise SpecError("the job's variables grow without bound when ${NAME} is filled in")
+    out.append(text[position:])
+    return "".join(out)

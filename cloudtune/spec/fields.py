@@ -5,13 +5,21 @@ The types are read by :mod:`cloudtune.spec.convert`, which turns YAML into value
 ``from __future__ import annotations``.
 """
 
+import math
+import os
 import re
-from collections.abc import Mapping
-from typing import Any, TypeVar
+import types
+import typing
+from collections.abc import Callable, Hashable, Mapping
+from functools import cache, partial
+from typing import Any, NamedTuple, cast
 
 import attrs
 
-T = TypeVar("T")
+from cloudtune.errors import SpecError
+
+#: Lists and mappings of free-form data may be so deep; a whole document may be 64 deep.
+DEPTH = 48
 
 
 class FrozenDict(dict[str, Any]):
@@ -30,12 +38,18 @@ class FrozenDict(dict[str, Any]):
         return (type(self), (dict(self),))
 
 
-def freeze(value: Any) -> Any:
-    """Return JSON-like data with every list a tuple and every mapping a :class:`FrozenDict`."""
+def freeze(value: Any, depth: int = DEPTH) -> Any:
+    """Return JSON-like data with every list a tuple and every mapping a :class:`FrozenDict`; a path becomes text."""
+    if isinstance(value, (Mapping, list, tuple)) and not depth:
+        raise SpecError(f"data of a spec may be nested {DEPTH} deep", hint="is a list or mapping part of itself?")
     if isinstance(value, Mapping):
-        return FrozenDict({key: freeze(item) for key, item in value.items()})
+        return FrozenDict({key: freeze(item, depth - 1) for key, item in value.items()})
     if isinstance(value, (list, tuple)):
-        return tuple(freeze(item) for item in value)
+        return tuple(freeze(item, depth - 1) for item in value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SpecError(f"{value} is no number that a spec can hold", hint='write it as text: "inf", "nan"')
     return value
 
 
@@ -61,19 +75,110 @@ def setting(
     aliases: tuple[str, ...] = (),
     minimum: float | None = None,
     choices: tuple[str, ...] = (),
+    of: type[Any] | None = None,
+    converter: Callable[[Any], Any] = freeze,
 ) -> Any:
     """Declare one optional key of the spec.
 
     ``key`` is its YAML spelling where it is not the attribute in camelCase; ``aliases`` are other spellings that
     are read but never written; ``minimum`` and ``choices`` are checked on the way in and stand in the JSON Schema.
+    ``of`` is the class of a nested value (or of a tuple of them): the constructor takes mappings in its place.
     """
     return attrs.field(
         default=default,
-        converter=freeze,
+        converter=partial(nested, of) if of else converter,
         metadata={"doc": doc, "key": key, "aliases": aliases, "minimum": minimum, "choices": choices},
     )
+
+
+def nested(cls: type[Any], value: Any) -> Any:
+    """Return a nested value, or a tuple of them, also from mappings of its keywords in Python's or YAML's spelling."""
+    if isinstance(value, Mapping):
+        names = {key.word: key.name for key in keys_of(cls)}
+        return cls(**{names.get(word, str(word)): item for word, item in value.items()})
+    if isinstance(value, (list, tuple)):
+        return tuple(nested(cls, item) for item in value)
+    return value
+
+
+def flat(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments of a call with lists and tuples among them taken apart."""
+    return tuple(item for value in values for item in (value if isinstance(value, (list, tuple)) else (value,)))
 
 
 def yaml_key(field: "attrs.Attribute[Any]") -> str:
     """Return the YAML key of an attribute of a spec value."""
     return field.metadata.get("key") or camel(field.name)
+
+
+class Form(NamedTuple):
+    """What a key may hold, read from its type.
+
+    ``kind`` is one of ``text integer number boolean texts command textMap json jsonMap jsonMaps value values``;
+    ``cls`` is the class of the value(s).
+    """
+
+    kind: str
+    cls: type[Any] | None = None
+    nullable: bool = False
+
+
+class Key(NamedTuple):
+    """One key of a spec value: everything that reading, printing and the schema need to know about it."""
+
+    name: str
+    word: str
+    aliases: tuple[str, ...]
+    form: Form
+    required: bool
+    default: Any
+    minimum: float | None
+    choices: tuple[str, ...]
+    doc: str
+
+
+_SCALARS = {str: "text", int: "integer", float: "number", bool: "boolean", typing.Any: "json"}
+
+
+def form_of(annotation: Any) -> Form:
+    """Read the type of a field."""
+    if annotation in _SCALARS:
+        return Form(_SCALARS[annotation])
+    if isinstance(annotation, types.UnionType):
+        members = [member for member in typing.get_args(annotation) if member is not type(None)]
+        nullable = len(members) < len(typing.get_args(annotation))
+        form = form_of(members[0]) if len(members) == 1 else Form("command")
+        return form._replace(nullable=nullable)
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is tuple:
+        item = form_of(arguments[0])
+        return Form({"text": "texts", "value": "values", "jsonMap": "jsonMaps"}[item.kind], item.cls)
+    if origin is Mapping:
+        return Form({"text": "textMap", "json": "jsonMap"}[form_of(arguments[1]).kind])
+    return Form("value", annotation)
+
+
+@cache
+def keys_of(cls: Hashable) -> tuple[Key, ...]:
+    """Return the keys of a spec value, in the order of its fields."""
+    return tuple(_key(field) for field in attrs.fields(cast("type[attrs.AttrsInstance]", cls)))
+
+
+def _key(field: "attrs.Attribute[Any]") -> Key:
+    default: Any = field.default
+    if hasattr(default, "factory"):
+        default = default.factory()
+    elif field.converter is not None and default is not attrs.NOTHING:
+        default = cast("Callable[[Any], Any]", field.converter)(default)
+    about = field.metadata
+    return Key(
+        name=field.name,
+        word=yaml_key(field),
+        aliases=about.get("aliases", ()),
+        form=form_of(field.type),
+        required=field.default is attrs.NOTHING,
+        default=default,
+        minimum=about.get("minimum"),
+        choices=about.get("choices", ()),
+        doc=about.get("doc", ""),
+    )

@@ -1,13 +1,16 @@
 """The job and the pipeline as values: what, where, and in which order."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from cloudtune.spec.fields import setting
-from cloudtune.spec.infrastructure import Infrastructure, LocalJob
-from cloudtune.spec.runtimes import Runtime
+from cloudtune.spec.fields import flat, freeze, setting
+from cloudtune.spec.place import Infrastructure, LocalJob
+from cloudtune.spec.runtime import Runtime
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: Steps of a pipeline that are verbs of the command line instead of jobs.
 VERBS = ("prepare", "merge", "consolidate", "check", "register", "deploy")
@@ -24,6 +27,22 @@ class JobSpec:
     runtime: Runtime | None = attrs.field(default=None, metadata={"doc": "What the job runs."})
     id: str | None = setting("Id of an existing job in the service; accepted as ADS accepts it.")
 
+    def with_name(self, name: str | None) -> "Self":
+        """Name of the job; `${NAME}` is filled in from the job's variables."""
+        return attrs.evolve(self, name=name)
+
+    def with_infrastructure(self, infrastructure: Infrastructure) -> "Self":
+        """Where the job runs."""
+        return attrs.evolve(self, infrastructure=infrastructure)
+
+    def with_runtime(self, runtime: Runtime | None) -> "Self":
+        """What the job runs."""
+        return attrs.evolve(self, runtime=runtime)
+
+    def with_id(self, id: str | None) -> "Self":  # noqa: A002 - the key's own name
+        """Id of an existing job in the service; accepted as ADS accepts it."""
+        return attrs.evolve(self, id=id)
+
 
 @attrs.frozen(kw_only=True)
 class PipelineStep:
@@ -35,8 +54,32 @@ class PipelineStep:
         default=None, metadata={"doc": "Where this step runs; verbs default to this machine."}
     )
     job: JobSpec | None = attrs.field(default=None, metadata={"doc": "A job."})
-    verb: str | None = None
+    verb: str | None = setting("A verb of the command line, in place of a job.", choices=VERBS)
     options: Mapping[str, Any] = setting("Options of the verb.", default={})
+
+    def with_name(self, name: str) -> "Self":
+        """Name of the step, unique in the pipeline."""
+        return attrs.evolve(self, name=name)
+
+    def with_needs(self, *needs: str | Sequence[str]) -> "Self":
+        """Steps that must have succeeded before, in place of those it had."""
+        return attrs.evolve(self, needs=flat(needs))
+
+    def with_infrastructure(self, infrastructure: Infrastructure | None) -> "Self":
+        """Where this step runs; verbs default to this machine."""
+        return attrs.evolve(self, infrastructure=infrastructure)
+
+    def with_job(self, job: JobSpec | None) -> "Self":
+        """A job, in place of a verb."""
+        return attrs.evolve(self, job=job, verb=None, options={})
+
+    def with_verb(self, verb: str | None, **options: Any) -> "Self":
+        """A verb of the command line with its options, in place of a job."""
+        return attrs.evolve(self, job=None, verb=verb, options=options)
+
+    def with_options(self, options: Mapping[str, Any]) -> "Self":
+        """Options of the verb, in place of those it had."""
+        return attrs.evolve(self, options=freeze(options))
 
 
 @attrs.frozen(kw_only=True)
@@ -47,4 +90,20 @@ class PipelineSpec:
 
     name: str | None = setting("Name of the pipeline.")
     infrastructure: Infrastructure = attrs.field(factory=LocalJob, metadata={"doc": "Where its jobs run."})
-    steps: tuple[PipelineStep, ...] = attrs.field(default=(), metadata={"doc": "The steps."})
+    steps: tuple[PipelineStep, ...] = setting("The steps.", default=(), of=PipelineStep)
+
+    def with_name(self, name: str | None) -> "Self":
+        """Name of the pipeline."""
+        return attrs.evolve(self, name=name)
+
+    def with_infrastructure(self, infrastructure: Infrastructure) -> "Self":
+        """Where its jobs run."""
+        return attrs.evolve(self, infrastructure=infrastructure)
+
+    def with_steps(self, *steps: PipelineStep | Sequence[PipelineStep]) -> "Self":
+        """The steps, in place of those it had."""
+        return attrs.evolve(self, steps=flat(steps))
+
+    def with_step(self, step: PipelineStep) -> "Self":
+        """One more step, after those it has."""
+        return attrs.evolve(self, steps=(*self.steps, step))
