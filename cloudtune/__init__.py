@@ -1,1 +1,103 @@
-"""Fine-tune large models in anybody's cloud: describe the job once, run it anywhere."""
+"""Fine-tune large models in anybody's cloud: describe the job once, run it anywhere.
+
+The public names are loaded when they are first used, so that ``import cloudtune`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cloudtune.errors import (
+        CloudtuneError,
+        Fault,
+        MissingExtra,
+        NoCapacity,
+        NotAllowed,
+        RunFailed,
+        RunNotFound,
+        ServiceError,
+        SpecError,
+        UsageError,
+    )
+    from cloudtune.job import Job, Pipeline
+    from cloudtune.plan import Plan
+    from cloudtune.runs import Run
+    from cloudtune.spec.environment import EnvironmentVariable
+    from cloudtune.spec.infrastructure import DataScienceJob, EKSJob, LocalJob, SageMakerTrainingJob
+    from cloudtune.spec.job import JobSpec, PipelineSpec, PipelineStep
+    from cloudtune.spec.runtimes import (
+        ContainerRuntime,
+        GitPythonRuntime,
+        NeuronDistributedRuntime,
+        NotebookRuntime,
+        PythonRuntime,
+        PyTorchDistributedRuntime,
+        Recipe,
+        ScriptRuntime,
+    )
+    from cloudtune.states import Failure, LogLine, Status
+    from cloudtune.store import Deployment, Model
+    from cloudtune.verbs import (
+        cancel,
+        delete,
+        deploy,
+        deployments,
+        diff,
+        init,
+        invoke,
+        list,  # noqa: A004 - the command line's own word
+        logs,
+        merge,
+        models,
+        outputs,
+        register,
+        run,
+        schema,
+        status,
+        watch,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "cloudtune.errors": (
+        "CloudtuneError Fault MissingExtra NoCapacity NotAllowed RunFailed RunNotFound ServiceError SpecError UsageError"
+    ),
+    "cloudtune.job": "Job Pipeline",
+    "cloudtune.plan": "Plan",
+    "cloudtune.runs": "Run",
+    "cloudtune.spec.environment": "EnvironmentVariable",
+    "cloudtune.spec.infrastructure": "DataScienceJob EKSJob LocalJob SageMakerTrainingJob",
+    "cloudtune.spec.job": "JobSpec PipelineSpec PipelineStep",
+    "cloudtune.spec.runtimes": (
+        "ContainerRuntime GitPythonRuntime NeuronDistributedRuntime NotebookRuntime PythonRuntime"
+        " PyTorchDistributedRuntime Recipe ScriptRuntime"
+    ),
+    "cloudtune.states": "Failure LogLine Status",
+    "cloudtune.store": "Deployment Model",
+    "cloudtune.verbs": (
+        "cancel delete deploy deployments diff init invoke list logs merge models outputs register run schema status"
+        " watch"
+    ),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+__all__ = [  # noqa: PLE0604 - the table above is the one list of public names
+    *_HOME,
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:  # type: ignore[valid-type]
+    return sorted(__all__)

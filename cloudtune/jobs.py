@@ -19,7 +19,7 @@ from cloudtune.spec.document import load as load_document
 from cloudtune.spec.environment import EnvironmentVariable
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.placeholders import placeholders
-from cloudtune.status import TERMINAL, Handle
+from cloudtune.states import TERMINAL, Handle
 from cloudtune.store import Entry, Record, Store, new_run_id
 from cloudtune.submit import Progress, Reply, submit
 
@@ -59,14 +59,18 @@ def plan_job(job: JobSpec, run_id: str | None = None) -> Plan:
 def dry_run_id(job: JobSpec) -> str:
     """Return an id derived from the spec and the code."""
     workspace = gather_code(job)
-    digest = hashlib.sha256(dumps(job).encode() + (workspace.digest.encode() if workspace else b"")).digest()
-    number = int.from_bytes(digest[:8], "big")
-    text = _ALPHABET[number % 26]
+    return id_from(dumps(job) + (workspace.digest if workspace else ""))
+
+
+def id_from(text: str) -> str:
+    """Return an id of the usual form derived from a text."""
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    letters = _ALPHABET[number % 26]
     number //= 26
     for _ in range(7):
-        text += _ALPHABET[number % 36]
+        letters += _ALPHABET[number % 36]
         number //= 36
-    return text
+    return letters
 
 
 def start(

@@ -16,9 +16,10 @@ from typing import Any
 import attrs
 
 from cloudtune.backends import BACKENDS, backend_of
+from cloudtune.code import gather_code
 from cloudtune.clients.process import ProcessClient
 from cloudtune.errors import Fault, SpecError, UsageError
-from cloudtune.jobs import RunJournal, plan_job, resume, start, without_secrets
+from cloudtune.jobs import RunJournal, id_from, plan_job, resume, start, without_secrets
 from cloudtune.plan import Call, FieldNote, Notice, Plan, Ref, Step, mask
 from cloudtune.runs import Run, run_of
 from cloudtune.spec.document import dumps
@@ -28,7 +29,7 @@ from cloudtune.spec.infrastructure import LocalJob
 from cloudtune.spec.job import JobSpec, PipelineSpec, PipelineStep
 from cloudtune.spec.order import order_of_steps
 from cloudtune.spec.runtimes import PythonRuntime, PyTorchDistributedRuntime, Recipe
-from cloudtune.status import Handle, Status
+from cloudtune.states import Handle, Status
 from cloudtune.store import Record, Store, new_run_id
 from cloudtune.submit import Progress, submit
 
@@ -76,6 +77,15 @@ def plan_pipeline(pipeline: PipelineSpec, run_id: str) -> Plan:
         fields=tuple(fields),
         warnings=tuple(warnings),
     )
+
+
+def dry_run_id(pipeline: PipelineSpec) -> str:
+    """Return an id derived from the spec and the code of all steps."""
+    parts = [dumps(pipeline)]
+    for step in pipeline.steps:
+        workspace = gather_code(step.job) if step.job is not None else None
+        parts.append(workspace.digest if workspace else "")
+    return id_from("\n".join(parts))
 
 
 def _backend_name(pipeline: PipelineSpec) -> str:

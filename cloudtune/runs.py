@@ -12,7 +12,7 @@ import attrs
 from cloudtune.backends import Backend, backend_named, every_backend, load
 from cloudtune.errors import CloudtuneError, RunFailed, RunNotFound, UsageError
 from cloudtune.html import table
-from cloudtune.status import EXIT_CODES, NOT_FINISHED, TERMINAL, Failure, Handle, LogLine, Status
+from cloudtune.states import EXIT_CODES, NOT_FINISHED, TERMINAL, Failure, Handle, LogLine, Status
 from cloudtune.store import Record, Store
 from cloudtune.submit import Client
 
@@ -87,6 +87,14 @@ class Run:
     def state(self) -> str:
         """One of pending, starting, running, stopping, succeeded, failed, cancelled, lost."""
         return self.status.state
+
+    @property
+    def last_state(self) -> str:
+        """The state now, or what was last known where the place cannot be asked."""
+        try:
+            return self.state
+        except CloudtuneError:
+            return self.record.state if self.record else "unknown"
 
     @property
     def failure(self) -> Failure | None:
@@ -327,20 +335,12 @@ def runs(
         if backend is not None and record.backend != backend:
             continue
         run = run_of(record, store)
-        if state and _known_state(run) not in state:
+        if state and run.last_state not in state:
             continue
         chosen.append(run)
         if limit is not None and len(chosen) >= limit:
             break
     return chosen
-
-
-def _known_state(run: Run) -> str:
-    try:
-        return run.state
-    except CloudtuneError:  # the place cannot be asked now: what was last known is better than nothing
-        assert run.record is not None
-        return run.record.state
 
 
 def run_of(record: Record, store: Store) -> Run:

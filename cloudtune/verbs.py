@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from cloudtune.plan import Plan
 from cloudtune.runs import Run, RunList
 from cloudtune.spec.document import load
 from cloudtune.spec.job import JobSpec, PipelineSpec
-from cloudtune.status import LogLine, Status
+from cloudtune.states import LogLine, Status
 from cloudtune.store import Deployment, Model, Store
 from cloudtune.submit import Progress
 
@@ -200,9 +201,46 @@ def invoke(
     return ask(found[0], prompt, body=body, show=show)
 
 
-def diff(first: Plan, second: Plan) -> builtins.list[tuple[str, Any, Any]]:
-    """Return every place where two plans differ, as (path, in the first, in the second)."""
-    return builtins.list(_differences("", first.to_dict(), second.to_dict()))
+def deployment_state(deployment: Deployment) -> str:
+    """Return ``running``, or ``lost`` if nothing answers for it any more."""
+    from cloudtune.deployments import state_of
+
+    return state_of(deployment)
+
+
+def kept_plan(run: str) -> dict[str, Any]:
+    """Return the plan that a run was submitted with, as JSON data; secrets were masked when it was kept."""
+    record = runs.get(run).record
+    if record is None or record.plan is None:
+        raise UsageError(f"run {run} was not started by cloudtune: its plan is not known")
+    plan: dict[str, Any] = json.loads(record.plan)
+    return plan
+
+
+def diff(first: Mapping[str, Any], second: Mapping[str, Any]) -> builtins.list[tuple[str, Any, Any]]:
+    """Return every place where two plans (as JSON data) differ, as (path, in the first, in the second)."""
+    return builtins.list(_differences("", first, second))
+
+
+def examples() -> dict[str, str]:
+    """Return the ready-made job files by name, with one line on each."""
+    from cloudtune.examples import summaries
+
+    return summaries()
+
+
+def init(name: str, *, directory: str | os.PathLike[str] = ".", force: bool = False) -> builtins.list[Path]:
+    """Write a ready-made job file into a folder and return the paths; a file that is there is kept unless ``force``."""
+    from cloudtune.examples import write
+
+    return write(name, Path(directory), force=force)
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of job files."""
+    from cloudtune.spec.schema import schema as schema_of_files
+
+    return schema_of_files()
 
 
 def _differences(path: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from cloudtune.errors import UsageError
 from cloudtune.plan import Call, Plan
 from cloudtune.spec.job import JobSpec
-from cloudtune.status import Handle, LogLine, Status
+from cloudtune.states import Handle, LogLine, Status
 
 class Row(NamedTuple):
     """One backend: its name in plans, records and handles, and ``module:Class`` of its code."""

@@ -21,7 +21,7 @@ from cloudtune.plan import Call, FieldNote, Notice, Plan, Ref, Step
 from cloudtune.spec.infrastructure import LocalJob
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import ContainerRuntime, NeuronDistributedRuntime, Runtime
-from cloudtune.status import Event, Failure, Handle, LogLine, Status
+from cloudtune.states import Event, Failure, Handle, LogLine, Status
 
 
 class LocalBackend:

@@ -30,7 +30,7 @@ def command(
     from cloudtune import verbs
     from cloudtune.display import table
     from cloudtune.runs import age
-    from cloudtune.status import STATES
+    from cloudtune.states import STATES
 
     for one in state:
         if one not in STATES:

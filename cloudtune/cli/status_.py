@@ -16,7 +16,7 @@ def command(run: str, output: str) -> int:
     Exit codes: 0 succeeded, 100 failed or lost, 101 not finished yet, 102 no such run, 103 cancelled.
     """
     from cloudtune import verbs
-    from cloudtune.status import EXIT_CODES, NOT_FINISHED
+    from cloudtune.states import EXIT_CODES, NOT_FINISHED
 
     found = verbs.status(run)
     data = found.to_dict()

@@ -21,7 +21,7 @@ def command(run: str, output: str, **filters: Any) -> int:
     """
     from cloudtune import verbs
     from cloudtune.cli.watching import chosen, follow, show_json
-    from cloudtune.status import EXIT_CODES, NOT_FINISHED
+    from cloudtune.states import EXIT_CODES, NOT_FINISHED
 
     found = verbs.status(run)
     if output == "json":

@@ -12,7 +12,7 @@ import click
 
 from cloudtune.plan import Notice
 from cloudtune.runs import Run, label
-from cloudtune.status import EXIT_CODES, NOT_FINISHED, LogLine, Status
+from cloudtune.states import EXIT_CODES, NOT_FINISHED, LogLine, Status
 
 
 def follow(run: Run, *, output: str = "text", quiet: bool = False, lines: Iterable[LogLine] | None = None) -> int:

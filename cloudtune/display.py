@@ -1,0 +1,76 @@
+"""Tables and the live view of a running job, for terminals; plain text everywhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from cloudtune.progress import Progress
+from cloudtune.runs import label
+from cloudtune.states import LogLine
+
+#: Colours of the replicas, in turn; they can be told apart on light and dark terminals.
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    """Print a table: aligned and coloured on a terminal, tab-separated for programs; ``empty`` when there is no row."""
+    kept = list(rows)
+    if not kept:
+        print(empty, file=sys.stderr)  # noqa: T201
+        return
+    if not sys.stdout.isatty():
+        for row in [head, *kept]:
+            print("\t".join(str(cell) for cell in row))  # noqa: T201
+        return
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for name in head:
+        shown.add_column(name, overflow="fold")
+    for row in kept:
+        shown.add_row(*(Text(str(cell), style=_state_style(str(cell))) for cell in row))
+    Console().print(shown)
+
+
+def live_lines(lines: Iterable[LogLine]) -> None:
+    """Print lines as they come, coloured by replica, above a live line of step, loss, tokens/s and time left."""
+    data, talk = Console(soft_wrap=True, highlight=False), Console(stderr=True)
+    if not sys.stdout.isatty():
+        # the lines go to a file or a pipe: the live line alone is for the terminal
+        with Live(console=talk, refresh_per_second=4, transient=True) as live:
+            for line, progress in _with_progress(lines):
+                sys.stdout.write(label(line) + line.text + "\n")
+                live.update(Text(str(progress), style="bold"))
+        return
+    with Live(console=data, refresh_per_second=4, transient=True) as live:
+        for line, progress in _with_progress(lines):
+            colour = COLOURS[line.replica % len(COLOURS)]
+            style = "dim" if line.stream == "agent" else ""
+            data.print(Text.assemble((label(line), colour), (line.text, style)))
+            live.update(Text(str(progress), style="bold"))
+
+
+def _with_progress(lines: Iterable[LogLine]) -> Iterable[tuple[LogLine, Progress]]:
+    progress, step = Progress(), None
+    for line in lines:
+        if line.step != step:
+            progress, step = Progress(), line.step
+        progress = progress.after(line)
+        yield line, progress
+
+
+def _state_style(text: str) -> str:
+    if os.environ.get("NO_COLOR"):
+        return ""
+    return {
+        "succeeded": "green",
+        "failed": "red",
+        "lost": "red",
+        "cancelled": "yellow",
+        "running": "cyan",
+    }.get(text, "")

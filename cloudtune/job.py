@@ -1,0 +1,104 @@
+"""The job and the pipeline as values with verbs, for notebooks and scripts; they add no fields of their own."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeVar
+
+import attrs
+
+from cloudtune import jobs, pipelines, runs
+from cloudtune.errors import UsageError
+from cloudtune.html import table
+from cloudtune.plan import Plan
+from cloudtune.runs import Run, RunList
+from cloudtune.spec import document
+from cloudtune.spec.job import JobSpec, PipelineSpec
+
+Value = TypeVar("Value", bound="Job | Pipeline")
+
+
+@attrs.frozen(kw_only=True)
+class Job(JobSpec):
+    """A job: what to run, and where. Every ``with_*`` returns a new job and leaves this one as it was.
+
+    >>> from cloudtune import Job, LocalJob, PyTorchDistributedRuntime
+    >>> job = (
+    ...     Job(name="hello")
+    ...     .with_infrastructure(LocalJob())
+    ...     .with_runtime(PyTorchDistributedRuntime(command="echo hello from node $CLOUDTUNE_NODE_RANK", replicas=2))
+    ... )
+    >>> job.plan().launch.world_size
+    2
+    """
+
+    @classmethod
+    def from_yaml(cls, source: str | os.PathLike[str], **changes: Any) -> Job:
+        """Return the job of a file or of YAML text; raises SpecError with all faults at once.
+
+        ``changes`` are the options of ``cloudtune run``: ``set``, ``env``, ``infrastructure``.
+        """
+        return _of_kind(cls, document.load(source, **changes))
+
+    def to_yaml(self) -> str:
+        """Return the job as YAML; ``from_yaml`` gives the same job back."""
+        return document.dumps(self)
+
+    def plan(self) -> Plan:
+        """Return everything that running the job would send; offline, without credentials."""
+        return jobs.plan_job(self)
+
+    def create(self) -> Job:
+        """Check the job as a run would and return it; the service's own job is made by :meth:`run`.
+
+        It is here for code that was written for Oracle ADS: ``job.create()`` then ``job.run()``.
+        """
+        jobs.plan_job(self)
+        return self
+
+    def run(self) -> Run:
+        """Submit the job as a new run and return the run; ``.watch()`` shows its log."""
+        return jobs.start(self)
+
+    def run_list(self) -> RunList:
+        """Return the runs of jobs of this name, newest first."""
+        return RunList(run for run in runs.runs() if run.name == self.name)
+
+    def _repr_html_(self) -> str:
+        return _html(self, "Job")
+
+
+@attrs.frozen(kw_only=True)
+class Pipeline(PipelineSpec):
+    """Jobs and verbs in order; ``${steps.NAME.outputs}`` is what an earlier step left."""
+
+    @classmethod
+    def from_yaml(cls, source: str | os.PathLike[str], **changes: Any) -> Pipeline:
+        """Return the pipeline of a file or of YAML text; raises SpecError with all faults at once."""
+        return _of_kind(cls, document.load(source, **changes))
+
+    def to_yaml(self) -> str:
+        """Return the pipeline as YAML; ``from_yaml`` gives the same pipeline back."""
+        return document.dumps(self)
+
+    def plan(self) -> Plan:
+        """Return everything that running the pipeline would send; offline, without credentials."""
+        return pipelines.plan_pipeline(self, pipelines.dry_run_id(self))
+
+    def run(self) -> Run:
+        """Submit the pipeline as a new run and return the run; ``.watch()`` shows its log."""
+        return pipelines.start_pipeline(self)
+
+    def _repr_html_(self) -> str:
+        return _html(self, "Pipeline")
+
+
+def _of_kind(cls: type[Value], spec: JobSpec | PipelineSpec) -> Value:
+    if spec.kind != cls.kind:  # type: ignore[union-attr]
+        raise UsageError(f"this is a {spec.kind}", hint=f"read it with {spec.kind.capitalize()}.from_yaml")
+    return cls(**{field.name: getattr(spec, field.name) for field in attrs.fields(type(spec))})
+
+
+def _html(value: Job | Pipeline, title: str) -> str:
+    rows = [tuple(line.split(":", 1)) if ":" in line else (line, "") for line in value.to_yaml().splitlines()]
+    return table(f"{title} {value.name or ''}", ("key", "value"), [(key, text.strip()) for key, text in rows])
