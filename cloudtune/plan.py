@@ -69,12 +69,17 @@ def mask(name: str, value: str) -> str | Masked:
 
 @attrs.frozen(kw_only=True)
 class File:
-    """A file that a step uploads: its path at the destination, its size and digest, and where it lies here."""
+    """A file that a step uploads: its path at the destination, its size and digest, and where it lies here.
+
+    ``link`` is where a symbolic link leads; its size and digest are those of that text, as git has them.
+    """
 
     path: str
     bytes: int
     sha256: str
     source: str | None = None
+    executable: bool = False
+    link: str | None = None
 
 
 @attrs.frozen(kw_only=True)
