@@ -38,7 +38,7 @@ class PyTorchDistributedRuntime(PythonRuntime):
         return attrs.evolve(self, git=url)
 
     def with_command(self, command: str | Sequence[str] | None, use_deepspeed: bool = False) -> "Self":
-        """A shell line, or an exact argv as a list; `use_deepspeed` where its first word is not DeepSpeed's launcher."""
+        """A shell line, or an exact argv as a list; `use_deepspeed` where its first word does not say so."""
         return attrs.evolve(self, command=freeze(command), deepspeed=True if use_deepspeed else self.deepspeed)
 
     def with_deepspeed(self, deepspeed: bool | None) -> "Self":

@@ -10,8 +10,8 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Hashable, Mapping
-from functools import cache, partial
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import attrs
@@ -158,10 +158,14 @@ def form_of(annotation: Any) -> Form:
     return Form("value", annotation)
 
 
-@cache
-def keys_of(cls: Hashable) -> tuple[Key, ...]:
+_KEYS: dict[type[Any], tuple[Key, ...]] = {}
+
+
+def keys_of(cls: type[Any]) -> tuple[Key, ...]:
     """Return the keys of a spec value, in the order of its fields."""
-    return tuple(_key(field) for field in attrs.fields(cast("type[attrs.AttrsInstance]", cls)))
+    if cls not in _KEYS:
+        _KEYS[cls] = tuple(_key(field) for field in attrs.fields(cls))
+    return _KEYS[cls]
 
 
 def _key(field: "attrs.Attribute[Any]") -> Key:
