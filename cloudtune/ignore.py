@@ -80,6 +80,11 @@ class Rules:
 
         ``folder`` says that the path is a real folder, not a link to one.
         """
+        pattern = self.deciding(path, folder=folder)
+        return None if pattern is None else not pattern.negated
+
+    def deciding(self, path: bytes, *, folder: bool) -> Pattern | None:
+        """Return the pattern that decides about the path."""
         below = path[len(self.base) :]
         if self.ignore_case:
             below = below.lower()
@@ -88,8 +93,12 @@ class Rules:
             if pattern.folders_only and not folder:
                 continue
             if pattern.shape.fullmatch(name if pattern.by_name else below):
-                return not pattern.negated
+                return pattern
         return None
+
+    def without(self, pattern: Pattern) -> Rules:
+        """Return the rules less one pattern."""
+        return attrs.evolve(self, patterns=tuple(each for each in self.patterns if each is not pattern))
 
 
 def parse_rules(data: bytes, *, base: bytes = b"", ignore_case: bool = False) -> Rules:
@@ -110,6 +119,18 @@ def first_verdict(rules: Iterable[Rules], path: bytes, *, folder: bool) -> bool 
         if verdict is not None:
             return verdict
     return None
+
+
+def lift(rules: tuple[Rules, ...], folder: bytes) -> tuple[Rules, ...]:
+    """Return the rules less the patterns that leave a folder out: for a folder that was asked for by name."""
+    for index, each in enumerate(rules):
+        pattern = each.deciding(folder, folder=True)
+        if pattern is None:
+            continue
+        if pattern.negated:
+            break
+        return lift((*rules[:index], each.without(pattern), *rules[index + 1 :]), folder)
+    return rules
 
 
 def _pattern(line: bytes, ignore_case: bool) -> Pattern | None:
