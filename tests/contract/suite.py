@@ -1,0 +1,147 @@
+"""What any backend must do. A backend's test class inherits all of it and gives a ``place``.
+
+A difference that is meant is declared by overriding a test, never by skipping it.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+
+import attrs
+import pytest
+
+from cloudtune import jobs, runs
+from cloudtune.backends import Backend
+from cloudtune.errors import RunNotFound
+from cloudtune.plan import Plan
+from cloudtune.spec.job import JobSpec
+from cloudtune.states import STATES, TERMINAL, Handle
+from cloudtune.store import Store
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """A backend under test and its jobs: one that ends well and says something, one that fails, one that is long."""
+
+    backend: Backend
+    good: JobSpec
+    bad: JobSpec
+    long: JobSpec
+
+
+class BackendContract:
+    """The suite."""
+
+    @pytest.fixture
+    def place(self) -> Place:
+        raise NotImplementedError
+
+    def test_plan_is_pure_and_stable(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        def no_network(*_: object, **__: object) -> None:
+            raise AssertionError("a plan opens no socket")
+
+        monkeypatch.setattr(socket, "socket", no_network)
+        first, second = (place.backend.plan(place.good, "abcdefgh") for _ in range(2))
+        assert first.to_json() == second.to_json()
+        assert place.backend.plan(place.good, "bbbbbbbb").to_json() != first.to_json()
+        json.loads(first.to_json())
+
+    def test_plan_names_tokens_and_steps(self, place: Place) -> None:
+        plan: Plan = place.backend.plan(place.good, "abcdefgh")
+        assert plan.backend == place.backend.name
+        assert plan.run_id == "abcdefgh"
+        ids = [step.id for step in plan.steps]
+        assert ids and len(set(ids)) == len(ids)
+        for step in plan.steps:
+            assert step.token is None or "abcdefgh" in step.token
+        assert any(step.token for step in plan.steps)
+
+    def test_submit_runs_and_ends(self, place: Place) -> None:
+        run = jobs.start(place.good)
+        assert run.state in STATES
+        status = run.wait(60)
+        assert status.state == "succeeded"
+        assert status.failure is None
+        assert run.exit_code == 0
+
+    def test_a_finished_run_is_known_from_the_record_alone(self, place: Place) -> None:
+        run = jobs.start(place.good)
+        run.wait(60)
+        again = runs.get(run.id[:6])
+        assert again.id == run.id
+        assert again.state == "succeeded"
+        assert [one.id for one in runs.runs()] == [run.id]
+
+    def test_lines_come_in_order_and_once(self, place: Place) -> None:
+        run = jobs.start(place.good)
+        followed = [line for line in run.lines(follow=True) if line.stream != "agent"]
+        assert followed
+        assert [line.time for line in followed] == sorted(line.time for line in followed)
+        after = [line for line in runs.get(run.id).lines() if line.stream != "agent"]
+        assert sorted(map(repr, after)) == sorted(map(repr, followed))
+
+    def test_failure_names_the_replica(self, place: Place) -> None:
+        run = jobs.start(place.bad)
+        status = run.wait(60)
+        assert status.state == "failed"
+        assert run.exit_code == 100
+        assert status.failure is not None
+        assert status.failure.replica is not None
+        assert status.failure.exit_code not in (None, 0)
+        assert status.failure.lines
+
+    def test_cancel_ends_the_run(self, place: Place) -> None:
+        run = jobs.start(place.long)
+        status = run.cancel()
+        assert status.state == "cancelled"
+        assert run.exit_code == 103
+
+    def test_cancel_of_a_finished_run_returns(self, place: Place) -> None:
+        run = jobs.start(place.good)
+        run.wait(60)
+        assert run.cancel().state == "succeeded"
+
+    def test_a_foreign_run_is_reached_by_its_own_id(self, place: Place, foreign: Callable[[Handle], str]) -> None:
+        run = jobs.start(place.good)
+        run.wait(60)
+        assert run.handle is not None
+        name = foreign(run.handle)
+        Store().remove_run(run.id)
+        found = runs.get(name)
+        assert found.record is None
+        assert found.state == "succeeded"
+        assert [line for line in found.lines() if line.stream != "agent"]
+
+    def test_an_unknown_run_is_not_found(self, place: Place) -> None:
+        assert place.backend.recognise("no such thing") is None
+        with pytest.raises(RunNotFound):
+            runs.get("zzzzzzzz")
+
+    def test_handles_have_one_text_form(self, place: Place) -> None:
+        run = jobs.start(place.good)
+        assert run.handle is not None
+        assert Handle.parse(run.handle.uri) == run.handle
+        assert run.wait(60).state in TERMINAL
+
+    def test_delete_forgets_the_run(self, place: Place) -> None:
+        run = jobs.start(place.good)
+        run.wait(60)
+        run.delete()
+        with pytest.raises(RunNotFound):
+            runs.get(run.id)
+
+    def test_no_literal_secret_is_kept(self, place: Place) -> None:
+        from cloudtune.spec.environment import EnvironmentVariable
+
+        secret = "hf_" + "q" * 30
+        assert place.good.runtime is not None
+        env = (EnvironmentVariable(name="HF_TOKEN", value=secret), EnvironmentVariable(name="URL", value="x${HF_TOKEN}"))
+        job = attrs.evolve(place.good, runtime=attrs.evolve(place.good.runtime, env=env))
+        assert secret not in place.backend.plan(job, "abcdefgh").to_json()
+        run = jobs.start(job)
+        assert run.wait(60).state == "succeeded"
+        home = Store().folder
+        kept = [path for path in home.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+        assert kept == []
