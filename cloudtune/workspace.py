@@ -88,9 +88,7 @@ def gather(path: Path, *, allow: Collection[str] = ()) -> Workspace:
         root, tree = absolute.parent, Tree(files=(absolute.name,))
     else:
         raise SpecError(f"{shown_path(str(path))} is neither a file nor a folder", hint="name the folder of your code")
-    return _read(
-        root, tree, {_relative(root, each) for each in allow}, alone=absolute != root and not absolute.is_dir()
-    )
+    return _read(root, tree, {_relative(root, each) for each in allow})
 
 
 def _read(root: Path, tree: Tree, allowed: Collection[str]) -> Workspace:
@@ -217,14 +215,7 @@ def _add(archive: tarfile.TarFile, file: File) -> None:
         archive.addfile(entry)
         return
     entry.size = file.bytes
-    if file.source is None:
-        raise CloudtuneError(f"{shown_path(file.path)} has no source to read", hint="plan the job again")
-    try:
-        content = Path(file.source).open("rb")
-    except OSError as error:
-        message = f"{shown_path(file.path)} cannot be read any more: {error.strerror}"
-        raise CloudtuneError(message, hint="start again") from error
-    with content:
+    with _opened(file) as content:
         watched = _Watched(read=content.read)
         try:
             archive.addfile(entry, watched)
@@ -236,6 +227,16 @@ def _add(archive: tarfile.TarFile, file: File) -> None:
     if not intact:
         message = f"{shown_path(file.path)} changed after it was listed"
         raise CloudtuneError(message, hint=f"wait until nothing writes to it, or name it in {OWN_RULES}")
+
+
+def _opened(file: File) -> BinaryIO:
+    if file.source is None:
+        raise CloudtuneError(f"{shown_path(file.path)} has no source to read", hint="plan the job again")
+    try:
+        return Path(file.source).open("rb")
+    except OSError as error:
+        message = f"{shown_path(file.path)} cannot be read any more: {error.strerror}"
+        raise CloudtuneError(message, hint="start again") from error
 
 
 class _Watched(io.RawIOBase):
