@@ -37,7 +37,7 @@ CHECKS = (
 SPACE_NEEDED_BYTES = 3 * 1024**3
 
 
-class Stop(Exception):  # noqa: N818 - it ends the program with advice, it is no error of ours
+class Stop(Exception):
     """Ends the program: what is wrong and what to do."""
 
 
@@ -176,7 +176,7 @@ def renew_specs() -> None:
     for file in sorted(target.rglob("*")):
         if file.is_file() and file.name != "job.schema.json" and not (source / file.relative_to(target)).is_file():
             file.unlink()
-    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
 
 
 def main() -> int:

@@ -1,0 +1,59 @@
+"""The examples in the package, and specs/, which is their copy."""
+
+from pathlib import Path
+
+import pytest
+
+from cloudtune import examples
+from cloudtune.errors import UsageError
+
+ROOT = Path(__file__).parents[1]
+PACKAGED = ROOT / "cloudtune" / "examples"
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix in {".yaml", ".md"}
+    }
+
+
+def test_specs_is_a_copy_of_the_packaged_examples():
+    assert tree(ROOT / "specs") == tree(PACKAGED), "run: python3 dev.py specs"
+
+
+def test_every_example_has_a_summary_of_one_line():
+    found = examples.summaries()
+    assert {"quickstart", "finetune", "oci-llama2-lora"} <= set(found)
+    assert all(20 < len(text) < 120 for text in found.values()), found
+
+
+@pytest.mark.parametrize("name", sorted(examples.summaries()))
+def test_write_gives_the_packaged_bytes(name, tmp_path):
+    written = examples.write(name, tmp_path)
+    assert written
+    for path in written:
+        assert path.read_bytes() == (PACKAGED / path.relative_to(tmp_path)).read_bytes()
+
+
+def test_write_spares_what_is_there_unless_forced(tmp_path):
+    mine = tmp_path / "quickstart.yaml"
+    mine.write_text("mine")
+    with pytest.raises(UsageError, match="there already"):
+        examples.write("quickstart", tmp_path)
+    assert mine.read_text() == "mine"
+    examples.write("quickstart", tmp_path, force=True)
+    assert mine.read_text() != "mine"
+
+
+def test_an_unknown_name_is_answered_with_the_nearest(tmp_path):
+    with pytest.raises(UsageError, match="did you mean quickstart"):
+        examples.write("quikstart", tmp_path)
+
+
+def test_the_oci_job_is_the_guides_own_text():
+    text = (PACKAGED / "oci-llama2-lora" / "job.yaml").read_text()
+    assert "replicas: 6" in text
+    assert "shapeName: VM.GPU.A10.2" in text
+    assert "value: <your huggingface token>" in text
