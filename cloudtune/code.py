@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 
 from cloudtune.errors import Fault, SpecError
@@ -38,10 +37,12 @@ def code_path(job: JobSpec) -> Path | None:
     return None
 
 
-def gather_code(job: JobSpec, *, allow: Collection[str] = ()) -> Workspace | None:
+def gather_code(job: JobSpec) -> Workspace | None:
     """Return the files of the job's local code; raises SpecError for what looks like a credential."""
     path = code_path(job)
-    return None if path is None else gather(path, allow=allow)
+    if path is None or job.runtime is None:
+        return None
+    return gather(path, allow=job.runtime.allow_files)
 
 
 def _recipe(name: str) -> Path:

@@ -54,7 +54,7 @@ def order_of(
         "rendezvousTimeoutInSeconds": runtime.rendezvous_timeout_in_seconds,
         "maximumRuntimeInSeconds": run_time_limit_s(job)[0],
         "graceInSeconds": GRACE_S,
-        "neuron": None,
+        "neuron": dict(launch.neuron) if launch.neuron is not None else None,
     }
     return order, values
 
