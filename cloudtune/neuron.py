@@ -55,9 +55,7 @@ def spread(
         idle = f"{processes} processes on {cores} Neuron cores: {cores - processes} cores of every node stay idle"
         warnings.append((f"{_SPEC}.processesPerNode", idle))
     elif shape is not None and 0 < cores < processes:
-        lnc = (
-            f"{processes} processes need {processes} logical cores; {shape.name} has {cores} unless its LNC is set to 1"
-        )
+        lnc = f"{processes} processes need as many logical cores; {shape.name} has {cores} unless its LNC is 1"
         warnings.append((f"{_SPEC}.processesPerNode", lnc))
     return details, tuple(warnings)
 
