@@ -71,6 +71,12 @@ def launch(job: JobSpec) -> Launch:
 
     Raises:
         SpecError: the runtime or the shape is missing or unknown, or the numbers do not fit; all faults at once.
+
+    >>> from cloudtune.spec.infrastructure import DataScienceJob
+    >>> from cloudtune.spec.runtimes import PyTorchDistributedRuntime
+    >>> six = PyTorchDistributedRuntime(command="torchrun train.py", replicas=6)
+    >>> launch(JobSpec(infrastructure=DataScienceJob(shape_name="VM.GPU.A10.2"), runtime=six)).world_size
+    12
     """
     runtime = runtime_of(job)
     faults: list[Fault] = []

@@ -54,7 +54,7 @@ _SWITCHES: Mapping[str, frozenset[str]] = {
     ),
     DEEPSPEED: frozenset(
         (  # noqa: SIM905
-            "h help force_multi save_pid module no_python no_local_rank no_ssh no_ssh_check elastic_training "
+            "h help q quiet force_multi save_pid module no_python no_local_rank no_ssh no_ssh_check elastic_training "
             "bind_cores_to_rank"
         ).split()
     ),
