@@ -1,0 +1,206 @@
+"""The tokenizer and the model of a training: template, precision, attention, quantization, sharding."""
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from faults import RecipeError
+from options import Options
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.distributed import DistributedConfig
+
+#: For tokenizers that have no template: words only, so that no new token must be learnt.
+PLAIN_TEMPLATE = (
+    "{{ bos_token if bos_token else '' }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\\n\\n' }}"
+    "{% elif message['role'] == 'assistant' %}{{ 'Assistant:' }}"
+    "{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}{{ '\\n\\n' }}"
+    "{% else %}{{ message['content'] + '\\n\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+GENERATION_MARK = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
+
+RANK = int(os.environ.get("RANK", "0"))
+LOCAL_RANK = int(os.environ.get("LOCAL_RANK", "0"))
+WORLD_SIZE = int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def say(text: str) -> None:
+    """Print a line on the first rank of the job only."""
+    if RANK == 0:
+        print(text, flush=True)
+
+
+def device_kind() -> str:
+    """Return the kind of device that this process computes on: cuda, xpu, mps, ..., or cpu."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    kind = accelerator.type if accelerator is not None else "cpu"
+    return "cpu" if kind == "mps" and WORLD_SIZE > 1 else kind
+
+
+def uses_bf16(options: Options) -> bool:
+    """Return whether to compute in bfloat16: as told, else on accelerators that have it."""
+    if options.bf16 is not None:
+        return options.bf16
+    return device_kind() in ("cuda", "xpu") and torch.accelerator.is_available() and torch.cuda.is_bf16_supported()
+
+
+def sharding_route(options: Options) -> str:
+    """Return how the model is sharded: ``none``, ``loaded`` (sharded while it is read) or ``wrapped`` (by accelerate).
+
+    A model sharded while it is read never lies whole on one device and works on a CPU too, but its optimizer cannot be
+    saved, so no training goes on from its checkpoints. On accelerators that write checkpoints accelerate shards.
+    """
+    if options.sharding == "none":
+        return "none"
+    if WORLD_SIZE == 1:
+        raise RecipeError(
+            "--sharding fsdp was asked for, but there is only one process to shard over\n"
+            "  hint: start it with torchrun and more processes or nodes, or leave --sharding out"
+        )
+    if device_kind() != "cpu" and (options.save_strategy != "no" or options.method == "qlora"):
+        return "wrapped"
+    if options.method == "qlora":
+        raise RecipeError("--method qlora cannot be sharded on a CPU\n  hint: --method lora --sharding fsdp")
+    return "loaded"
+
+
+def load_tokenizer(options: Options, *, conversational: bool) -> Any:
+    """Return the tokenizer, with a chat template if the data are conversations."""
+    tokenizer = AutoTokenizer.from_pretrained(
+        options.model, revision=options.revision, trust_remote_code=options.trust_remote_code
+    )
+    if tokenizer.eos_token is None:
+        raise RecipeError(f"the tokenizer of {options.model} has no end-of-sequence token, so no answer would ever end")
+    if options.chat_template not in ("auto", "keep"):
+        path = Path(options.chat_template)
+        if not path.is_file():
+            raise RecipeError(
+                f"--chat-template {path}: no such file\n  hint: auto, keep, or a file with a Jinja template"
+            )
+        tokenizer.chat_template = path.read_text(encoding="utf-8")
+        say(f"chat template: {path}")
+    elif conversational and not tokenizer.chat_template:
+        if options.chat_template == "keep":
+            raise RecipeError(
+                f"the tokenizer of {options.model} has no chat template, and the data are conversations\n"
+                "  hint: --chat-template auto for a plain one, or --chat-template FILE.jinja"
+            )
+        plain = PLAIN_TEMPLATE if options.assistant_only_loss else portable(PLAIN_TEMPLATE)
+        tokenizer.chat_template = plain
+        say("chat template: the tokenizer has none, so a plain one is used (User: ... Assistant: ...)")
+    return tokenizer
+
+
+def portable(template: str) -> str:
+    """Return a template without the marks that only training reads; servers need not know them."""
+    return GENERATION_MARK.sub("", template)
+
+
+def attention(options: Options) -> str:
+    """Return the attention kernel to ask for."""
+    flash = device_kind() == "cuda" and importlib.util.find_spec("flash_attn") is not None
+    if options.attn_implementation == "auto":
+        return "flash_attention_2" if flash and uses_bf16(options) else "sdpa"
+    if options.attn_implementation == "flash_attention_2" and not flash:
+        say("attention: flash_attention_2 is not installed here or the device is none of its kind; sdpa is used")
+        return "sdpa"
+    return options.attn_implementation
+
+
+def quantization(options: Options) -> BitsAndBytesConfig | None:
+    """Return how the frozen weights are quantized for QLoRA."""
+    if options.method != "qlora":
+        return None
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise RecipeError("--method qlora needs bitsandbytes\n  hint: dependencies: {pipPackages: bitsandbytes}")
+    compute = torch.bfloat16 if uses_bf16(options) else torch.float32
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+        bnb_4bit_quant_storage=compute,
+    )
+
+
+def load_model(options: Options, route: str) -> Any:
+    """Return the base model in the precision that the method trains in.
+
+    Full fine-tuning keeps its parameters in 32 bits, since the small steps of an optimizer get lost in 16; frozen
+    weights are held in 16 bits wherever the training computes in them.
+    """
+    bf16 = uses_bf16(options)
+    settings: dict[str, Any] = {
+        "revision": options.revision,
+        "trust_remote_code": options.trust_remote_code,
+        "dtype": torch.bfloat16 if bf16 and options.method != "full" else torch.float32,
+    }
+    if quantized := quantization(options):
+        settings["quantization_config"] = quantized
+        if device_kind() != "cpu":
+            settings["device_map"] = {"": LOCAL_RANK}
+    if route == "loaded":
+        mixed = bf16 and options.method == "full"
+        settings["distributed_config"] = DistributedConfig(fsdp_size=WORLD_SIZE, fsdp_mixed_precision=mixed)
+    kernels = list(dict.fromkeys((attention(options), "sdpa", "eager")))
+    for kernel, following in zip(kernels, [*kernels[1:], None], strict=True):
+        try:
+            return AutoModelForCausalLM.from_pretrained(options.model, attn_implementation=kernel, **settings)
+        except (ImportError, ValueError) as error:
+            if following is None or not re.search(r"attention|attn|flash|sdpa", str(error), re.IGNORECASE):
+                raise
+            say(f"attention: {kernel} cannot be used here, {following} is used")
+    raise AssertionError
+
+
+def adapter(options: Options) -> LoraConfig | None:
+    """Return the adapter to train, or None for full fine-tuning."""
+    if options.method == "full":
+        return None
+    targets = options.target_modules
+    return LoraConfig(
+        r=options.lora_r,
+        lora_alpha=options.lora_alpha or 2 * options.lora_r,
+        lora_dropout=options.lora_dropout,
+        target_modules="all-linear" if targets == ("all-linear",) else list(targets),
+        modules_to_save=list(options.modules_to_save) or None,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def sharding_in_use(model: Any) -> tuple[int, int, int]:
+    """Return the number of sharded tensors, and of parameters on this rank and in the whole model."""
+    tensors, local, total = 0, 0, 0
+    for parameter in model.parameters():
+        total += parameter.numel()
+        shard = getattr(parameter, "to_local", None)
+        if shard is None:
+            local += parameter.numel()
+        else:
+            tensors += 1
+            local += shard().numel()
+    return tensors, local, total
+
+
+def prove_sharding(model: Any, route: str) -> str:
+    """Say which strategy is really in use.
+
+    Raises:
+        RecipeError: sharding was asked for, and no parameter is sharded.
+    """
+    tensors, local, total = sharding_in_use(model)
+    if route == "none":
+        line = "sharding: none, " + ("one process" if WORLD_SIZE == 1 else f"ddp over {WORLD_SIZE} processes")
+        return f"{line}, {total} parameters on this rank"
+    if not tensors:
+        raise RecipeError(
+            f"--sharding fsdp was asked for, but all {total} parameters are whole on this rank: nothing is sharded\n"
+            "  hint: report the versions of torch, transformers and accelerate; --sharding none trains unsharded"
+        )
+    return f"sharding: fsdp2, {local} of {total} parameters on this rank, {tensors} DTensors"

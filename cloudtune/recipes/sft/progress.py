@@ -1,0 +1,160 @@
+"""What happens around the steps: lines of loss, a stop on SIGTERM, checkpoints to go on from."""
+
+import os
+import signal
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from faults import RecipeError
+from model import RANK, WORLD_SIZE, prove_sharding, say
+from options import Options
+from torch import distributed
+from transformers import TrainerCallback
+
+CHECKPOINTS = "checkpoints"
+
+
+class LossLines(TrainerCallback):
+    """Prints one line a log step on the first rank of the job, and adds tokens a second to what is logged."""
+
+    def __init__(self) -> None:
+        self.last_time = time.monotonic()
+        self.last_tokens = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self.last_time = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Print what was logged, as transformers prints it, with the step and how many there are."""
+        if logs is None or RANK != 0:
+            return
+        logs.pop("total_flos", None)
+        if "loss" in logs and "num_tokens" in logs:
+            now, tokens = time.monotonic(), float(logs["num_tokens"])
+            logs["tokens_per_second"] = (tokens - self.last_tokens) / max(now - self.last_time, 1e-9)
+            self.last_time, self.last_tokens = now, tokens
+        shown = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in logs.items()}
+        if "loss" in shown:
+            shown |= {"step": state.global_step, "max_steps": state.max_steps}
+        print(shown, flush=True)
+
+
+class Sharding(TrainerCallback):
+    """Says at the start of training which strategy is really in use, and fails if it is not the one asked for."""
+
+    def __init__(self, route: str) -> None:
+        self.route = route
+        self.line = ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Count what is sharded."""
+        self.line = prove_sharding(model, self.route)
+        say(self.line)
+
+
+class StopOnSignal(TrainerCallback):
+    """On SIGTERM: saves a checkpoint at the end of the step and stops, on all ranks at the same step."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.stopped = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the signal from here on."""
+        signal.signal(signal.SIGTERM, self.ask)
+
+    def ask(self, number: int, frame: Any) -> None:
+        """Remember that the signal came; the step that is under way is finished first."""
+        self.asked = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Stop if any rank was asked to: the signal may reach them in different steps."""
+        asked = torch.tensor(float(self.asked), device=args.device)
+        if distributed.is_initialized():
+            distributed.all_reduce(asked, op=distributed.ReduceOp.MAX)
+        if asked.item():
+            self.stopped = True
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+
+def is_shared(folder: Path) -> bool:
+    """Return whether all ranks of the job see the same folder; every rank must call it."""
+    if WORLD_SIZE == 1:
+        return True
+    names = [uuid.uuid4().hex]
+    distributed.broadcast_object_list(names, src=0)
+    mark = folder / f".shared-{names[0]}"
+    if RANK == 0:
+        mark.touch()
+    distributed.barrier()
+    seen: list[bool] = [False] * WORLD_SIZE
+    distributed.all_gather_object(seen, mark.exists())
+    distributed.barrier()
+    if RANK == 0:
+        mark.unlink()
+    return all(seen)
+
+
+def complete_checkpoints(folder: Path) -> dict[int, Path]:
+    """Return the checkpoints of a folder that hold weights and the trainer's state, by step."""
+    found = {}
+    for path in folder.glob("checkpoint-*"):
+        step = path.name.rpartition("-")[2]
+        weights = any(path.glob("*.safetensors")) or any(path.glob("pytorch_model_fsdp*"))
+        if step.isdigit() and weights and (path / "trainer_state.json").is_file():
+            found[int(step)] = path
+    return found
+
+
+def checkpoint_to_resume(options: Options, route: str) -> str | None:
+    """Return the checkpoint to go on from, the same on all ranks, or None to start anew; every rank must call it."""
+    if options.resume == "never":
+        return None
+    if options.resume != "auto":
+        path = Path(options.resume)
+        if not complete_checkpoints(path.parent).get(int(path.name.rpartition("-")[2] or -1), None):
+            raise RecipeError(
+                f"--resume {path}: no complete checkpoint there\n  hint: --resume auto takes the newest one"
+            )
+        chosen: Path | None = path
+    else:
+        here = complete_checkpoints(Path(options.output_dir) / CHECKPOINTS)
+        everywhere = [set(here)] * WORLD_SIZE
+        if WORLD_SIZE > 1:
+            distributed.all_gather_object(everywhere, set(here))
+        common = set.intersection(*everywhere)
+        if set.union(*everywhere) - common:
+            say(f"resume: some ranks do not see all checkpoints; those that all see: {sorted(common) or 'none'}")
+        chosen = here[max(common)] if common else None
+    if chosen is not None and route == "loaded":
+        raise RecipeError(
+            f"cannot go on from {chosen}: a model that is sharded while it is read (--sharding fsdp on a CPU) keeps no "
+            "optimizer state in its checkpoints\n  hint: --resume never starts anew; --sharding none can go on"
+        )
+    if chosen is not None:
+        say(f"resume: going on from {chosen}")
+    return str(chosen) if chosen is not None else None
+
+
+def tear_down(*, failed: bool) -> None:
+    """Leave the process group, so that no rank ends while another still waits for it.
+
+    After a failure NCCL is left alone: ending it waits for the ranks that did not fail.
+    """
+    if (
+        distributed.is_available()
+        and distributed.is_initialized()
+        and not (failed and distributed.get_backend() == "nccl")
+    ):
+        distributed.destroy_process_group()
+
+
+def nodes() -> int:
+    """Return the number of nodes of the job."""
+    return int(os.environ.get("CLOUDTUNE_NUM_NODES") or os.environ.get("GROUP_WORLD_SIZE") or 1)

@@ -1,0 +1,248 @@
+"""Supervised fine-tuning on TRL and PEFT: full, LoRA or QLoRA, on one process or many.
+
+Runs as it is, alone or under torchrun: ``python sft.py --model DIR --train-data rows.jsonl``; ``--help`` lists all
+options. What it leaves in OUTPUT_DIR:
+
+* ``adapter/`` (LoRA, QLoRA) or ``model/`` (full), with the tokenizer;
+* ``metrics.json``: losses before and after, steps, tokens a second; ``training.json``: base, options, versions;
+* ``checkpoints/`` and ``tensorboard/``.
+
+Ended by SIGTERM it saves a checkpoint first and ends with exit code 143; started again it goes on from there.
+"""
+
+import json
+import os
+import resource
+import shutil
+import sys
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import datasets
+import model as models
+import torch
+from data import load_data
+from faults import explain
+from model import RANK, WORLD_SIZE, say
+from options import Options, parse
+from progress import (
+    CHECKPOINTS,
+    LossLines,
+    Sharding,
+    StopOnSignal,
+    checkpoint_to_resume,
+    is_shared,
+    nodes,
+    tear_down,
+)
+from transformers import PrinterCallback
+from transformers.integrations import TensorBoardCallback
+from transformers.utils import logging
+from trl import SFTConfig, SFTTrainer
+
+
+def settings_of(options: Options, route: str, *, evaluates: bool) -> SFTConfig:
+    """Return the options in the words of the current TRL and transformers."""
+    on_cpu = models.device_kind() == "cpu"
+    recompute = not on_cpu if options.gradient_checkpointing is None else options.gradient_checkpointing
+    wrapped = {"version": 2, "state_dict_type": "SHARDED_STATE_DICT", "activation_checkpointing": recompute}
+    # transformers 5.20 renamed gradient checkpointing and warns of the old name
+    renamed = "activation_checkpointing" in SFTConfig.__dataclass_fields__
+    return SFTConfig(
+        output_dir=str(Path(options.output_dir) / CHECKPOINTS),
+        num_train_epochs=options.epochs,
+        max_steps=options.max_steps,
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=options.eval_batch_size or options.batch_size,
+        gradient_accumulation_steps=options.gradient_accumulation,
+        learning_rate=options.rate,
+        lr_scheduler_type=options.scheduler,
+        warmup_steps=options.warmup,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        optim=options.optimizer,
+        **{"activation_checkpointing" if renamed else "gradient_checkpointing": recompute and route != "wrapped"},
+        bf16=models.uses_bf16(options),
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        max_length=options.max_length,
+        packing=options.packing,
+        assistant_only_loss=options.assistant_only_loss,
+        seed=options.seed,
+        data_seed=options.seed,
+        eval_strategy=options.eval_strategy if evaluates else "no",
+        eval_steps=options.eval_steps or options.logging_steps,
+        logging_steps=options.logging_steps,
+        save_strategy=options.save_strategy,
+        save_steps=options.save_steps,
+        save_total_limit=options.save_total_limit,
+        save_only_model=route == "loaded",
+        fsdp=True if route == "wrapped" else None,
+        fsdp_config=wrapped if route == "wrapped" else None,
+        ddp_find_unused_parameters=False,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def tensorboard(options: Options) -> list[Any]:
+    """Return what writes TensorBoard logs on the first rank, if TensorBoard is installed."""
+    if not options.tensorboard or RANK != 0:
+        return []
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(options.output_dir) / "tensorboard")
+    try:
+        return [TensorBoardCallback()]
+    except (ImportError, RuntimeError):
+        say("tensorboard: not installed, so no logs are written for it")
+        return []
+
+
+def evaluation_losses(history: list[dict[str, Any]]) -> tuple[float | None, float | None, int]:
+    """Return the evaluation loss before the first step, the last one, and the step that it was taken at."""
+    taken = [(entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry]
+    before = next((loss for step, loss in taken if step == 0), None)
+    last_step, last = taken[-1] if taken else (-1, None)
+    return before, last, last_step
+
+
+def measure(trainer: SFTTrainer, trained: Any, *, evaluates: bool) -> dict[str, Any]:
+    """Return what the training came to; every rank must call it."""
+    state = trainer.state
+    before, after, step = evaluation_losses(state.log_history)
+    if evaluates and step != state.global_step:
+        after = trainer.evaluate()["eval_loss"]
+    tokens = next((entry["num_tokens"] for entry in reversed(state.log_history) if "num_tokens" in entry), None)
+    seconds = trained.metrics.get("train_runtime")
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "eval_loss_before": before,
+        "eval_loss": after,
+        "train_loss": trained.training_loss,
+        "steps": state.global_step,
+        "epochs": state.epoch,
+        "tokens": tokens,
+        "tokens_per_second": tokens / seconds if tokens and seconds else None,
+        "train_seconds": seconds,
+        "peak_memory_bytes": peak_kib * (1 if sys.platform == "darwin" else 1024),
+        "peak_accelerator_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+    }
+
+
+def record_of(options: Options, trainer: SFTTrainer, sharding: str) -> dict[str, Any]:
+    """Return what made this model: everything that a later step or reader needs to know."""
+    names = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+    return {
+        "run": os.environ.get("CLOUDTUNE_RUN_ID"),
+        "recipe": "sft",
+        "base": options.model,
+        "revision": getattr(trainer.model.config, "_commit_hash", None),
+        "method": options.method,
+        "artifact": "model" if options.method == "full" else "adapter",
+        "nodes": nodes(),
+        "processes": WORLD_SIZE,
+        "sharding": sharding,
+        "options": options.record(),
+        "versions": {name: metadata.version(name) for name in names},
+    }
+
+
+def save_result(trainer: SFTTrainer, options: Options, dtype: Any, route: str) -> Path:
+    """Write the adapter or the model with its tokenizer, whole or not at all; every rank must call it."""
+    output = Path(options.output_dir)
+    final = output / ("model" if options.method == "full" else "adapter")
+    partial = final.with_name(final.name + ".partial")
+    if RANK == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+    trainer.args.save_on_each_node = False
+    if route == "wrapped":
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    if options.method == "full":
+        trainer.model.to(dtype)
+    template = trainer.processing_class.chat_template
+    if isinstance(template, str):
+        trainer.processing_class.chat_template = models.portable(template)
+    trainer.save_model(str(partial))
+    if RANK == 0:
+        (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle; training.json says the same in text
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+    return final
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON file for people and programs."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def train(options: Options) -> int:
+    """Carry out the training; return the exit code."""
+    output = Path(options.output_dir)
+    (output / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    route = models.sharding_route(options)
+    train_data, eval_data = load_data(options)
+    conversational = bool({"messages", "conversations"} & set(train_data.column_names)) or isinstance(
+        train_data[0].get("prompt"), list
+    )
+    say(f"data: {len(train_data)} rows for training, {len(eval_data) if eval_data else 0} for evaluation")
+    tokenizer = models.load_tokenizer(options, conversational=conversational)
+    settings = settings_of(options, route, evaluates=eval_data is not None)
+    settings.save_on_each_node = nodes() > 1 and not is_shared(output)
+    checkpoint = checkpoint_to_resume(options, route)
+    settings.eval_on_start = eval_data is not None and checkpoint is None
+    model = models.load_model(options, route)
+    stop, sharding = StopOnSignal(), Sharding(route)
+    trainer = SFTTrainer(
+        model=model,
+        args=settings,
+        train_dataset=train_data,
+        eval_dataset=eval_data,
+        processing_class=tokenizer,
+        peft_config=models.adapter(options),
+        callbacks=[sharding, LossLines(), stop, *tensorboard(options)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trained = trainer.train(resume_from_checkpoint=checkpoint)
+    if stop.stopped:
+        say(f"stopped by SIGTERM after step {trainer.state.global_step}; a checkpoint is in {output / CHECKPOINTS}")
+        return 143
+    metrics = measure(trainer, trained, evaluates=eval_data is not None)
+    stored = getattr(trainer.model.config, "dtype", None)
+    final = save_result(trainer, options, stored, route)
+    if RANK == 0:
+        write_json(output / "metrics.json", metrics)
+        write_json(output / "training.json", record_of(options, trainer, sharding.line))
+    if eval_data is not None:
+        say(f"eval_loss before: {metrics['eval_loss_before']:.4f} after: {metrics['eval_loss']:.4f}")
+    say(f"saved {final}")
+    return 0
+
+
+def main() -> int:
+    """Parse the command line, train, and tell in plain words what went wrong."""
+    options = parse(sys.argv[1:])
+    # renamings inside transformers that only its neighbours can follow
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft|accelerate)\b")
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    if RANK != 0:
+        logging.set_verbosity_error()
+    failed = True
+    try:
+        code = train(options)
+        failed = False
+    except Exception as error:
+        told = explain(error, options)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr, flush=True)
+        return 1
+    else:
+        return code
+    finally:
+        tear_down(failed=failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
