@@ -29,6 +29,8 @@ _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,63})|0x[0-9a-fA-F]{1,32}|0o[0-7]{1,32}")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+#: Text that must be quoted to stay text, in YAML 1.2's reading.
+NUMBER = re.compile(f"^(?:{_INTEGER.pattern}|{_FLOAT.pattern})$")
 #: What YAML 1.2 does not allow in a document.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -50,6 +52,11 @@ class Node:
         self.text = text
         self.places: dict[str, Place] = {}
         self.loose = self.broken = False
+
+
+def inner(node: Node | None, word: str) -> Node | None:
+    """Return what stands below a key, if the node is a mapping and has it."""
+    return node.value.get(word) if node is not None and isinstance(node.value, dict) else None
 
 
 def resolved(text: str) -> Any:
@@ -131,7 +138,7 @@ class _Builder:
             self.stop("a file holds one job; here a second document begins", event)
 
     def scalar(self, event: Any) -> None:
-        plain = event.style is None
+        plain = not event.style  # None in Python, "" in C
         node = Node(resolved(event.value) if plain else event.value, self.at(event), event.value if plain else None)
         self.unmarked(event, node)
         if self.wants_key():

@@ -83,6 +83,9 @@ class Runtime:
     )
     dependencies: Dependencies | None = setting("Python packages to install on the node.", of=Dependencies)
     recipe: Recipe | None = setting("A training script that cloudtune ships, in place of code and command.", of=Recipe)
+    allow_files: tuple[str, ...] = setting(
+        "Files that look like credentials and travel with the code all the same.", default=()
+    )
     rendezvous_timeout_in_seconds: int = setting(
         "How long a node waits for the others before it gives up and names who came.", default=600, minimum=1
     )
@@ -148,6 +151,10 @@ class Runtime:
     def with_recipe(self, name: str | Recipe | None, **args: Any) -> "Self":
         """A training script that cloudtune ships, by name with its options, in place of code and command."""
         return attrs.evolve(self, recipe=Recipe(name=name, args=args) if isinstance(name, str) else name)
+
+    def with_allow_files(self, *allow_files: str | Sequence[str]) -> "Self":
+        """Files that look like credentials and travel with the code all the same."""
+        return attrs.evolve(self, allow_files=flat(allow_files))
 
     def with_rendezvous_timeout_in_seconds(self, rendezvous_timeout_in_seconds: int) -> "Self":
         """How long a node waits for the others before it gives up and names who came."""

@@ -1,0 +1,191 @@
+"""What each kind of runtime and infrastructure cannot be, by type: facts of the services and plain contradictions.
+
+Sources: oracle-ads 2.16.1 (five mounts, flexible shapes), the API models of SageMaker (20 channels, MaxWaitTime not
+below MaxRuntime, VpcConfig with both lists), the Kubernetes API (one source a volume).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.spec.oci import MOUNTS
+
+if TYPE_CHECKING:
+    from cloudtune.spec.distributed import NeuronDistributedRuntime, PyTorchDistributedRuntime
+    from cloudtune.spec.eks import EKSJob
+    from cloudtune.spec.oci import DataScienceJob
+    from cloudtune.spec.programs import GitPythonRuntime, NotebookRuntime, ScriptRuntime
+    from cloudtune.spec.sagemaker import Channel, SageMakerTrainingJob
+
+Finding = tuple[tuple[str | int, ...], str, str | None]
+
+CHANNELS = 20
+#: A file that is run as it is; anything else is a folder or an archive, with a file to run inside.
+_FILES = (".py", ".sh", ".bash", ".ipynb", ".pyz", ".R", ".r", ".jl")
+
+
+def _blank(value: Any) -> bool:
+    return value is not None and not (value.strip() if isinstance(value, str) else any(value))
+
+
+def _twice(path: str, word: str, values: list[str], what: str) -> Iterator[Finding]:
+    """Find values of a list that stand in it before."""
+    seen: set[str] = set()
+    for index, value in enumerate(values):
+        if value and value in seen:
+            yield (path, index, word), f"{what} {value!r} is taken already", None
+        seen.add(value)
+
+
+# --- runtimes
+
+
+def of_script(runtime: ScriptRuntime) -> Iterator[Finding]:
+    """Check that there is a script to run."""
+    if not runtime.script_path_uri and runtime.recipe is None:
+        yield ("scriptPathURI",), "there is no code to run: 'scriptPathURI' is missing", None
+
+
+def of_conda(runtime: ScriptRuntime | GitPythonRuntime | NotebookRuntime) -> Iterator[Finding]:
+    """Check that a conda environment says which."""
+    conda = runtime.conda
+    if conda is not None and conda.type == "service" and not conda.slug:
+        hint = "write `type: published` for an environment of your own" if conda.uri else None
+        yield ("conda", "slug"), "a service environment needs its slug", hint
+    if conda is not None and conda.type == "published" and not conda.uri:
+        yield ("conda", "uri"), "a published environment needs its uri", "oci://bucket@namespace/path"
+
+
+def of_git(runtime: GitPythonRuntime) -> Iterator[Finding]:
+    """Check that a repository and a file in it are named."""
+    if runtime.recipe is not None:
+        return
+    if not runtime.url:
+        yield ("url",), "a gitPython runtime needs the url of the repository", None
+    if not runtime.entrypoint:
+        yield ("entrypoint",), "a gitPython runtime needs an entrypoint, the file to run in the repository", None
+
+
+def of_notebook(runtime: NotebookRuntime) -> Iterator[Finding]:
+    """Check that one notebook is named."""
+    if runtime.recipe is not None:
+        return
+    if runtime.notebook_path_uri and runtime.source:
+        yield ("source",), "a notebook comes from 'notebookPathURI' or from 'source', not both", None
+    elif runtime.source and not runtime.entrypoint:
+        yield ("entrypoint",), "name the notebook inside 'source'", None
+    elif not runtime.notebook_path_uri and not runtime.source:
+        yield ("notebookPathURI",), "there is no notebook to run: 'notebookPathURI' is missing", None
+
+
+def of_command(runtime: PyTorchDistributedRuntime) -> Iterator[Finding]:
+    """Check that there is something to start, from one place."""
+    if runtime.git is not None and runtime.script_path_uri:
+        yield ("scriptPathURI",), "code comes from 'git' or from 'scriptPathURI', not both", None
+    if runtime.command is not None and _blank(runtime.command):
+        yield ("command",), "the command is empty", None
+    elif runtime.command is None and runtime.recipe is None:
+        code = runtime.script_path_uri or runtime.git
+        if not (code and runtime.entrypoint) and not (runtime.script_path_uri or "").endswith(_FILES):
+            hint = "write a command, a recipe, or scriptPathURI with an entrypoint"
+            yield ("command",), "there is nothing to start: 'command' is missing", hint
+
+
+def of_precompile(runtime: NeuronDistributedRuntime) -> Iterator[Finding]:
+    """Check what only torch-neuronx's XLA mode can do."""
+    if runtime.precompile and runtime.mode != "xla":
+        yield ("precompile",), "precompile belongs to `mode: xla`", None
+
+
+# --- infrastructures
+
+
+def of_data_science_job(place: DataScienceJob) -> Iterator[Finding]:
+    """Check mounts and shape."""
+    if len(place.storage_mount) > MOUNTS:
+        message = f"{len(place.storage_mount)} storage mounts; OCI Data Science takes {MOUNTS} at most"
+        yield ("storageMount", MOUNTS), message, None
+    for index, mount in enumerate(place.storage_mount):
+        if mount.src and ":" not in mount.src and not mount.src.startswith("<"):
+            hint = "oci://bucket@namespace/prefix, MOUNT_TARGET_OCID:EXPORT_OCID or IP:/export"
+            yield ("storageMount", index, "src"), f"{mount.src!r} cannot be mounted", hint
+    destinations = [mount.dest.rstrip("/") for mount in place.storage_mount]
+    yield from _twice("storageMount", "dest", destinations, "the destination")
+    shape = place.shape_name or ""
+    if place.shape_config_details is not None and shape and not shape.endswith(("Flex", ">", "}")):
+        message = f"{shape} is no flexible shape: its OCPUs and memory cannot be chosen"
+        yield ("shapeConfigDetails",), message, "leave shapeConfigDetails out, or choose a shape that ends in .Flex"
+
+
+def of_training_job(place: SageMakerTrainingJob) -> Iterator[Finding]:
+    """Check image, times, channels and network."""
+    if place.image and place.framework is not None:
+        yield ("framework",), "the container comes from 'image' or from 'framework', not both", None
+    longest, run = place.max_wait_time_in_seconds, place.max_runtime_in_seconds
+    if longest is not None and run is not None and longest < run:
+        message = f"the longest wait ({longest} s) includes the run and cannot be below maxRuntimeInSeconds ({run} s)"
+        yield ("maxWaitTimeInSeconds",), message, None
+    if place.use_spot and place.keep_alive_period_in_seconds:
+        yield ("keepAlivePeriodInSeconds",), "spot machines cannot be kept alive", None
+    if place.checkpoint_local_path and not place.checkpoint_uri:
+        yield ("checkpointLocalPath",), "a checkpoint folder needs 'checkpointUri', where it is kept", None
+    for mine, other in (("subnetIds", "securityGroupIds"), ("securityGroupIds", "subnetIds")):
+        has = {"subnetIds": place.subnet_ids, "securityGroupIds": place.security_group_ids}
+        if has[mine] and not has[other]:
+            yield (mine,), f"SageMaker takes {mine!r} only together with {other!r}", None
+    yield from _channels(place)
+
+
+def _channels(place: SageMakerTrainingJob) -> Iterator[Finding]:
+    if len(place.inputs) > CHANNELS:
+        message = f"{len(place.inputs)} channels; SageMaker takes {CHANNELS} at most"
+        yield ("inputs", CHANNELS), message, None
+    yield from _twice("inputs", "channel", [channel.channel for channel in place.inputs], "the channel")
+    for index, channel in enumerate(place.inputs):
+        disk = channel.file_system_id is not None
+        if disk == (channel.uri is not None):
+            message = "a channel has a 'uri' or a 'fileSystemId', " + ("not both" if disk else "and this has none")
+            yield ("inputs", index), message, None
+        elif disk:
+            for word, value in {**_disk(channel), "accessMode": channel.access_mode}.items():
+                if not value:
+                    yield ("inputs", index, word), f"a channel from a file system needs {word!r}", None
+            if not place.subnet_ids:
+                yield ("inputs", index), "a file system is reached in a network only: 'subnetIds' is missing", None
+        else:
+            for word, value in (
+                ("fileSystemType", channel.file_system_type),
+                ("directoryPath", channel.directory_path),
+            ):
+                if value:
+                    yield ("inputs", index, word), f"{word!r} belongs to a file system, not to a uri", None
+
+
+def _disk(channel: Channel) -> dict[str, str | None]:
+    return {"fileSystemType": channel.file_system_type, "directoryPath": channel.directory_path}
+
+
+def of_cluster_job(place: EKSJob) -> Iterator[Finding]:
+    """Check volumes."""
+    for index, volume in enumerate(place.volumes):
+        sources = [word for word in ("claim", "host_path", "empty_dir") if getattr(volume, word) is not None]
+        if len(sources) != 1:
+            message = "a volume is exactly one of claim, hostPath and emptyDir"
+            yield ("volumes", index), f"{message}; this is {'none' if not sources else len(sources)} of them", None
+        if volume.mount_path and not volume.mount_path.startswith(("/", "<")):
+            yield ("volumes", index, "mountPath"), f"{volume.mount_path!r} is no absolute path", None
+    yield from _twice("volumes", "mountPath", [volume.mount_path.rstrip("/") for volume in place.volumes], "the path")
+
+
+LIMITS: dict[str, tuple[Callable[[Any], Iterator[Finding]], ...]] = {
+    "script": (of_script, of_conda),
+    "python": (of_script, of_conda),
+    "gitPython": (of_git, of_conda),
+    "notebook": (of_notebook, of_conda),
+    "pyTorchDistributed": (of_command, of_conda),
+    "neuronDistributed": (of_command, of_conda, of_precompile),
+    "dataScienceJob": (of_data_science_job,),
+    "sageMakerTrainingJob": (of_training_job,),
+    "eksJob": (of_cluster_job,),
+}
