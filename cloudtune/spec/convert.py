@@ -83,7 +83,7 @@ class Reader(FormReader):
     def block(self, cls: type[Any], node: Node, path: Path) -> Any:
         """Read ``{kind, type, spec}``: an infrastructure or a runtime; None where there is nothing to go by."""
         kind, types = _BLOCKS[cls]
-        items = self.mapping(node, path, ("kind", "type", "spec"), f"{kind}: kind, type and spec", inner=types.values())
+        items = self.mapping(node, path, ("kind", "type", "spec"), f"{kind}: kind, type and spec", inner=types)
         if "kind" in items and (said := self.text(items["kind"], (*path, "kind"))) not in (None, kind):
             self.faults.add(f"{said!r} cannot stand here", items["kind"].place, (*path, "kind"), f"`kind: {kind}`")
         spec = items.get("spec") or Node({}, node.place)

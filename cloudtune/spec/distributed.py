@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 import attrs
 
 from cloudtune.spec.fields import freeze, setting
-from cloudtune.spec.programs import PythonRuntime
 from cloudtune.spec.runtime import GitSource
+from cloudtune.spec.scripts import PythonRuntime
 
 if TYPE_CHECKING:
     from typing_extensions import Self

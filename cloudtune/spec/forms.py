@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cloudtune.spec.faults import Faults, Path, shortened
 from cloudtune.spec.fields import DEPTH, keys_of
-from cloudtune.spec.nodes import Node
+from cloudtune.spec.nodes import Node, resolved
 
 #: What a key is read as that is empty or faulty: its default stands.
 UNSET: Any = object()
@@ -126,7 +126,7 @@ class FormReader:
     # --- forms
 
     def mapping(
-        self, node: Node, path: Path, words: tuple[str, ...], about: str, inner: Collection[type[Any]] = ()
+        self, node: Node, path: Path, words: tuple[str, ...], about: str, inner: Mapping[str, type[Any]] | None = None
     ) -> dict[str, Node]:
         """Return the known keys of a mapping; unknown ones are faults."""
         if not isinstance(node.value, dict):
@@ -138,7 +138,7 @@ class FormReader:
                 known[word] = child
                 continue
             place = node.places.get(word, node.place)
-            if any(word == key.word for cls in inner for key in keys_of(cls)):
+            if inner and any(word == key.word for cls in inner.values() for key in keys_of(cls)):
                 self.faults.add(f"{word!r} belongs one level deeper", place, (*path, word), "below `spec:`")
             elif guess := self.faults.unknown("key", word, words, place, (*path, word)):
                 # what it was meant to say is not missing as well
@@ -163,7 +163,7 @@ class FormReader:
     def no(self, what: str, node: Node, path: Path, hint: str | None = None) -> Any:
         """Say that a node is not what it should be."""
         if not node.broken:
-            if isinstance(node.value, str) and node.text is None and what in _UNQUOTED:
+            if what in _UNQUOTED and isinstance(node.value, str) and not isinstance(resolved(node.value), str):
                 hint = hint or "write it without quotes"
             self.faults.add(f"{what} is needed here; this is {kind_of(node)}", node.place, path, hint)
         return UNSET

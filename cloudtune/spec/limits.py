@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.spec.oci import MOUNTS
-
 if TYPE_CHECKING:
     from cloudtune.spec.distributed import NeuronDistributedRuntime, PyTorchDistributedRuntime
     from cloudtune.spec.eks import EKSJob
     from cloudtune.spec.oci import DataScienceJob
-    from cloudtune.spec.programs import GitPythonRuntime, NotebookRuntime, ScriptRuntime
+    from cloudtune.spec.programs import GitPythonRuntime, NotebookRuntime
     from cloudtune.spec.sagemaker import Channel, SageMakerTrainingJob
+    from cloudtune.spec.scripts import ScriptRuntime
 
 Finding = tuple[tuple[str | int, ...], str, str | None]
 
-CHANNELS = 20
+#: Storage mounts that OCI Data Science takes in one job, and channels that SageMaker takes.
+MOUNTS, CHANNELS = 5, 20
 #: A file that is run as it is; anything else is a folder or an archive, with a file to run inside.
 _FILES = (".py", ".sh", ".bash", ".ipynb", ".pyz", ".R", ".r", ".jl")
 

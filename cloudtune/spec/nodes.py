@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import yaml
 from yaml import events
+from yaml.reader import Reader
 
 from cloudtune.errors import Fault, SpecError
 from cloudtune.spec.faults import Faults, Path, Place, shortened
@@ -31,8 +32,8 @@ _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,63})|0x[0-9a-fA-F]{1,32}|0o[0-7]{
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 #: Text that must be quoted to stay text, in YAML 1.2's reading.
 NUMBER = re.compile(f"^(?:{_INTEGER.pattern}|{_FLOAT.pattern})$")
-#: What YAML 1.2 does not allow in a document.
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+#: What YAML does not allow in a document.
+_UNPRINTABLE = Reader.NON_PRINTABLE
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 

@@ -7,13 +7,11 @@ import attrs
 
 from cloudtune.errors import Fault, SpecError
 from cloudtune.spec.fields import flat, setting
+from cloudtune.spec.limits import MOUNTS
 from cloudtune.spec.place import Infrastructure
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-#: Storage mounts that OCI Data Science takes in one job.
-MOUNTS = 5
 
 
 @attrs.frozen(kw_only=True)
