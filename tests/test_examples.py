@@ -6,6 +6,8 @@ import pytest
 
 from cloudtune import examples
 from cloudtune.errors import UsageError
+from cloudtune.spec.document import load
+from cloudtune.spec.job import JobSpec, PipelineSpec
 
 ROOT = Path(__file__).parents[1]
 PACKAGED = ROOT / "cloudtune" / "examples"
@@ -57,3 +59,9 @@ def test_the_oci_job_is_the_guides_own_text():
     assert "replicas: 6" in text
     assert "shapeName: VM.GPU.A10.2" in text
     assert "value: <your huggingface token>" in text
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGED.rglob("*.yaml")), ids=lambda path: str(path.relative_to(PACKAGED)))
+def test_every_example_is_a_job_or_a_pipeline(path):
+    spec = load(path)
+    assert isinstance(spec, JobSpec if path.name in {"job.yaml", "finetune.yaml"} else PipelineSpec)
