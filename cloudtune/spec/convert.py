@@ -66,6 +66,8 @@ class Reader(FormReader):
                 self.faults.add(f"this is {kind}, no job", items["kind"].place, ("kind",), hint)
             else:
                 kind = self.faults.unknown("kind", kind, tuple(kinds), items["kind"].place, ("kind",))
+        if "apiVersion" in items and isinstance(items["apiVersion"].value, (bool, list, dict)):
+            self.no("a version", items["apiVersion"], ("apiVersion",), "`apiVersion: v1.0`")
         spec = items.get("spec")
         if spec is None or spec.value is None:
             if isinstance(node.value, dict) and not (spec and spec.broken):
