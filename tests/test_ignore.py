@@ -184,6 +184,56 @@ def test_both_kinds_of_rules_leave_out_together(files: set[bytes], rules: bytes,
         assert kept(root) == theirs & ours
 
 
+TRICKY = [
+    b"[^a]", b"[!a]", b"[]-]", b"[a-]", b"[-a]", b"[a-b-d]", b"[b-a]", b"[\\]]", b"[a\\-b]", b"[\\a-b]", b"[a-\\b]", b"[[]", b"[[:]", b"[[:a]",
+    b"[[:alpha]", b"[[:alpha:]", b"[[:nope:]]", b"[[:digit:][:space:]]", b"[![:alpha:]]", b"[[:alpha:]-z]", b"[", b"[]", b"[!]", b"[a",
+    b"[A-Z]", b"[a-z]B", b"[[:upper:]]", b"[[:lower:]]B", b"A", b"\\A", b"a[B]", b"D/", b"d/A", b"*B",
+    b"d/**\\/a", b"d**/a", b"d/**a", b"**/a", b"/**/a", b"d/**/", b"d/**", b"/**", b"**", b"***", b"d/***/a", b"**d/a", b"*/a", b"d*a", b"d?a", b"d[/]a",
+    b"/a", b"//a", b"d//a", b"/", b"//", b"!", b"!/", b"a/", b"d/", b"d//", b"/d/e/", b"\\/a", b"a\\", b"a\\/", b"d\\/a",
+    b"a ", b"a  ", b"a\\ ", b"a\\  ", b"\\ ", b" ", b"a\t", b"a\r", b"a\r\nb\r\n", b"\r\n", b"#a", b"\\#a", b"!#a", b"*\n!a", b"\\!", b"\\!a",
+    b"*\n!d/", b"*\n!*/", b"*\n!d\n!d/*", b"d\n!d/a", b"d/*\n!d/e\nd/e/*\n!d/e/a", b"\xef\xbb\xbfa", b"\n\xef\xbb\xbfa", b"a\0b", b"\0a", b"?", b"??", b"\xc3?", b"[\xc3]*",
+    b"\\*", b"a\\\nb", b"*.*", b".*", b"*\\", b"?\\", b"d/e/../a", b"./a", b"a*b*", b"*a*b",
+]  # fmt: skip
+
+
+@needs_git
+@pytest.mark.parametrize("ignore_case", [False, True])
+def test_patterns_that_are_read_wrongly_elsewhere(ignore_case: bool) -> None:
+    names = [name for name in NAMES if not ignore_case or name.lower() == name]
+    with repository() as root:
+        configure(root, f"ignoreCase = {str(ignore_case).lower()}")
+        upper = {b"AB", b"Q", b"d/Q/B"} if ignore_case else set()
+        grow(
+            root,
+            {name for name in names if name != b"d"} | {b"d/" + name for name in names} | {b"d/e/a", b"d/e/da"} | upper,
+        )
+        grow(root, {b"da", b"dxa", b"d/xa", b".x", b"d/f/e/a", b"d/f/a/x"})
+        wrong = {}
+        for rules in TRICKY:
+            (root / ".gitignore").write_bytes(rules)
+            found, expected = kept(root), listed(git(root, "ls-files", "-z", "--others", "--exclude-standard"))
+            if found != expected:
+                wrong[rules] = (found - expected, expected - found)
+        assert not wrong
+
+
+@needs_git
+def test_below_an_ignored_folder_only_tracked_files_travel_however_deep() -> None:
+    with repository() as root:
+        grow(root, {b"d/e/a", b"d/e/b", b"d/e/x/y", b"d/c", b".gitignore"}, {b".gitignore": b"d"})
+        git(root, "update-index", "--add", "d/e/a")
+        assert kept(root) == {b"d/e/a", b".gitignore"}
+
+
+@needs_git
+def test_the_repositorys_own_excludes_beat_those_of_the_user() -> None:
+    with repository() as root:
+        grow(root, {b"a", b"b", b".users"}, {b".users": b"a\nb\n.users"})
+        (root / ".git/info/exclude").write_bytes(b"!a\n")
+        configure(root, "excludesFile = .users")
+        assert kept(root) == {b"a"} == listed(git(root, "ls-files", "-z", "--others", "--exclude-standard"))
+
+
 @needs_git
 @pytest.mark.parametrize(
     "name",
