@@ -23,7 +23,8 @@ INFRASTRUCTURES: Types[Infrastructure] = Types(
         "dataScienceJob": "cloudtune.spec.oci:DataScienceJob",
         "sageMakerTrainingJob": "cloudtune.spec.sagemaker:SageMakerTrainingJob",
         "eksJob": "cloudtune.spec.eks:EKSJob",
-    }
+    },
+    group="cloudtune.infrastructures",
 )
 
 _HOMES = {

@@ -27,7 +27,8 @@ RUNTIMES: Types[Runtime] = Types(
         "container": "cloudtune.spec.programs:ContainerRuntime",
         "pyTorchDistributed": "cloudtune.spec.distributed:PyTorchDistributedRuntime",
         "neuronDistributed": "cloudtune.spec.distributed:NeuronDistributedRuntime",
-    }
+    },
+    group="cloudtune.runtimes",
 )
 
 _HOMES = {

@@ -37,7 +37,8 @@ _FORMS: dict[str, Schema] = {
     "jsonMaps": {"type": "array", "items": {"type": "object"}},
 }
 _MOST = {"storage_mount": MOUNTS, "inputs": CHANNELS}
-_NOT_NULL = {"runtime": "object", "steps": "array"}
+_NEEDED = {"JobSpec": "runtime", "PipelineSpec": "steps"}
+_NOT_EMPTY: dict[str, Schema] = {"runtime": {"type": "object"}, "steps": {"type": "array", "minItems": 1}}
 _BLOCKS: dict[type[Any], str] = {Infrastructure: "infrastructure", Runtime: "runtime"}
 
 
@@ -50,10 +51,10 @@ def schema() -> Schema:
             _define(cls, definitions)
     for document in (JobSpec, PipelineSpec):
         _define(document, definitions)
-    for cls, word in ((JobSpec, "runtime"), (PipelineSpec, "steps")):
-        needed = definitions[cls.__name__]
+    for name, word in _NEEDED.items():
+        needed = definitions[name]
         needed["required"] = [word]
-        needed["properties"][word] = {**needed["properties"][word], "type": _NOT_NULL[word]}
+        needed["properties"][word] |= _NOT_EMPTY[word]
     definitions["PipelineStep"] = _step(definitions["PipelineStep"])
     # any value is taken: what is no text becomes JSON
     del definitions["EnvironmentVariable"]["properties"]["value"]["type"]

@@ -3,23 +3,45 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 Value = TypeVar("Value")
 
 
-class Types(Mapping[str, "type[Value]"], Generic[Value]):
-    """Classes by the ``type`` of the YAML; the table holds ``module:Class``."""
+class Types(MutableMapping[str, "type[Value]"], Generic[Value]):
+    """Classes by the ``type`` of the YAML; the table holds classes or ``module:Class``.
 
-    def __init__(self, table: Mapping[str, str]) -> None:
-        self._table = dict(table)
+    A type that is not in the table is looked for among the entry points of ``group``, where other distributions add
+    theirs.
+    """
+
+    def __init__(self, table: Mapping[str, str], group: str) -> None:
+        self._table: dict[str, Any] = dict(table)
+        self._group = group
 
     def __getitem__(self, name: str) -> type[Value]:
-        module, _, word = self._table[name].partition(":")
-        cls: type[Value] = getattr(import_module(module), word)
+        found = self._table.get(name)
+        if found is None:
+            found = self._plugin(name)
+        elif isinstance(found, str):
+            module, _, word = found.partition(":")
+            found = getattr(import_module(module), word)
+        self._table[name] = found
+        cls: type[Value] = found
         return cls
+
+    def _plugin(self, name: str) -> Any:
+        for point in import_module("importlib.metadata").entry_points(group=self._group, name=name):
+            return point.load()
+        raise KeyError(name)
+
+    def __setitem__(self, name: str, cls: type[Value]) -> None:
+        self._table[name] = cls
+
+    def __delitem__(self, name: str) -> None:
+        del self._table[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._table)
