@@ -12,6 +12,7 @@ They are types, so a user's text that only looks like one of them stays text on 
 
 from __future__ import annotations
 
+import builtins
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -71,7 +72,8 @@ def mask(name: str, value: str) -> str | Masked:
 class File:
     """A file that a step uploads: its path at the destination, its size and digest, and where it lies here.
 
-    ``link`` is where a symbolic link leads; its size and digest are those of that text, as git has them.
+    ``link`` is where a symbolic link leads; its size and digest are those of that text, as git has them. ``content``
+    are the bytes of a file that lies nowhere: the plan itself made it.
     """
 
     path: str
@@ -80,6 +82,7 @@ class File:
     source: str | None = None
     executable: bool = False
     link: str | None = None
+    content: builtins.bytes | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen(kw_only=True)

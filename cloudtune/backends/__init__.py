@@ -16,6 +16,7 @@ from cloudtune.plan import Call, Plan
 from cloudtune.spec.job import JobSpec
 from cloudtune.states import Handle, LogLine, Status
 
+
 class Row(NamedTuple):
     """One backend: its name in plans, records and handles, and ``module:Class`` of its code."""
 
@@ -26,8 +27,8 @@ class Row(NamedTuple):
 BACKENDS: dict[str, Row] = {
     "local": Row("local", "cloudtune.backends.local:LocalBackend"),
     "dataScienceJob": Row("oci", "cloudtune.backends.oci:OciBackend"),
-    "sageMakerTrainingJob": Row("sagemaker", "cloudtune.backends.sagemaker:SageMakerBackend"),
-    "eksJob": Row("eks", "cloudtune.backends.eks:EksBackend"),
+    "sageMakerTrainingJob": Row("sagemaker", "cloudtune.backends.launch_only:SageMakerBackend"),
+    "eksJob": Row("eks", "cloudtune.backends.launch_only:EksBackend"),
 }
 
 #: A place's own notion of how far a log has been read; JSON, and None at the start.

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cloudtune.backends.patches import patched
 from cloudtune.code import gather_code
 from cloudtune.errors import Fault, SpecError
 from cloudtune.home import runs_folder
@@ -69,7 +70,7 @@ class LocalBackend:
             run_id=run_id,
             backend=self.name,
             launch=how,
-            steps=steps,
+            steps=patched(steps, infrastructure.overrides),
             outputs=(uri,),
             fields=_fields(runtime),
             warnings=tuple(Notice(path=path, message=message) for path, message in how.warnings),
@@ -106,9 +107,7 @@ class LocalBackend:
         """Ask for what the nodes' logs hold behind the offsets of the cursor."""
         return _call("read_logs", handle, offsets=dict(cursor or {}))
 
-    def lines(
-        self, handle: Handle, reply: Mapping[str, Any]
-    ) -> tuple[tuple[LogLine, ...], Mapping[str, Any] | None]:
+    def lines(self, handle: Handle, reply: Mapping[str, Any]) -> tuple[tuple[LogLine, ...], Mapping[str, Any] | None]:
         """Read the lines, merged over the nodes by time."""
         found: list[LogLine] = []
         for node, text in reply["logs"].items():
@@ -161,4 +160,3 @@ def _fields(runtime: Runtime) -> tuple[FieldNote, ...]:
             )
         )
     return tuple(notes)
-

@@ -1,0 +1,264 @@
+"""OCI Data Science jobs as a place: this release plans them and does not submit them yet.
+
+A run is one job, its artifact and one job run, over one node or a group of nodes; ``multiNode: jobRuns`` is the older
+form with a job run for each node. The artifact is a zip: the agent, its order, the file that starts it, and the code,
+which the agent unpacks (files below ``code/`` travel as ``code.tar.gz``, which keeps links and executable bits).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from cloudtune.backends.oci_wire import conda_variables, job_details, names_address, region_of, run_details
+from cloudtune.backends.patches import patched
+from cloudtune.backends.unsubmitted import Unsubmitted, refusal
+from cloudtune.code import gather_code
+from cloudtune.errors import Fault, SpecError
+from cloudtune.launch import Launch, launch
+from cloudtune.machine import runtime_of
+from cloudtune.node.pack import agent_bytes
+from cloudtune.order import environment_of, job_name, order_of
+from cloudtune.plan import Call, FieldNote, File, Leaf, Notice, Plan, Ref, Step, Until
+from cloudtune.spec.infrastructure import DataScienceJob
+from cloudtune.spec.job import JobSpec
+from cloudtune.spec.runtimes import ContainerRuntime, NeuronDistributedRuntime, Runtime
+from cloudtune.workspace import Workspace
+
+SERVICE = "oci.data_science"
+#: The service starts Python and shell files alone, so one of them starts the agent.
+ENTRY = "cloudtune_start.py"
+_START = b'''"""Starts the agent that lies beside this file."""
+
+import os
+import sys
+
+here = os.path.dirname(os.path.abspath(__file__))
+work = os.path.join(os.path.expanduser("~"), "cloudtune", os.environ["CLOUDTUNE_RUN_ID"])
+os.makedirs(work, exist_ok=True)
+agent = [sys.executable, "-I", "-S", os.path.join(here, "agent.pyz"), "run"]
+os.execv(sys.executable, [*agent, "--order", os.path.join(here, "order.json"), "--directory", work])
+'''
+_WHERE = "spec.infrastructure.spec"
+_WHAT = "spec.runtime.spec"
+#: Keys of a runtime that the agent carries out, by attribute.
+_AGENTS_WORK = {
+    "inputs": "inputs",
+    "output_dir": "outputDir",
+    "output_uri": "outputUri",
+    "dependencies": "dependencies",
+    "recipe": "recipe",
+    "processes_per_node": "processesPerNode",
+}
+
+
+class OciBackend(Unsubmitted):
+    """The plan of an OCI Data Science job; see :class:`cloudtune.backends.Backend` for the protocol."""
+
+    name = "oci"
+    limits = "this release plans OCI jobs and does not submit them yet"
+
+    def plan(self, job: JobSpec, run_id: str) -> Plan:
+        """Return the steps of a run: the job, its artifact, and its job run or runs."""
+        runtime, place, how = runtime_of(job), _place(job), launch(job)
+        name, workspace = job_name(job), gather_code(job)
+        grouped = how.nodes > 1 and place.multi_node == "nodeGroups"
+        environment, doubts = _environment(runtime, place, run_id)
+        create = Step(
+            id="job",
+            service=SERVICE,
+            operation="create_job",
+            parameters=job_details(
+                place, runtime, name=name, nodes=how.nodes, grouped=grouped, environment=environment
+            ),
+            token=f"cloudtune-{run_id}-job",
+            until=Until(
+                call=Call(service=SERVICE, operation="get_job", parameters={"jobId": Ref("job", "id")}),
+                field="lifecycleState",
+                done=("ACTIVE",),
+                failed=("FAILED", "DELETED"),
+            ),
+            undo=_call("delete_job", jobId=Ref("job", "id"), deleteRelatedJobRuns=True),
+        )
+        if isinstance(runtime, ContainerRuntime):
+            files, title = _as_it_is(workspace)
+        else:
+            files, title = _with_agent(job, how, run_id, name, workspace), "cloudtune.zip"
+        runs = _runs(place, runtime, how, run_id, name, grouped=grouped)
+        steps = (create, *_artifact(files, title, run_id), *runs)
+        uri = runtime.output_uri
+        warnings = (*how.warnings, *doubts, *_doubts(place, runtime))
+        return Plan(
+            name=name,
+            run_id=run_id,
+            backend=self.name,
+            launch=how,
+            steps=patched(steps, place.overrides),
+            outputs=(uri,) if uri else (),
+            fields=(refusal(self.limits), *_fields(job, place, runtime, how)),
+            warnings=tuple(Notice(path=path, message=message) for path, message in warnings),
+        )
+
+
+def _place(job: JobSpec) -> DataScienceJob:
+    if not isinstance(job.infrastructure, DataScienceJob):
+        message = f"{job.infrastructure.type} is no OCI Data Science job"
+        raise SpecError([Fault(path="spec.infrastructure.type", message=message, hint="type: dataScienceJob")])
+    return job.infrastructure
+
+
+def _call(operation: str, **parameters: Any) -> Call:
+    return Call(service=SERVICE, operation=operation, parameters=parameters)
+
+
+# --- steps
+
+
+def _runs(
+    place: DataScienceJob, runtime: Runtime, how: Launch, run_id: str, name: str, *, grouped: bool
+) -> Iterator[Step]:
+    """Yield the job run, or in the older form one for each node: all but the first are told which is the first."""
+    if grouped or how.nodes == 1:
+        yield _run("run", place, runtime, run_id, f"{name}-{run_id}", {})
+        return
+    for node in range(how.nodes):
+        main = {"MAIN_JOB_RUN_OCID": Ref("run-0", "id")} if node else {}
+        variables = {"NODE_COUNT": str(how.nodes), "NODE_RANK": str(node), **main}
+        yield _run(f"run-{node}", place, runtime, run_id, f"{name}-{node}", variables)
+
+
+def _run(
+    step: str, place: DataScienceJob, runtime: Runtime, run_id: str, name: str, variables: Mapping[str, Any]
+) -> Step:
+    return Step(
+        id=step,
+        service=SERVICE,
+        operation="create_job_run",
+        parameters=run_details(place, runtime, name=name, job_id=Ref("job", "id"), variables=variables),
+        token=f"cloudtune-{run_id}-{step}",
+        undo=_call("cancel_job_run", jobRunId=Ref(step, "id")),
+    )
+
+
+def _artifact(files: tuple[File, ...], title: str, run_id: str) -> Iterator[Step]:
+    """Yield the upload of what travels; a container may need nothing."""
+    if files:
+        yield Step(
+            id="artifact",
+            service=SERVICE,
+            operation="create_job_artifact",
+            parameters={"jobId": Ref("job", "id"), "contentDisposition": f"attachment; filename={title}"},
+            files=files,
+            token=f"cloudtune-{run_id}-artifact",
+        )
+
+
+def _with_agent(job: JobSpec, how: Launch, run_id: str, name: str, workspace: Workspace | None) -> tuple[File, ...]:
+    runtime = runtime_of(job)
+    outputs = {"dir": runtime.output_dir, "uri": runtime.output_uri, "layout": runtime.output_layout}
+    code = {"kind": "archive", "path": "code.tar.gz"} if workspace is not None else None
+    order, _ = order_of(job, how, run_id, name=name, code=code, outputs=outputs if runtime.output_uri else None)
+    text = json.dumps(order, indent=1, ensure_ascii=False)
+    made = (_made("agent.pyz", agent_bytes()), _made(ENTRY, _START), _made("order.json", text.encode()))
+    theirs = () if workspace is None else workspace.files
+    return (*made, *(attrs.evolve(file, path=f"code/{file.path}") for file in theirs))
+
+
+def _made(path: str, content: bytes) -> File:
+    return File(path=path, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), content=content)
+
+
+def _as_it_is(workspace: Workspace | None) -> tuple[tuple[File, ...], str]:
+    """Return the files of a container without an agent, and the name of what they travel in."""
+    files = () if workspace is None else workspace.files
+    return files, files[0].path if len(files) == 1 else "artifact.zip"
+
+
+# --- variables
+
+
+def _environment(
+    runtime: Runtime, place: DataScienceJob, run_id: str
+) -> tuple[dict[str, str | Leaf], list[tuple[str, str]]]:
+    """Return the variables of every node, and warnings: the user's own, those of conda, and those of the agent."""
+    plain, special = environment_of(runtime)
+    conda = conda_variables(getattr(runtime, "conda", None), region_of(place))
+    own: dict[str, str] = {}
+    if isinstance(runtime, ContainerRuntime):
+        if runtime.replicas is not None:
+            own["NODE_COUNT"] = str(runtime.replicas)
+    else:
+        own = {"JOB_RUN_ENTRYPOINT": ENTRY, "CLOUDTUNE_PLACE": "oci", "CLOUDTUNE_RUN_ID": run_id}
+    given = {**plain, **special}
+    doubts = [
+        (f"{_WHAT}.env", f"{name} is set by cloudtune on OCI; the job's own value has no effect")
+        for name in (*conda, *own)
+        if name in given
+    ]
+    return {**given, **conda, **own}, doubts
+
+
+# --- notes
+
+
+def _doubts(place: DataScienceJob, runtime: Runtime) -> Iterator[tuple[str, str]]:
+    if not place.log_group_id and not place.log_id:
+        yield f"{_WHERE}.logGroupId", "without a log group nobody can read what the job writes"
+    if not runtime.output_uri and not place.storage_mount:
+        yield f"{_WHAT}.outputUri", "nothing says where outputs go: they end with the node"
+
+
+def _fields(job: JobSpec, place: DataScienceJob, runtime: Runtime, how: Launch) -> Iterator[FieldNote]:
+    for path, reason in (*_missing(place, runtime), *_impossible(runtime), *_older(place, how)):
+        yield FieldNote(path=path, status="refused", reason=reason)
+    if isinstance(runtime, ContainerRuntime):
+        reason = "a container runs as given, without cloudtune's agent: no CLOUDTUNE_* variables, no ranks in the log"
+        yield FieldNote(path="spec.runtime.type", status="approximated", reason=reason)
+    if place.staging_uri:
+        reason = "not needed: the code travels in the job's artifact"
+        yield FieldNote(path=f"{_WHERE}.stagingUri", status="approximated", reason=reason)
+    if job.id:
+        reason = "every run is a job of its own; the job of this id is left alone"
+        yield FieldNote(path="spec.id", status="approximated", reason=reason)
+
+
+def _missing(place: DataScienceJob, runtime: Runtime) -> Iterator[tuple[str, str]]:
+    """Yield what only the place knows and the spec must say."""
+    for key, value in (("compartmentId", place.compartment_id), ("projectId", place.project_id)):
+        if not value:
+            yield f"{_WHERE}.{key}", f"OCI needs {key}: set it to an OCID"
+    if place.log_id and not place.log_group_id:
+        yield f"{_WHERE}.logGroupId", "a log is found in its group: set logGroupId beside logId"
+    for index, mount in enumerate(place.storage_mount):
+        if names_address(mount):
+            reason = f"{mount.src} names no OCIDs: write MOUNT_TARGET_OCID:EXPORT_OCID"
+            yield f"{_WHERE}.storageMount[{index}].src", reason
+    conda = getattr(runtime, "conda", None)
+    if conda is not None and conda.type == "published" and not (conda.region or region_of(place)):
+        yield f"{_WHAT}.conda.region", "nothing says in which region the environment's bucket is: set conda.region"
+
+
+def _impossible(runtime: Runtime) -> Iterator[tuple[str, str]]:
+    """Yield what no OCI job can do."""
+    if isinstance(runtime, NeuronDistributedRuntime):
+        yield "spec.runtime.type", "OCI has no Neuron cores; use pyTorchDistributed, or SageMaker or EKS"
+    for index, variable in enumerate(runtime.env):
+        if variable.secret and variable.secret.startswith(("k8s:", "env:", "arn:")):
+            yield f"{_WHAT}.env[{index}].secret", "a node on OCI reads secrets of OCI Vault alone: name one by its OCID"
+    if not isinstance(runtime, ContainerRuntime):
+        return
+    for attribute, key in _AGENTS_WORK.items():
+        if getattr(runtime, attribute):
+            reason = "needs the agent, and a container runs as given without it: leave it out, or use another runtime"
+            yield f"{_WHAT}.{key}", reason
+    if any(variable.secret for variable in runtime.env):
+        yield f"{_WHAT}.env", "secrets are fetched by the agent, and a container runs as given without it"
+
+
+def _older(place: DataScienceJob, how: Launch) -> Iterator[tuple[str, str]]:
+    if how.nodes > 1 and place.multi_node == "jobRuns":
+        yield f"{_WHERE}.multiNode", "job runs of their own cannot find each other: use nodeGroups to run this job"

@@ -1,0 +1,222 @@
+"""A job in the words of OCI Data Science's API, as plain data.
+
+Names, values and types are those of the models of the oci SDK 2.189.0 (``CreateJobDetails`` and what is in it), as
+the SDK writes them on the wire; what goes where was checked against what Oracle ADS 2.16.1 sends for the same file.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from cloudtune.commands import container_argv
+from cloudtune.errors import Fault, SpecError
+from cloudtune.spec.fields import thaw
+from cloudtune.spec.infrastructure import DataScienceJob, StorageMount
+from cloudtune.spec.runtimes import Conda, ContainerRuntime, Runtime
+
+#: Block storage of a job of one node whose spec names none, as Oracle ADS has it.
+BLOCK_STORAGE_GB = 50
+NODE_GROUP = "node-group"
+
+_OBJECTS = re.compile(r"oci://(?P<bucket>[^@/]+)@(?P<namespace>[^/]+)(?:/(?P<path>.*))?", re.DOTALL)
+#: `<...>` is a placeholder, which a run refuses and a dry run shows.
+_FILES = re.compile(r"(?P<target>ocid1\.[^:]+|<[^>]*>):(?P<export>ocid1\.[^:]+|<[^>]*>)")
+_ADDRESS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}:/.*")
+_REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d+")
+#: Regions whose OCIDs carry a key in place of the name.
+_REGION_KEYS = {"iad": "us-ashburn-1", "phx": "us-phoenix-1", "fra": "eu-frankfurt-1", "lhr": "uk-london-1"}
+
+
+def job_details(
+    place: DataScienceJob, runtime: Runtime, *, name: str, nodes: int, grouped: bool, environment: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return ``CreateJobDetails``; ``grouped`` for a job over a group of nodes, else each run of it is one node."""
+    details = said(
+        {
+            "jobConfigurationDetails": said(
+                {
+                    **_job_type(place),
+                    "environmentVariables": dict(environment),
+                    "commandLineArguments": shlex.join(runtime.args),
+                    "maximumRuntimeInMinutes": runtime.maximum_runtime_in_minutes,
+                }
+            ),
+            "jobEnvironmentConfigurationDetails": _container(runtime),
+            "jobInfrastructureConfigurationDetails": _machine(place, grouped=grouped, alone=nodes == 1),
+        }
+    )
+    return said(
+        {
+            **_owner(place, runtime),
+            "displayName": name,
+            "jobLogConfigurationDetails": _logs(place),
+            "jobStorageMountConfigurationDetailsList": _mounts(place),
+            **({"jobNodeConfigurationDetails": _group(place, nodes, details)} if grouped else details),
+        }
+    )
+
+
+def run_details(
+    place: DataScienceJob, runtime: Runtime, *, name: str, job_id: object, variables: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return ``CreateJobRunDetails``; ``variables`` are added to the job's own for this run."""
+    details = {**_job_type(place), "environmentVariables": dict(variables)} if variables else None
+    return said(
+        {
+            **_owner(place, runtime),
+            "displayName": name,
+            "jobId": job_id,
+            "jobConfigurationOverrideDetails": details,
+        }
+    )
+
+
+def said(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the details without those that say nothing: null, and empty text, lists and mappings."""
+    return {key: value for key, value in details.items() if value is not None and value not in ("", {}, [])}
+
+
+def conda_variables(conda: Conda | None, region: str | None) -> dict[str, str]:
+    """Return the variables by which the service finds the conda environment of a job."""
+    if conda is None:
+        return {}
+    found = _OBJECTS.fullmatch(conda.uri or "")
+    if conda.type == "published" and found is None:
+        message = f"{conda.uri!r} is no place of a conda environment" if conda.uri else "nothing says where it is"
+        raise SpecError(
+            [Fault(path="spec.runtime.spec.conda.uri", message=message, hint="oci://bucket@namespace/path")]
+        )
+    values: dict[str, Any] = {"CONDA_ENV_TYPE": conda.type}
+    if conda.type == "service" or found is None:
+        values["CONDA_ENV_SLUG"] = conda.slug
+    else:
+        values |= {
+            "CONDA_ENV_REGION": conda.region or region,
+            "CONDA_ENV_NAMESPACE": found["namespace"],
+            "CONDA_ENV_BUCKET": found["bucket"],
+            "CONDA_ENV_OBJECT_NAME": found["path"],
+        }
+    return said(values)
+
+
+def region_of(place: DataScienceJob) -> str | None:
+    """Return the job's region: as the spec says, else the one that an OCID of the job's surroundings carries."""
+    if place.region:
+        return place.region
+    for ocid in (place.project_id, place.subnet_id, place.log_group_id):
+        parts = (ocid or "").split(".")
+        word = parts[3] if len(parts) > 3 and parts[0] == "ocid1" else ""
+        if word in _REGION_KEYS or _REGION.fullmatch(word):
+            return _REGION_KEYS.get(word, word)
+    return None
+
+
+def names_address(mount: StorageMount) -> bool:
+    """Whether a mount names its file system by an address, which takes look-ups to turn into OCIDs."""
+    return _ADDRESS.fullmatch(mount.src) is not None
+
+
+def _owner(place: DataScienceJob, runtime: Runtime) -> dict[str, Any]:
+    """Return to whom a job or a job run belongs. The tags of both levels are merged; the runtime's win a key."""
+    defined = {
+        namespace: {**place.defined_tags.get(namespace, {}), **runtime.defined_tags.get(namespace, {})}
+        for namespace in dict.fromkeys([*place.defined_tags, *runtime.defined_tags])
+    }
+    return {
+        "compartmentId": place.compartment_id,
+        "projectId": place.project_id,
+        "freeformTags": {**place.freeform_tags, **runtime.freeform_tags},
+        "definedTags": thaw(defined),
+    }
+
+
+def _job_type(place: DataScienceJob) -> dict[str, str]:
+    return {"jobType": place.job_type or "DEFAULT"}
+
+
+def _machine(place: DataScienceJob, *, grouped: bool, alone: bool) -> dict[str, Any]:
+    size = place.shape_config_details
+    # with a subnet the service takes one type alone, whatever the spec says
+    kind = "STANDALONE" if place.subnet_id else place.job_infrastructure_type or "ME_STANDALONE"
+    return said(
+        {
+            "jobInfrastructureType": "MULTI_NODE" if grouped else kind,
+            "shapeName": place.shape_name,
+            "subnetId": None if grouped else place.subnet_id,
+            "blockStorageSizeInGBs": place.block_storage_size or (BLOCK_STORAGE_GB if alone else None),
+            "jobShapeConfigDetails": size
+            and said({"ocpus": size.ocpus, "memoryInGBs": size.memory_in_gbs, "cpuBaseline": size.cpu_baseline}),
+        }
+    )
+
+
+def _group(place: DataScienceJob, nodes: int, details: Mapping[str, Any]) -> dict[str, Any]:
+    network = {"jobNetworkType": "DEFAULT_NETWORK"}
+    if place.subnet_id:
+        network = {"jobNetworkType": "CUSTOM_NETWORK", "subnetId": place.subnet_id}
+    return {
+        "jobNodeType": "MULTI_NODE",
+        "startupOrder": "IN_PARALLEL",
+        "jobNetworkConfiguration": network,
+        "jobNodeGroupConfigurationDetailsList": [
+            {"name": NODE_GROUP, "replicas": nodes, "minimumSuccessReplicas": nodes, **details}
+        ],
+    }
+
+
+def _container(runtime: Runtime) -> dict[str, Any] | None:
+    if not isinstance(runtime, ContainerRuntime):
+        return None
+    return said(
+        {
+            "jobEnvironmentType": "OCIR_CONTAINER",
+            "image": runtime.image,
+            "imageDigest": runtime.image_digest,
+            "imageSignatureId": runtime.image_signature_id,
+            "entrypoint": list(container_argv(runtime.entrypoint)),
+            "cmd": list(container_argv(runtime.cmd)),
+        }
+    )
+
+
+def _logs(place: DataScienceJob) -> dict[str, Any] | None:
+    if not place.log_group_id and not place.log_id:
+        return None
+    return said(
+        {
+            "enableLogging": True,
+            "enableAutoLogCreation": not place.log_id,
+            "logGroupId": place.log_group_id,
+            "logId": place.log_id,
+        }
+    )
+
+
+def _mounts(place: DataScienceJob) -> list[dict[str, Any]]:
+    mounts, faults = [], []
+    for index, mount in enumerate(place.storage_mount):
+        source = _source(mount)
+        if source is None:
+            path = f"spec.infrastructure.spec.storageMount[{index}].src"
+            hint = "oci://bucket@namespace/prefix, MOUNT_TARGET_OCID:EXPORT_OCID or IP:/export"
+            faults.append(Fault(path=path, message=f"{mount.src!r} cannot be mounted", hint=hint))
+            continue
+        folder, name = posixpath.split(mount.dest.rstrip("/"))
+        mounts.append(said({**source, "destinationDirectoryName": name, "destinationPath": folder}))
+    if faults:
+        raise SpecError(faults)
+    return mounts
+
+
+def _source(mount: StorageMount) -> dict[str, Any] | None:
+    if found := _OBJECTS.fullmatch(mount.src):
+        prefix = (found["path"] or "").strip("/")
+        bucket = {"namespace": found["namespace"], "bucket": found["bucket"], "prefix": prefix}
+        return {"storageType": "OBJECT_STORAGE", **bucket}
+    if found := _FILES.fullmatch(mount.src):
+        return {"storageType": "FILE_STORAGE", "mountTargetId": found["target"], "exportId": found["export"]}
+    return {"storageType": "FILE_STORAGE"} if names_address(mount) else None
