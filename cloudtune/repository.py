@@ -60,8 +60,8 @@ class Repository:
 def is_top(folder: Path) -> bool:
     """Return whether the folder is the top of a repository: a clone, a linked work tree or a submodule."""
     marker = folder / ".git"
-    if marker.is_dir():
-        return (marker / "HEAD").exists() or (marker / "HEAD").is_symlink()
+    if os.path.isdir(marker):  # noqa: PTH112 - unlike pathlib's it says no to a folder that may not be entered
+        return os.path.lexists(marker / "HEAD")
     try:
         with marker.open("rb") as file:
             return file.read(8) == b"gitdir: "

@@ -159,13 +159,13 @@ class _Walk:
 
     def visit(self, folder: Path, level: _Level) -> Iterator[tuple[Path, _Level]]:
         """Collect what travels from one folder, and yield the folders below it that are to be entered."""
-        level = self.with_rules_of(folder, level)
         try:
             with os.scandir(folder) as found:
                 entries = list(found)
         except OSError as error:
             self.unreadable(folder, error)
             return
+        level = self.with_rules_of(folder, level)
         for entry in entries:
             name = os.fsencode(entry.name)
             if name == b".git" or (name.lower() == b".git" and level.repository and level.repository.ignore_case):

@@ -78,7 +78,7 @@ def gather(path: Path, *, allow: Collection[str] = ()) -> Workspace:
             or is a link that leads nowhere on a node.
     """
     absolute = Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - keeps a linked file's name
-    if not absolute.exists():
+    if not os.access(absolute, os.F_OK):
         hint = f"relative paths start at the current folder, {shown_path(str(Path.cwd()))}"
         raise SpecError(f"there is no file or folder {shown_path(str(path))}", hint=hint)
     if absolute.is_dir():
@@ -104,7 +104,7 @@ def _read(root: Path, tree: Tree, allowed: Collection[str]) -> Workspace:
             faults.append(_suspected(path, kind))
         files.append(attrs.evolve(file, executable=True) if os.name == "nt" and path in tree.marked else file)
     if faults:
-        raise SpecError(sorted(faults, key=lambda fault: fault.file or ""))
+        raise SpecError(sorted(set(faults), key=str))
     return Workspace(root=root, files=tuple(sorted(files, key=lambda file: os.fsencode(file.path))), notes=tree.notes)
 
 
