@@ -6,64 +6,14 @@ The public names are loaded when they are first used, so that ``import cloudtune
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from cloudtune.errors import (
-        CloudtuneError,
-        Fault,
-        MissingExtra,
-        NoCapacity,
-        NotAllowed,
-        RunFailed,
-        RunNotFound,
-        ServiceError,
-        SpecError,
-        UsageError,
-    )
-    from cloudtune.job import Job, Pipeline
-    from cloudtune.plan import Plan
-    from cloudtune.runs import Run
-    from cloudtune.spec.environment import EnvironmentVariable
-    from cloudtune.spec.infrastructure import DataScienceJob, EKSJob, LocalJob, SageMakerTrainingJob
-    from cloudtune.spec.job import JobSpec, PipelineSpec, PipelineStep
-    from cloudtune.spec.runtimes import (
-        ContainerRuntime,
-        GitPythonRuntime,
-        NeuronDistributedRuntime,
-        NotebookRuntime,
-        PythonRuntime,
-        PyTorchDistributedRuntime,
-        Recipe,
-        ScriptRuntime,
-    )
-    from cloudtune.states import Failure, LogLine, Status
-    from cloudtune.store import Deployment, Model
-    from cloudtune.verbs import (
-        cancel,
-        delete,
-        deploy,
-        deployments,
-        diff,
-        init,
-        invoke,
-        list,  # noqa: A004 - the command line's own word
-        logs,
-        merge,
-        models,
-        outputs,
-        register,
-        run,
-        schema,
-        status,
-        watch,
-    )
+from typing import Any
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "cloudtune.errors": (
-        "CloudtuneError Fault MissingExtra NoCapacity NotAllowed RunFailed RunNotFound ServiceError SpecError UsageError"
+        "CloudtuneError Fault MissingExtra NoCapacity NotAllowed RunFailed RunNotFound ServiceError SpecError"
+        " UsageError"
     ),
     "cloudtune.job": "Job Pipeline",
     "cloudtune.plan": "Plan",
@@ -84,10 +34,7 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
-__all__ = [  # noqa: PLE0604 - the table above is the one list of public names
-    *_HOME,
-    "__version__",
-]
+__all__ = [*_HOME, "__version__"]  # noqa: PLE0604 - the table above is the one list of public names
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The process that drives a pipeline: ``python -m cloudtune.conductor RUN``; it outlives the command that started it."""
+"""The process that drives a pipeline, ``python -m cloudtune.conductor RUN``; it outlives the one that started it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cloudtune.errors import CloudtuneError
 from cloudtune.home import runs_folder
 from cloudtune.node.report import write_json
 from cloudtune.pipelines import conduct
+from cloudtune.states import Status
 from cloudtune.store import Store
 
 
@@ -37,14 +38,14 @@ def _conduct(run_id: str, folder: Path) -> int:
     write_json(folder / "state.json", {"state": "running", "pid": os.getpid(), "startedAt": started})
     try:
         status = conduct(run_id, Store(), lambda: bool(asked) or (folder / "cancel").exists())
-        state, reason, failure = status.state, status.reason, status.failure
     except CloudtuneError as error:
-        state, reason, failure = "failed", str(error), None
+        status = Status(state="failed", reason=str(error))
     except Exception as error:  # noqa: BLE001 - whatever it is, the pipeline must not end without a result
-        state, reason, failure = "failed", f"{type(error).__name__}: {error}", None
-    result = {"state": state, "reason": reason, "failure": failure.to_dict() if failure else None, "events": []}
+        status = Status(state="failed", reason=f"{type(error).__name__}: {error}")
+    failure = status.failure.to_dict() if status.failure else None
+    result = {"state": status.state, "reason": status.reason, "failure": failure, "events": []}
     write_json(folder / "result.json", {**result, "startedAt": started, "endedAt": time.time()})
-    return 0 if state == "succeeded" else 1
+    return 0 if status.state == "succeeded" else 1
 
 
 if __name__ == "__main__":

@@ -23,11 +23,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) 
     """Print a table: aligned and coloured on a terminal, tab-separated for programs; ``empty`` when there is no row."""
     kept = list(rows)
     if not kept:
-        print(empty, file=sys.stderr)  # noqa: T201
+        print(empty, file=sys.stderr)
         return
     if not sys.stdout.isatty():
         for row in [head, *kept]:
-            print("\t".join(str(cell) for cell in row))  # noqa: T201
+            print("\t".join(str(cell) for cell in row))
         return
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for name in head:

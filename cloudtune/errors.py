@@ -87,7 +87,9 @@ class MissingExtra(CloudtuneError, ImportError):
 
     def __init__(self, extra: str, needed_for: str) -> None:
         self.extra = extra
-        super().__init__(f"{needed_for} needs packages that are not installed", hint=f'pip install "cloudtune[{extra}]"')
+        super().__init__(
+            f"{needed_for} needs packages that are not installed", hint=f'pip install "cloudtune[{extra}]"'
+        )
 
 
 class NotAllowed(CloudtuneError):

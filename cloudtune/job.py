@@ -94,7 +94,7 @@ class Pipeline(PipelineSpec):
 
 
 def _of_kind(cls: type[Value], spec: JobSpec | PipelineSpec) -> Value:
-    if spec.kind != cls.kind:  # type: ignore[union-attr]
+    if spec.kind != cls.kind:
         raise UsageError(f"this is a {spec.kind}", hint=f"read it with {spec.kind.capitalize()}.from_yaml")
     return cls(**{field.name: getattr(spec, field.name) for field in attrs.fields(type(spec))})
 

@@ -90,7 +90,9 @@ def start(
         CloudtuneError: a step failed; what was made has been taken back, or the message says what is left.
     """
     store = store or Store()
-    faults = [Fault(path=path, message=f"{text!r} is a placeholder", hint="fill it in") for path, text in placeholders(job)]
+    faults = [
+        Fault(path=path, message=f"{text!r} is a placeholder", hint="fill it in") for path, text in placeholders(job)
+    ]
     backend = backend_of(job.infrastructure.type)
     run_id = run_id or new_run_id()
     plan = backend.plan(job, run_id)
@@ -115,7 +117,9 @@ def start(
     return _send(backend, plan, store, progress)
 
 
-def resume(run_id: str, *, job: JobSpec | None = None, store: Store | None = None, progress: Progress | None = None) -> Run:
+def resume(
+    run_id: str, *, job: JobSpec | None = None, store: Store | None = None, progress: Progress | None = None
+) -> Run:
     """Continue a submission that was cut off; with nothing left to send it returns the run as it is.
 
     ``job`` gives again what the record does not keep: literal secrets.
@@ -125,7 +129,9 @@ def resume(run_id: str, *, job: JobSpec | None = None, store: Store | None = Non
     if record.handle is not None:
         return Run(handle=Handle.parse(record.handle), record=record, store=store)
     if record.state in TERMINAL:
-        raise UsageError(f"run {run_id} is {record.state}: {record.reason}", hint="submit the job again: cloudtune run -f FILE")
+        raise UsageError(
+            f"run {run_id} is {record.state}: {record.reason}", hint="submit the job again: cloudtune run -f FILE"
+        )
     backend = backend_named(record.backend)
     if job is None:
         loaded = load_document(record.spec or "")
@@ -170,9 +176,7 @@ def without_secrets(job: JobSpec) -> JobSpec:
     if runtime is None:
         return job
     env = tuple(
-        EnvironmentVariable(name=variable.name)
-        if variable.value and SECRET_NAME.search(variable.name)
-        else variable
+        EnvironmentVariable(name=variable.name) if variable.value and SECRET_NAME.search(variable.name) else variable
         for variable in runtime.env
     )
     return attrs.evolve(job, runtime=attrs.evolve(runtime, env=env))

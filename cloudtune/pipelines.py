@@ -16,8 +16,8 @@ from typing import Any
 import attrs
 
 from cloudtune.backends import BACKENDS, backend_of
-from cloudtune.code import gather_code
 from cloudtune.clients.process import ProcessClient
+from cloudtune.code import gather_code
 from cloudtune.errors import Fault, SpecError, UsageError
 from cloudtune.jobs import RunJournal, id_from, plan_job, resume, start, without_secrets
 from cloudtune.plan import Call, FieldNote, Notice, Plan, Ref, Step, mask
@@ -141,7 +141,9 @@ def _verb(step: PipelineStep) -> PythonRuntime | PyTorchDistributedRuntime:
         if value is True:
             words.append(flag)
         elif value is not False and value is not None:
-            words += [word for item in (value if isinstance(value, (list, tuple)) else (value,)) for word in (flag, str(item))]
+            words += [
+                word for item in (value if isinstance(value, (list, tuple)) else (value,)) for word in (flag, str(item))
+            ]
     # relative paths in the options start where the user stood, not in the node's folder
     return PyTorchDistributedRuntime(
         command=("python", "-m", "cloudtune", verb, *words), processes_per_node=1, working_dir=str(Path.cwd())
@@ -165,9 +167,7 @@ def _filled(value: Any, outputs: Mapping[str, str]) -> Any:
 # --- submit
 
 
-def start_pipeline(
-    pipeline: PipelineSpec, *, store: Store | None = None, progress: Progress | None = None
-) -> Run:
+def start_pipeline(pipeline: PipelineSpec, *, store: Store | None = None, progress: Progress | None = None) -> Run:
     """Submit the pipeline as a new run; its steps run one after the other, driven by a process of their own."""
     store = store or Store()
     run_id = new_run_id()
@@ -256,14 +256,16 @@ def conduct(run_id: str, store: Store, stopping: Callable[[], bool]) -> Status:
         status = _end_of(run, stopping)
         if status.state != "succeeded":
             state = status.state if status.state == "cancelled" else "failed"
-            return Status(state=state, reason=f"step {step.name} {status.state}: {status.failure or status.reason}", failure=status.failure)
+            return Status(
+                state=state,
+                reason=f"step {step.name} {status.state}: {status.failure or status.reason}",
+                failure=status.failure,
+            )
         outputs[step.name] = (run.outputs() or ("",))[0]
     return Status(state="succeeded", outputs=tuple(uri for uri in outputs.values() if uri))
 
 
-def _step_run(
-    pipeline: PipelineSpec, step: PipelineStep, run_id: str, outputs: Mapping[str, str], store: Store
-) -> Run:
+def _step_run(pipeline: PipelineSpec, step: PipelineStep, run_id: str, outputs: Mapping[str, str], store: Store) -> Run:
     """Return the step's run: the one that is there, unless it ended badly; else a new one."""
     identity, attempt = f"{run_id}-{step.name}", 1
     while (record := store.find(identity)) is not None and record.id == identity:
@@ -285,4 +287,3 @@ def _end_of(run: Run, stopping: Callable[[], bool]) -> Status:
         time.sleep(pause)
         pause = min(pause * 1.3, 0.5)
     return status
-

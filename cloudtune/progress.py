@@ -51,13 +51,10 @@ class Progress:
         rate = pairs.get("tokens_per_second") or pairs.get("train_tokens_per_second")
         if rate is not None:
             found = attrs.evolve(found, tokens_per_second=float(rate))
-        return found._with_time_left(time)
-
-    def _with_time_left(self, time: float) -> Progress:
-        if self.since is None or self.step is None or self.steps is None or self.step <= self.since[1]:
-            return self
-        pace = (time - self.since[0]) / (self.step - self.since[1])
-        return attrs.evolve(self, left_s=max(0.0, pace * (self.steps - self.step)))
+        if found.since is None or found.step is None or found.steps is None or found.step <= found.since[1]:
+            return found
+        pace = (time - found.since[0]) / (found.step - found.since[1])
+        return attrs.evolve(found, left_s=max(0.0, pace * (found.steps - found.step)))
 
     def __str__(self) -> str:
         parts = []

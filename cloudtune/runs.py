@@ -177,7 +177,10 @@ class Run:
         for line in self.lines(follow=True):
             show(label(line) + line.text)
         status = self.status
-        show(f"run {self.id} {status.state}" + (f": {status.failure or status.reason}" if status.failure or status.reason else ""))
+        show(
+            f"run {self.id} {status.state}"
+            + (f": {status.failure or status.reason}" if status.failure or status.reason else "")
+        )
         return status
 
     def wait(self, timeout_s: float | None = None) -> Status:
@@ -196,9 +199,7 @@ class Run:
         status = self.wait()
         if status.state != "succeeded":
             why = status.failure or status.reason or ""
-            raise RunFailed(
-                self.id, f"{status.state}: {why}", failure=status.failure, hint=f"cloudtune logs {self.id}"
-            )
+            raise RunFailed(self.id, f"{status.state}: {why}", failure=status.failure, hint=f"cloudtune logs {self.id}")
         return status
 
     def cancel(self, *, wait: bool = True) -> Status:
@@ -346,4 +347,3 @@ def runs(
 def run_of(record: Record, store: Store) -> Run:
     """Return the run of a record."""
     return Run(handle=Handle.parse(record.handle) if record.handle else None, record=record, store=store)
-

@@ -70,8 +70,7 @@ class Record:
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """How far a step of a run's plan has come: ``intent`` (about to be sent), ``sent`` (replied, but not yet settled),
-    ``done`` or ``undone``."""
+    """How far a step has come: ``intent`` (about to be sent), ``sent`` (not yet settled), ``done`` or ``undone``."""
 
     step: str
     phase: str
@@ -128,7 +127,9 @@ class Store:
                     _run_row(record),
                 )
             except sqlite3.IntegrityError as error:
-                raise CloudtuneError(f"run {record.id} exists already", hint="submit again: a new id is drawn") from error
+                raise CloudtuneError(
+                    f"run {record.id} exists already", hint="submit again: a new id is drawn"
+                ) from error
 
     def update_run(self, run_id: str, **changes: Any) -> None:
         """Change columns of a run: state, reason, handle, failure, outputs, plan."""

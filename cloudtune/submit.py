@@ -92,7 +92,9 @@ def submit(
     return replies
 
 
-def _call(step: Step | Call, parameters: Mapping[str, Any], replies: Mapping[str, Reply], shell: Mapping[str, str]) -> Call:
+def _call(
+    step: Step | Call, parameters: Mapping[str, Any], replies: Mapping[str, Reply], shell: Mapping[str, str]
+) -> Call:
     return Call(
         service=step.service,
         operation=step.operation,

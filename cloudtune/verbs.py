@@ -11,7 +11,9 @@ from typing import Any
 
 import attrs
 
-from cloudtune import jobs, pipelines, runs
+from cloudtune import deployments as deployments_room
+from cloudtune import examples as ready_made
+from cloudtune import jobs, pipelines, registries, runs
 from cloudtune.errors import RunNotFound, UsageError
 from cloudtune.plan import Plan
 from cloudtune.runs import Run, RunList
@@ -68,7 +70,9 @@ def run(
     if resume is not None:
         found = runs.get(resume)
         if found.is_pipeline:
-            return pipelines.resume_pipeline(found, pipeline=spec if isinstance(spec, PipelineSpec) else None, progress=progress)
+            return pipelines.resume_pipeline(
+                found, pipeline=spec if isinstance(spec, PipelineSpec) else None, progress=progress
+            )
         return jobs.resume(found.id, job=spec if isinstance(spec, JobSpec) else None, progress=progress)
     if spec is None:
         raise UsageError("there is nothing to run", hint="name a file: cloudtune run -f job.yaml")
@@ -145,17 +149,13 @@ def delete(what: str, *, outputs: bool = False) -> str:
     """Forget a run, a deployment (it is stopped) or a model ``NAME[:VERSION]``; returns which of them it was."""
     store = Store()
     if any(one.name == what for one in store.deployments(what)):
-        from cloudtune.deployments import take_down
-
-        take_down(store.deployments(what)[0], store)
+        deployments_room.take_down(store.deployments(what)[0], store)
         return "deployment"
     name, _, version = what.partition(":")
     versions = [model for model in store.models(name) if not version or model.version == version]
     if versions:
-        from cloudtune.registries import remove
-
         for model in versions:
-            remove(model, store, files=outputs)
+            registries.remove(model, store, files=outputs)
         return "model"
     try:
         runs.get(what).delete(outputs=outputs)
@@ -170,42 +170,45 @@ def merge(
     """Merge LoRA adapters into their base model; see :func:`cloudtune.weights.merge.merge`."""
     from cloudtune.weights.merge import merge as merge_weights
 
-    return merge_weights(base, [adapter] if isinstance(adapter, str) else builtins.list(adapter), _output(output), mode=mode, name=name)
+    return merge_weights(
+        base, [adapter] if isinstance(adapter, str) else builtins.list(adapter), _output(output), mode=mode, name=name
+    )
 
 
 def register(model: str, *, to: str = "folder", name: str, version: str | None = None) -> Model:
     """File a model under a name and a version, with its checksums; returns the record."""
-    from cloudtune.registries import register as file_model
-
-    return file_model(model, to=to, name=name, version=version, store=Store())
+    return registries.register(model, to=to, name=name, version=version, store=Store())
 
 
 def deploy(
-    model: str, *, to: str = "local", name: str | None = None, shape: str | None = None, progress: Callable[[str], object] | None = None
+    model: str,
+    *,
+    to: str = "local",
+    name: str | None = None,
+    shape: str | None = None,
+    progress: Callable[[str], object] | None = None,
 ) -> Deployment:
     """Serve a model (``NAME[:VERSION]`` of ``register``, or a folder); returns once it answers."""
-    from cloudtune.deployments import put_up
-
-    return put_up(model, to=to, name=name, shape=shape, store=Store(), progress=progress)
+    return deployments_room.put_up(model, to=to, name=name, shape=shape, store=Store(), progress=progress)
 
 
 def invoke(
-    deployment: str, prompt: str | None = None, *, body: Mapping[str, Any] | None = None, show: Callable[[str], object] | None = None
+    deployment: str,
+    prompt: str | None = None,
+    *,
+    body: Mapping[str, Any] | None = None,
+    show: Callable[[str], object] | None = None,
 ) -> str:
     """Ask a served model and return its answer; with ``show`` the pieces are handed over as they come."""
-    from cloudtune.deployments import ask
-
     found = Store().deployments(deployment)
     if not found:
         raise RunNotFound(f"there is no deployment {deployment}", hint="cloudtune list --deployments shows all")
-    return ask(found[0], prompt, body=body, show=show)
+    return deployments_room.ask(found[0], prompt, body=body, show=show)
 
 
 def deployment_state(deployment: Deployment) -> str:
     """Return ``running``, or ``lost`` if nothing answers for it any more."""
-    from cloudtune.deployments import state_of
-
-    return state_of(deployment)
+    return deployments_room.state_of(deployment)
 
 
 def kept_plan(run: str) -> dict[str, Any]:
@@ -224,16 +227,12 @@ def diff(first: Mapping[str, Any], second: Mapping[str, Any]) -> builtins.list[t
 
 def examples() -> dict[str, str]:
     """Return the ready-made job files by name, with one line on each."""
-    from cloudtune.examples import summaries
-
-    return summaries()
+    return ready_made.summaries()
 
 
-def init(name: str, *, directory: str | os.PathLike[str] = ".", force: bool = False) -> builtins.list[Path]:
+def init(name: str, *, directory: str | os.PathLike[str] = ".", force: bool = False) -> tuple[Path, ...]:
     """Write a ready-made job file into a folder and return the paths; a file that is there is kept unless ``force``."""
-    from cloudtune.examples import write
-
-    return write(name, Path(directory), force=force)
+    return ready_made.write(name, Path(directory), force=force)
 
 
 def schema() -> dict[str, Any]:
@@ -264,8 +263,11 @@ def _output(named: str | None) -> str:
 
 def _allowing(spec: Spec, files: Sequence[str]) -> Spec:
     if isinstance(spec, PipelineSpec):
-        steps = tuple(attrs.evolve(step, job=_allowing(step.job, files)) if step.job else step for step in spec.steps)
+        steps = tuple(step.with_job(_job_allowing(step.job, files)) if step.job else step for step in spec.steps)
         return attrs.evolve(spec, steps=steps)
-    if spec.runtime is None:
-        return spec
-    return attrs.evolve(spec, runtime=attrs.evolve(spec.runtime, allow_files=(*spec.runtime.allow_files, *files)))
+    return _job_allowing(spec, files)
+
+
+def _job_allowing(job: JobSpec, files: Sequence[str]) -> JobSpec:
+    runtime = job.runtime
+    return job if runtime is None else job.with_runtime(runtime.with_allow_files(*runtime.allow_files, *files))

@@ -18,7 +18,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CLOUDTUNE_CONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("NO_COLOR", "1")
     for name in list(os.environ):
-        if name.startswith(("PET_", "CLOUDTUNE_NODE", "CLOUDTUNE_RUN")) or name in {"RANK", "WORLD_SIZE", "MASTER_ADDR"}:
+        if name.startswith(("PET_", "CLOUDTUNE_NODE", "CLOUDTUNE_RUN")) or name in {
+            "RANK",
+            "WORLD_SIZE",
+            "MASTER_ADDR",
+        }:
             monkeypatch.delenv(name)
     return place
 

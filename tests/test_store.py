@@ -58,7 +58,9 @@ def test_ids_fit_names_of_all_services() -> None:
 
 def test_models_and_deployments_come_back() -> None:
     store = Store()
-    model = Model(name="m", version="1", uri="/x", base="b", run="r", checksums={"a": "1"}, metrics={"loss": 1.5}, created=2.0)
+    model = Model(
+        name="m", version="1", uri="/x", base="b", run="r", checksums={"a": "1"}, metrics={"loss": 1.5}, created=2.0
+    )
     store.add_model(model)
     assert store.models("m") == (model,)
     store.add_deployment(Deployment(name="d", backend="local", model="m", created=3.0, details={"port": 1}))
@@ -118,7 +120,10 @@ print("kept", 3)
 def test_a_hundred_processes_at_once() -> None:
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", WORK, str(number)], env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [sys.executable, "-c", WORK, str(number)],
+            env=dict(os.environ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         for number in range(100)
     ]

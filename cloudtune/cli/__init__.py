@@ -61,7 +61,7 @@ class Verbs(click.Group):
 
             near = get_close_matches(args[0], self.list_commands(ctx), n=1)
             if near:
-                error.message += f" Did you mean {near[0]!r}?"
+                raise click.UsageError(f"No such command {args[0]!r}. Did you mean {near[0]!r}?", ctx) from error
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -93,7 +93,7 @@ def main() -> None:
         # the reader went away (`| head`): not an error, and nothing more can be said to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last line of defence: nobody should see a traceback unasked
         code = _told(error)
     sys.exit(code if isinstance(code, int) else 0)
 

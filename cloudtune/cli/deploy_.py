@@ -24,4 +24,6 @@ def command(model: str, to: str, name: str | None, shape: str | None, output: st
         options.emit(attrs.asdict(deployment), "json")
     else:
         click.echo(f"{deployment.name} answers at {deployment.url}", err=True)
-        click.echo(f'  ask it: cloudtune invoke {deployment.name} "..."   end it: cloudtune delete {deployment.name}', err=True)
+        click.echo(
+            f'  ask it: cloudtune invoke {deployment.name} "..."   end it: cloudtune delete {deployment.name}', err=True
+        )

@@ -15,7 +15,7 @@ from cloudtune.cli import options
 @click.option("--infrastructure", metavar="A", help="First place: a file or a profile; the second follows.")
 @options.output("text", "json")
 def command(runs: tuple[str, ...], file: str | None, infrastructure: str | None, output: str) -> int:
-    """Compare what a job would send in two places, or what two runs sent.
+    r"""Compare what a job would send in two places, or what two runs sent.
 
     \b
     cloudtune diff -f job.yaml --infrastructure A B     two places
@@ -37,7 +37,9 @@ def command(runs: tuple[str, ...], file: str | None, infrastructure: str | None,
         names = runs
         rows = verbs.diff(*(verbs.kept_plan(run) for run in runs))
     else:
-        raise click.UsageError("name two runs, or a job and its places: cloudtune diff -f job.yaml --infrastructure A B")
+        raise click.UsageError(
+            "name two runs, or a job and its places: cloudtune diff -f job.yaml --infrastructure A B"
+        )
     if output == "json":
         options.emit([{"path": path, "first": one, "second": other} for path, one, other in rows], "json")
     else:

@@ -74,9 +74,15 @@ def spec(command: Command) -> Command:
         (
             click.option("--set", "set_", multiple=True, metavar="A.B=V", help="Set a key of the file; repeatable."),
             click.option(
-                "-e", "--env", multiple=True, metavar="NAME[=V]", help="Set a variable; a bare name is read from the shell."
+                "-e",
+                "--env",
+                multiple=True,
+                metavar="NAME[=V]",
+                help="Set a variable; a bare name is read from the shell.",
             ),
-            click.option("--allow-file", multiple=True, metavar="PATH", help="Upload a file that looks like a credential."),
+            click.option(
+                "--allow-file", multiple=True, metavar="PATH", help="Upload a file that looks like a credential."
+            ),
         )
     ):
         command = option(command)

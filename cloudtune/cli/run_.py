@@ -52,7 +52,9 @@ def command(
 
     if spec is not None and not quiet:
         warn(verbs.plan(spec).warnings)
-    run = verbs.run(spec, resume=resume, progress=None if quiet else lambda step, what: click.echo(f"{step}: {what}", err=True))
+    run = verbs.run(
+        spec, resume=resume, progress=None if quiet else lambda step, what: click.echo(f"{step}: {what}", err=True)
+    )
     if quiet:
         click.echo(run.id)
     else:

@@ -1,0 +1,1 @@
+"""Who sends: one client a service family, the only importers of SDKs."""

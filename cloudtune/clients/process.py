@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -32,7 +33,16 @@ START_S = 60.0
 CHUNK = 1 << 20
 #: Variables of a surrounding torchrun, job or notebook that would mislead a node.
 LEFTOVERS = ("PET_", "CLOUDTUNE_NODE", "CLOUDTUNE_NUM", "CLOUDTUNE_MAIN", "CLOUDTUNE_LOCAL", "TORCHELASTIC_")
-RANKS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
+RANKS = {
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_RANK",
+    "NODE_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+}
 
 
 class ProcessClient:
@@ -141,7 +151,7 @@ def _held(folder: Path) -> bool:
 
 
 def _read_logs(folder: Path, offsets: Mapping[str, int]) -> Mapping[str, Any]:
-    """Return whole lines of each node's log behind its offset, in bytes; the last, unfinished one once the run is over."""
+    """Return whole lines of each node's log behind its byte offset; an unfinished last one once the run is over."""
     over = (folder / "result.json").exists() or not _held(folder)
     logs: dict[str, str] = {}
     reached = dict(offsets)
@@ -181,7 +191,9 @@ def _remove(folder: Path, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         return {}
     if _held(folder):
         message = f"run {parameters['runId']} is still going"
-        raise ServiceError(message, service="process", operation="remove", hint=f"cloudtune cancel {parameters['runId']}")
+        raise ServiceError(
+            message, service="process", operation="remove", hint=f"cloudtune cancel {parameters['runId']}"
+        )
     for path in folder.iterdir():
         if path.name == "outputs" and not parameters.get("outputs"):
             continue
@@ -210,8 +222,6 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _disk_hint(error: OSError) -> str:
-    import errno
-
     if error.errno == errno.ENOSPC:
         return "the disk is full; CLOUDTUNE_HOME names another place for runs"
     return "check the folder's rights; CLOUDTUNE_HOME names another place for runs"

@@ -129,7 +129,7 @@ class Supervisor:
     def _finish(self) -> str:
         codes = [node.returncode for node in self.nodes]
         reports = [self._report(rank, code) for rank, code in enumerate(codes)]
-        failure = None
+        failure: Optional[Dict[str, Any]] = None
         if self.cancelled and any(codes):
             state, reason = "cancelled", "cancelled"
         elif any(codes):
@@ -152,7 +152,14 @@ class Supervisor:
         if report.get("exitCode") is None and code:
             # the agent itself was killed: it left no report
             name = signal.Signals(-code).name if code < 0 else None
-            failure = {"replica": rank, "rank": None, "exitCode": code, "signal": name, "time": time.time(), "lines": []}
+            failure = {
+                "replica": rank,
+                "rank": None,
+                "exitCode": code,
+                "signal": name,
+                "time": time.time(),
+                "lines": [],
+            }
             report = {"ranks": [], "reason": f"node {rank} ended without a report", **report, "node": rank}
             report.update(exitCode=code, signal=name, endedAt=time.time())
             report["failure"] = report.get("failure") or failure

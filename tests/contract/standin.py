@@ -99,9 +99,7 @@ class StandinBackend:
     def logs(self, handle: Handle, cursor: Mapping[str, Any] | None) -> Call:
         return Call(service=SERVICE, operation="lines", parameters={"id": handle.id, "from": (cursor or {"n": 0})["n"]})
 
-    def lines(
-        self, handle: Handle, reply: Mapping[str, Any]
-    ) -> tuple[tuple[LogLine, ...], Mapping[str, Any] | None]:
+    def lines(self, handle: Handle, reply: Mapping[str, Any]) -> tuple[tuple[LogLine, ...], Mapping[str, Any] | None]:
         found = tuple(LogLine(time=float(n), replica=n % 2, rank=n, stream="stdout", text=t) for n, t in reply["lines"])
         return found, {"n": reply["next"]}
 
@@ -143,7 +141,7 @@ class StandinClient:
         data = _load()
         thing = data["things"][call.parameters["id"]]
         if call.operation == "lines":
-            count = 5 if thing["detail"]["state"] not in {"pending"} else 0
+            count = 5 if thing["detail"]["state"] != "pending" else 0
             begin = call.parameters["from"]
             return {"lines": [[n, f"line {n}"] for n in range(begin, count)], "next": max(begin, count)}
         thing["looks"] += 1
@@ -158,7 +156,14 @@ class StandinClient:
 def _new(kind: str, token: str | None, call: Call, data: dict[str, Any]) -> dict[str, Any]:
     identity = f"standin-{kind}-{len(data['things'])}-{token}"
     state = {"job": "CREATING", "run": "running"}.get(kind, "ACTIVE")
-    thing = {"id": identity, "kind": kind, "token": token, "got": dict(call.parameters), "looks": 0, "made": time.time()}
+    thing = {
+        "id": identity,
+        "kind": kind,
+        "token": token,
+        "got": dict(call.parameters),
+        "looks": 0,
+        "made": time.time(),
+    }
     data["things"][identity] = {**thing, "detail": {"state": state}}
     return data["things"][identity]
 

@@ -53,7 +53,8 @@ class BackendContract:
         assert plan.backend == place.backend.name
         assert plan.run_id == "abcdefgh"
         ids = [step.id for step in plan.steps]
-        assert ids and len(set(ids)) == len(ids)
+        assert ids
+        assert len(set(ids)) == len(ids)
         for step in plan.steps:
             assert step.token is None or "abcdefgh" in step.token
         assert any(step.token for step in plan.steps)
@@ -137,7 +138,10 @@ class BackendContract:
 
         secret = "hf_" + "q" * 30
         assert place.good.runtime is not None
-        env = (EnvironmentVariable(name="HF_TOKEN", value=secret), EnvironmentVariable(name="URL", value="x${HF_TOKEN}"))
+        env = (
+            EnvironmentVariable(name="HF_TOKEN", value=secret),
+            EnvironmentVariable(name="URL", value="x${HF_TOKEN}"),
+        )
         job = attrs.evolve(place.good, runtime=attrs.evolve(place.good.runtime, env=env))
         assert secret not in place.backend.plan(job, "abcdefgh").to_json()
         run = jobs.start(job)

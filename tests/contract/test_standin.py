@@ -72,7 +72,12 @@ print(run.id)
 def process(faults: list[list[str]], *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "STANDIN_FAULTS": json.dumps(faults), "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [sys.executable, "-c", SUBMIT, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", SUBMIT, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -107,7 +112,9 @@ def test_a_lost_reply_is_asked_for_again(step: str, standin: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_refused_step_takes_back_the_steps_before_it(step: str, standin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_step_takes_back_the_steps_before_it(
+    step: str, standin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("STANDIN_FAULTS", json.dumps([["refused", step]]))
     with pytest.raises(ServiceError):
         jobs.start(job(), run_id="abcdefgh")

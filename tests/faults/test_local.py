@@ -53,7 +53,7 @@ def test_a_killed_process_is_named_and_its_peers_are_ended(mark: str) -> None:
     run = start(f"echo started; exec sleep {mark}")
     victims = eventually(lambda: len(found := running(f"sleep {mark}")) == 2 and found)
     folder = runs_folder() / run.id
-    of_node_1 = [pid for pid in victims if "node-1" in os.readlink(f"/proc/{pid}/cwd")]  # type: ignore[attr-defined]
+    of_node_1 = [pid for pid in victims if "node-1" in str(Path(f"/proc/{pid}/cwd").readlink())]  # type: ignore[attr-defined]
     os.kill(of_node_1[0], signal.SIGKILL)
     status = run.wait(60)
     assert status.state == "failed"
@@ -126,10 +126,16 @@ def test_the_run_outlives_the_terminal(number: signal.Signals, tmp_path: Path) -
 
 
 def test_exit_codes_tell_how_it_ended(tmp_path: Path) -> None:
-    good = subprocess.run(cli("run", "-f", job_file(tmp_path, "true")), capture_output=True, text=True, timeout=60, check=False)
+    good = subprocess.run(
+        cli("run", "-f", job_file(tmp_path, "true")), capture_output=True, text=True, timeout=60, check=False
+    )
     assert good.returncode == 0, good.stderr
     bad = subprocess.run(
-        cli("run", "-f", job_file(tmp_path, "echo broken >&2; exit 7")), capture_output=True, text=True, timeout=60, check=False
+        cli("run", "-f", job_file(tmp_path, "echo broken >&2; exit 7")),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert bad.returncode == 100
     assert "exit code 7" in bad.stderr
