@@ -72,14 +72,16 @@ def job_name(job: JobSpec) -> str:
 
 def environment_of(runtime: Runtime) -> tuple[dict[str, str], dict[str, Leaf]]:
     """Return the job's plain variables, and those whose values are masked or read from the shell."""
+    literals = interpolated(runtime.env)
+    hidden = [value for name, value in literals.items() if isinstance(mask(name, value), Masked)]
     plain: dict[str, str] = {}
     special: dict[str, Leaf] = {}
-    for name, value in interpolated(runtime.env).items():
-        masked = mask(name, value)
-        if isinstance(masked, Masked):
-            special[name] = masked
+    for name, value in literals.items():
+        # a secret that was filled into another variable makes a secret of that one too
+        if isinstance(mask(name, value), Masked) or any(secret in value for secret in hidden):
+            special[name] = Masked(name, value)
         else:
-            plain[name] = masked
+            plain[name] = value
     for variable in runtime.env:
         if variable.value is None and variable.secret is None:
             special[variable.name] = FromShell(variable.name)

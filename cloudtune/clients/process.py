@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -98,24 +97,29 @@ def _start(folder: Path, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     python = json.loads((folder / "run.json").read_text())["python"]
     command = parameters.get("argv") or [python, "-I", "-S", str(folder / "agent.pyz"), "supervise", str(folder)]
     with (folder / "supervisor.log").open("ab") as log:
-        supervisor = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    deadline = time.monotonic() + START_S
-    while not (folder / "state.json").exists():
-        if supervisor.poll() is not None and not (folder / "state.json").exists():
-            words = (folder / "supervisor.log").read_text(errors="replace").strip()[-2000:]
-            message = f"the supervisor ended with code {supervisor.returncode}: {words or 'it said nothing'}"
-            raise ServiceError(message, service="process", operation="start", hint=f"is {python} a working Python?")
-        if time.monotonic() > deadline:
-            raise ServiceError(f"no word in {START_S:g} s", service="process", operation="start", definite=False)
-        time.sleep(0.01)
+        try:
+            code = subprocess.run(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                timeout=START_S,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired as error:
+            message = f"no word in {START_S:g} s"
+            raise ServiceError(message, service="process", operation="start", definite=False) from error
+        except OSError as error:
+            raise ServiceError(
+                str(error), service="process", operation="start", hint=f"is {python} a Python?"
+            ) from error
+    if code:
+        words = (folder / "supervisor.log").read_text(errors="replace").strip()[-2000:]
+        message = f"the supervisor ended with code {code}: {words or 'it said nothing'}"
+        raise ServiceError(message, service="process", operation="start", hint=f"is {python} a working Python?")
     return reply
 
 

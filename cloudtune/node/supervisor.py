@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from cloudtune.node import processes
 from cloudtune.node.failure import first_failure
@@ -39,7 +39,8 @@ class Supervisor:
         self.nodes: List["subprocess.Popen[bytes]"] = []
         self.events: List[Dict[str, Any]] = []
         self.started = time.time()
-        self.cancelled = False
+        self.cancelled = False  # asked for
+        self.stopped = False  # and carried out while nodes were still running
         self.wake_read, self.wake_write = os.pipe()
 
     def keep(self) -> str:
@@ -51,7 +52,7 @@ class Supervisor:
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         processes.become_subreaper()
         self._start()
-        self._state("running")
+        self.tell("running")
         self._watch()
         processes.end_all(self.order["runId"], grace_s=0)
         return self._finish()
@@ -112,7 +113,8 @@ class Supervisor:
                 self.cancelled = True
             if asked is None and (self.cancelled or (failed is not None and now - failed >= SETTLE_S)):
                 asked = now
-                self._state("stopping" if self.cancelled else "running")
+                self.stopped = self.cancelled
+                self.tell("stopping" if self.cancelled else "running")
                 self._signal(signal.SIGTERM)
             if asked is not None and now - asked >= GRACE_S:
                 processes.end_all(self.order["runId"], grace_s=0)
@@ -130,15 +132,15 @@ class Supervisor:
         codes = [node.returncode for node in self.nodes]
         reports = [self._report(rank, code) for rank, code in enumerate(codes)]
         failure: Optional[Dict[str, Any]] = None
-        if self.cancelled and any(codes):
+        reason: Optional[str] = None
+        state = "succeeded"
+        if self.stopped:
             state, reason = "cancelled", "cancelled"
         elif any(codes):
-            state = "failed"
+            state, reason = "failed", "a node failed"
             failure = first_failure(reports)
-            reasons = [report.get("reason") for report in reports if report.get("reason") and report.get("exitCode")]
-            reason = str(reasons[0]) if reasons else "a node failed"
-        else:
-            state, reason = "succeeded", None
+            reasons = [report["reason"] for report in reports if report.get("reason") and report.get("exitCode")]
+            reason = str(reasons[0]) if reasons else reason
         self._event(state)
         result = {"state": state, "reason": reason, "failure": failure, "events": self.events}
         write_json(self.folder / "result.json", {**result, "startedAt": self.started, "endedAt": time.time()})
@@ -168,7 +170,8 @@ class Supervisor:
     def _event(self, text: str) -> None:
         self.events.append({"time": time.time(), "text": text})
 
-    def _state(self, state: str) -> None:
+    def tell(self, state: str) -> None:
+        """Write down the state that others see."""
         self._event(state)
         pids = [node.pid for node in self.nodes]
         data = {"state": state, "pid": os.getpid(), "nodes": pids, "startedAt": self.started, "events": self.events}
@@ -194,8 +197,32 @@ def free_ports(host: str, count: int) -> List[int]:
             one.close()
 
 
+def detach() -> Callable[[], None]:
+    """Go on in a child that belongs to nobody; the parent ends once the child says that it is ready, or has ended.
+
+    Returns what the child calls to say so.
+    """
+    heard, told = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(told)
+        if os.read(heard, 1):
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    os.close(heard)
+    os.setsid()
+
+    def ready() -> None:
+        os.write(told, b"1")
+        os.close(told)
+
+    return ready
+
+
 def supervise(folder: Path) -> int:
     """Keep the run in the folder, unless it is kept or over already; return an exit code."""
+    ready = detach()
     with (folder / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -205,7 +232,8 @@ def supervise(folder: Path) -> int:
             return 0
         try:
             supervisor = Supervisor(folder)
-            supervisor._state("starting")  # noqa: SLF001 - the first thing that others see of the run
+            supervisor.tell("starting")
+            ready()
             state = supervisor.keep()
         except Exception as error:  # noqa: BLE001 - whatever it is, the run must not end without a result
             processes.end_all(folder.name, grace_s=0)
