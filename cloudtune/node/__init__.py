@@ -1,0 +1,1 @@
+"""What runs on a node: the agent, ranks, code, outputs, the failure report. Standard library only, Python 3.9+."""

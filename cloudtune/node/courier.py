@@ -1,0 +1,150 @@
+"""The courier: carries files between this node and any URI that fsspec knows, asked line by line over its stdin.
+
+It runs in an environment that has fsspec and a driver; ``http`` and ``https`` are read by the standard library.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any, BinaryIO
+
+# a file appears in these under its name only when all of it has arrived
+_WHOLE_OBJECTS = ("s3", "s3a", "oci", "gs", "gcs", "abfs", "abfss", "az", "adl", "hf", "memory")
+_TRIES = 4
+_BATCH = 64
+
+
+def serve() -> int:
+    """Carry out requests, one JSON object a line, and answer each with a line; ends with the input."""
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # what a library prints must not mix with the answers
+    for line in requests:
+        try:
+            carry_out(json.loads(line))
+        except Exception as error:  # noqa: BLE001 - whatever the driver raises, the agent is told
+            words = " ".join(str(error).split()) or "no reason given"
+            answer: dict[str, Any] = {"ok": False, "error": f"{type(error).__name__}: {words}"}
+        else:
+            answer = {"ok": True}
+        _answer(answers, answer)
+    return 0
+
+
+def _answer(answers: Any, answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer).encode() + b"\n")
+
+
+def carry_out(request: dict[str, Any]) -> None:
+    """Carry out one request: get, put or remove."""
+    deed, uri = request["do"], request["uri"]
+    if uri.lower().startswith(("http://", "https://")):
+        if deed != "get":
+            raise ValueError("files can be read from http and https, but not written there")
+        _download(uri, Path(request["to"]), into=bool(request.get("into")))
+    elif deed == "get":
+        _get(uri, Path(request["to"]), into=bool(request.get("into")))
+    elif deed == "put":
+        _put(Path(request["from"]), uri)
+    elif deed == "remove":
+        files, path = _files(uri)
+        files.rm_file(path)
+    else:
+        raise ValueError(f"unknown request {deed!r}")
+
+
+def _files(uri: str) -> tuple[Any, str]:
+    fsspec: Any = importlib.import_module("fsspec")
+    files, path = fsspec.core.url_to_fs(uri)
+    files.invalidate_cache()
+    return files, path
+
+
+def _get(uri: str, target: Path, *, into: bool) -> None:
+    files, path = _files(uri)
+    path = path.rstrip("/")
+    if files.isfile(path):
+        _get_file(files, path, target / path.rpartition("/")[2] if into else target)
+        return
+    found = [name for name in files.find(path) if not name.endswith("/")]
+    if not found:
+        raise FileNotFoundError(f"nothing is at {uri}")
+    start = path.lstrip("/") + "/"
+    pairs = [(name, target / name.lstrip("/")[len(start) :]) for name in found]
+    for begin in range(0, len(pairs), _BATCH):
+        batch = pairs[begin : begin + _BATCH]
+        for _, to in batch:
+            to.parent.mkdir(parents=True, exist_ok=True)
+        # two lists of equal length: nothing is expanded, and drivers fetch several at once
+        files.get([name for name, _ in batch], [str(to) for _, to in batch])
+
+
+def _get_file(files: Any, path: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name[:200]}.part-{os.getpid()}")
+    try:
+        files.get_file(path, str(draft))
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _put(source: Path, uri: str) -> None:
+    files, path = _files(uri)
+    protocols = (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
+    if any(name in _WHOLE_OBJECTS for name in protocols):
+        files.put_file(str(source), path)
+        return
+    folder, _, name = path.rpartition("/")
+    if folder:
+        files.makedirs(folder, exist_ok=True)
+    draft = f"{folder}/.{name}.part-{os.getpid()}"
+    files.put_file(str(source), draft)
+    if files.exists(path):
+        files.rm_file(path)  # not every file system renames over a file
+    files.mv(draft, path)
+
+
+def _download(url: str, target: Path, *, into: bool) -> None:
+    if into:
+        target = target / (urllib.parse.urlsplit(url).path.rstrip("/").rpartition("/")[2] or "index")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name[:200]}.part-{os.getpid()}")
+    try:
+        for attempt in range(_TRIES):
+            try:
+                with draft.open("wb") as file:
+                    _read(url, file)
+            except urllib.error.HTTPError as error:
+                if (error.code < 500 and error.code not in (408, 429)) or attempt == _TRIES - 1:
+                    raise
+            except OSError:
+                if attempt == _TRIES - 1:
+                    raise
+            else:
+                draft.replace(target)
+                return
+            time.sleep(2**attempt * 0.5)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _read(url: str, file: BinaryIO) -> None:
+    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - the caller lets http and https pass only
+        expected = answer.headers.get("Content-Length")
+        arrived = 0
+        while True:
+            block = answer.read(1 << 20)
+            if not block:
+                break
+            file.write(block)
+            arrived += len(block)
+    if expected is not None and int(expected) != arrived:
+        raise OSError(f"{arrived} of {expected} bytes arrived")
