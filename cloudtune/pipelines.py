@@ -57,7 +57,9 @@ def plan_pipeline(pipeline: PipelineSpec, run_id: str) -> Plan:
     for index, step in enumerate(order_of_steps(pipeline)):
         job = job_of(pipeline, step, outputs)
         plan = plan_job(job, f"{run_id}-{step.name}")
-        outputs[step.name] = plan.outputs[0] if plan.outputs else ""
+        if plan.outputs:
+            # a place that names its outputs only later leaves the reference as it is
+            outputs[step.name] = plan.outputs[0]
         if plan.launch is not None:
             launches[step.name] = plan.launch
         steps += [_flattened(step.name, one) for one in plan.steps]
