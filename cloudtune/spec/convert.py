@@ -109,7 +109,7 @@ class Reader(FormReader):
                 self.faults.add(f"unknown type {shortened(name)!r}", said.place, (*path, "type"), hint)
             else:
                 meant = self.faults.unknown("type", name, tuple(types), said.place, (*path, "type"))
-                meant = meant or nearest(name, types, cutoff=0.3)
+                meant = meant or nearest(name, types, cutoff=0.5)
             if meant:
                 return types[meant]
         elif isinstance(node.value, dict) and (said is None or said.value is None) and not node.broken:

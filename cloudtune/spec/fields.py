@@ -48,8 +48,8 @@ def freeze(value: Any, depth: int = DEPTH) -> Any:
         return tuple(freeze(item, depth - 1) for item in value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise SpecError(f"{value} is no number that a spec can hold", hint='write it as text: "inf", "nan"')
+    if (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, int) and abs(value) >= 10**64):
+        raise SpecError("a spec cannot hold infinity, nan or a number of more than 64 digits", hint="write it as text")
     return value
 
 

@@ -29,7 +29,9 @@ BYTES, DEPTH, NODES = 1 << 20, 64, 50_000
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,63})|0x[0-9a-fA-F]{1,32}|0o[0-7]{1,32}")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(
+    r"[-+]?(?:(?:\.[0-9]+|(?:0|[1-9][0-9]*)\.[0-9]*)(?:[eE][-+]?[0-9]+)?|(?:0|[1-9][0-9]*)[eE][-+]?[0-9]+)"
+)
 #: Text that must be quoted to stay text, in YAML 1.2's reading.
 NUMBER = re.compile(f"^(?:{_INTEGER.pattern}|{_FLOAT.pattern})$")
 #: What YAML does not allow in a document.
