@@ -161,7 +161,7 @@ def _with_agent(job: JobSpec, how: Launch, run_id: str, name: str, workspace: Wo
     runtime = runtime_of(job)
     outputs = {"dir": runtime.output_dir, "uri": runtime.output_uri, "layout": runtime.output_layout}
     code = {"kind": "archive", "path": "code.tar.gz"} if workspace is not None else None
-    order, _ = order_of(job, how, run_id, name=name, code=code, outputs=outputs if runtime.output_uri else None)
+    order, _ = order_of(job, how, run_id, name=name, code=code, outputs=outputs)
     text = json.dumps(order, indent=1, ensure_ascii=False)
     made = (_made("agent.pyz", agent_bytes()), _made(ENTRY, _START), _made("order.json", text.encode()))
     theirs = () if workspace is None else workspace.files

@@ -18,7 +18,7 @@ from cloudtune.spec.fields import thaw
 from cloudtune.spec.infrastructure import DataScienceJob, StorageMount
 from cloudtune.spec.runtimes import Conda, ContainerRuntime, Runtime
 
-#: Block storage of a job of one node whose spec names none, as Oracle ADS has it.
+#: Block storage of a node whose spec names none, as Oracle ADS has it; groups of nodes are left to the service.
 BLOCK_STORAGE_GB = 50
 NODE_GROUP = "node-group"
 
@@ -46,7 +46,7 @@ def job_details(
                 }
             ),
             "jobEnvironmentConfigurationDetails": _container(runtime),
-            "jobInfrastructureConfigurationDetails": _machine(place, grouped=grouped, alone=nodes == 1),
+            "jobInfrastructureConfigurationDetails": _machine(place, grouped=grouped),
         }
     )
     return said(
@@ -138,7 +138,7 @@ def _job_type(place: DataScienceJob) -> dict[str, str]:
     return {"jobType": place.job_type or "DEFAULT"}
 
 
-def _machine(place: DataScienceJob, *, grouped: bool, alone: bool) -> dict[str, Any]:
+def _machine(place: DataScienceJob, *, grouped: bool) -> dict[str, Any]:
     size = place.shape_config_details
     # with a subnet the service takes one type alone, whatever the spec says
     kind = "STANDALONE" if place.subnet_id else place.job_infrastructure_type or "ME_STANDALONE"
@@ -147,7 +147,7 @@ def _machine(place: DataScienceJob, *, grouped: bool, alone: bool) -> dict[str, 
             "jobInfrastructureType": "MULTI_NODE" if grouped else kind,
             "shapeName": place.shape_name,
             "subnetId": None if grouped else place.subnet_id,
-            "blockStorageSizeInGBs": place.block_storage_size or (BLOCK_STORAGE_GB if alone else None),
+            "blockStorageSizeInGBs": place.block_storage_size or (None if grouped else BLOCK_STORAGE_GB),
             "jobShapeConfigDetails": size
             and said({"ocpus": size.ocpus, "memoryInGBs": size.memory_in_gbs, "cpuBaseline": size.cpu_baseline}),
         }

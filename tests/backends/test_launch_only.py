@@ -1,0 +1,96 @@
+"""SageMaker and EKS in this release: jobs are checked and their launch is shown; nothing is submitted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+
+from cloudtune import jobs, runs
+from cloudtune.backends import Backend, backend_named, backend_of, every_backend
+from cloudtune.errors import RunNotFound, SpecError, UsageError
+from cloudtune.plan import Call
+from cloudtune.spec.infrastructure import DataScienceJob, EKSJob, Infrastructure, SageMakerTrainingJob
+from cloudtune.spec.job import JobSpec
+from cloudtune.spec.runtimes import PyTorchDistributedRuntime
+from cloudtune.states import Handle
+from cloudtune.store import Store
+
+RUNTIME = PyTorchDistributedRuntime(command="torchrun train.py", replicas=2)
+SAGEMAKER = SageMakerTrainingJob(instance_type="ml.g5.12xlarge")
+EKS = EKSJob(instance_type="p4d.24xlarge")
+OCI = DataScienceJob(compartment_id="c", project_id="p", shape_name="VM.GPU.A10.2")
+PLACES = [pytest.param(place, name, id=name) for place, name in ((SAGEMAKER, "sagemaker"), (EKS, "eks"), (OCI, "oci"))]
+
+
+@pytest.mark.parametrize(("place", "processes"), [(SAGEMAKER, 4), (EKS, 8)])
+def test_the_plan_is_a_launch_without_steps(place: Infrastructure, processes: int) -> None:
+    job = JobSpec(name="j", infrastructure=place, runtime=attrs.evolve(RUNTIME, output_uri="s3://bucket/out"))
+    plan = jobs.plan_job(job)
+    assert plan.launch is not None
+    assert (plan.launch.nodes, plan.launch.processes_per_node) == (2, processes)
+    assert plan.steps == ()
+    assert plan.outputs == ("s3://bucket/out",)
+    assert plan.to_json() == jobs.plan_job(job).to_json()
+
+
+def test_the_smaller_limit_is_told() -> None:
+    place = attrs.evolve(SAGEMAKER, max_runtime_in_seconds=60)
+    runtime = attrs.evolve(RUNTIME, maximum_runtime_in_minutes=2)
+    warnings = jobs.plan_job(JobSpec(infrastructure=place, runtime=runtime)).warnings
+    assert any("60 s" in warning.message for warning in warnings)
+
+
+@pytest.mark.parametrize(("place", "name"), PLACES)
+def test_a_run_is_refused_before_anything_is_recorded(place: Infrastructure, name: str) -> None:
+    job = JobSpec(name="j", infrastructure=place, runtime=RUNTIME)
+    (note,) = jobs.plan_job(job).refused
+    assert note.path == "spec.infrastructure.type"
+    with pytest.raises(SpecError) as caught:
+        jobs.start(job)
+    assert caught.value.exit_code == 2
+    assert "submit them yet" in str(caught.value)
+    assert "--infrastructure local" in str(caught.value)
+    assert list(Store().runs()) == []
+
+
+@pytest.mark.parametrize(("place", "name"), PLACES)
+def test_what_is_about_submitted_runs_says_that_there_are_none(place: Infrastructure, name: str) -> None:
+    backend: Any = backend_of(place.type)
+    assert backend.name == name
+    assert type(backend_named(name)) is type(backend)
+    plan = backend.plan(JobSpec(infrastructure=place, runtime=RUNTIME), "abcdefgh")
+    handle = Handle(backend=name, id="x")
+    calls = {
+        "handle": (plan, {}),
+        "look": (handle,),
+        "status": (handle, {}),
+        "logs": (handle, None),
+        "lines": (handle, {}),
+        "cancel": (handle,),
+    }
+    for method, arguments in calls.items():
+        with pytest.raises(UsageError, match="submit them yet"):
+            getattr(backend, method)(*arguments)
+    with pytest.raises(UsageError, match="submit them yet"):
+        backend.delete(handle, outputs=False)
+    client = runs.client_of(backend)
+    for deed in (client.send, client.read):
+        with pytest.raises(UsageError, match=r"oci\.data_science get_job"):
+            deed(Call(service="oci.data_science", operation="get_job"))
+
+
+def test_their_ids_are_not_recognised() -> None:
+    backends: tuple[Backend, ...] = every_backend()
+    text = "ocid1.datasciencejobrun.oc1.iad.abc"
+    assert [backend.recognise(text) for backend in backends] == [None] * len(backends)
+    with pytest.raises(RunNotFound):
+        runs.get(text)
+
+
+@pytest.mark.parametrize(("place", "name"), PLACES)
+def test_a_run_of_theirs_named_by_its_handle_ends_with_that_text(place: Infrastructure, name: str) -> None:
+    run = runs.Run(handle=Handle(backend=name, id="x"), record=None)
+    with pytest.raises(UsageError, match="submit them yet"):
+        _ = run.state
