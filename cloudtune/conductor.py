@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 from cloudtune.errors import CloudtuneError
 from cloudtune.home import runs_folder
 from cloudtune.node.report import write_json
-from cloudtune.node.supervisor import detach
+from cloudtune.node.supervisor import detach, take
 from cloudtune.pipelines import conduct
 from cloudtune.states import Status
 from cloudtune.store import Store
@@ -25,12 +24,8 @@ def main(run_id: str) -> int:
     folder = runs_folder() / run_id
     ready = detach()
     with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return 0
-        if (folder / "result.json").exists():
-            return 0
+        if not take(lock) or (folder / "result.json").exists():
+            return 0  # another process conducts it, or it is over
         return _conduct(run_id, folder, ready)
 
 

@@ -131,7 +131,8 @@ class Run:
         told: set[str] = set()
         while True:
             finished = not follow or self.status.finished
-            steps = [step for step in self.steps if step.id not in told]
+            # a step that is still being submitted has no place to read from yet
+            steps = [step for step in self.steps if step.id not in told and step.handle is not None]
             for step in steps:
                 told.add(step.id)
                 label = step.id.removeprefix(f"{self.id}-")

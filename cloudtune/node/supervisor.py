@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import IO, Any, Callable, Dict, List, Optional
 
 from cloudtune.node import processes
 from cloudtune.node.failure import first_failure
@@ -220,13 +220,26 @@ def detach() -> Callable[[], None]:
     return ready
 
 
+def take(lock: IO[str]) -> bool:
+    """Take the lock of a run's folder; False if a living process has it.
+
+    Whoever looks whether a run is alive holds a shared lock for a moment, so one refusal means nothing yet.
+    """
+    for _ in range(20):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
+
+
 def supervise(folder: Path) -> int:
     """Keep the run in the folder, unless it is kept or over already; return an exit code."""
     ready = detach()
     with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not take(lock):
             return 0  # another supervisor keeps it
         if (folder / "result.json").exists() or (folder / "state.json").exists():
             return 0

@@ -1,0 +1,107 @@
+"""Pipelines of tiny jobs: order, references, failure, continuation, cancelling."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from cloudtune import pipelines, runs
+from cloudtune.errors import SpecError
+from cloudtune.home import runs_folder
+from cloudtune.spec.job import JobSpec, PipelineSpec, PipelineStep
+from cloudtune.spec.runtimes import PyTorchDistributedRuntime
+from tests.processes import eventually, running
+
+
+def step(name: str, command: str, **more: object) -> PipelineStep:
+    job = JobSpec(name=name, runtime=PyTorchDistributedRuntime(command=command))
+    return PipelineStep(name=name, job=job, **more)  # type: ignore[arg-type]
+
+
+WRITE = 'echo "data of one" > "$CLOUDTUNE_OUTPUT_DIR/data.txt"'
+READ = 'cat "${steps.one.outputs}/data.txt"; cp "${steps.one.outputs}/data.txt" "$CLOUDTUNE_OUTPUT_DIR/copy.txt"'
+
+
+def test_a_step_reads_what_an_earlier_one_left() -> None:
+    run = pipelines.start_pipeline(PipelineSpec(name="two", steps=(step("two", READ), step("one", WRITE))))
+    lines = list(run.lines(follow=True))
+    assert run.wait(60).state == "succeeded"
+    assert [one.id for one in run.steps] == [f"{run.id}-one", f"{run.id}-two"]
+    assert ("two", "data of one") in [(line.step, line.text) for line in lines]
+    copies = [Path(uri) / "copy.txt" for uri in run.outputs() if (Path(uri) / "copy.txt").exists()]
+    assert [path.read_text() for path in copies] == ["data of one\n"]
+    assert run.to_dict()["steps"][1]["state"] == "succeeded"
+
+
+def test_the_plan_is_flat_and_stable() -> None:
+    pipeline = PipelineSpec(name="two", steps=(step("one", WRITE), step("two", READ)))
+    plan = pipelines.plan_pipeline(pipeline, pipelines.dry_run_id(pipeline))
+    assert plan.to_json() == pipelines.plan_pipeline(pipeline, pipelines.dry_run_id(pipeline)).to_json()
+    ids = [one["id"] for one in plan.to_dict()["steps"]]
+    assert ids == ["pipeline.stage", "pipeline.run", "one.stage", "one.run", "two.stage", "two.run"]
+    assert set(plan.to_dict()["launches"]) == {"one", "two"}
+    assert plan.to_dict()["steps"][5]["parameters"]["runId"] == "${two.stage.runId}"
+    assert f"{plan.run_id}-one/outputs/data.txt" in plan.to_json()
+
+
+def test_a_failed_step_ends_the_pipeline_and_can_be_continued(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    counted = tmp_path / "count"
+    first = f"echo x >> {counted}"
+    second = f"echo trying; test -e {gate} || exit 4"
+    run = pipelines.start_pipeline(PipelineSpec(name="p", steps=(step("one", first), step("two", second, needs=("one",)))))
+    status = run.wait(60)
+    assert status.state == "failed"
+    assert "step two failed" in (status.reason or "")
+    assert status.failure is not None
+    assert status.failure.exit_code == 4
+    gate.touch()
+    again = pipelines.resume_pipeline(runs.get(run.id))
+    assert again.wait(60).state == "succeeded"
+    assert counted.read_text() == "x\n"
+    assert [one.id for one in again.steps] == [f"{run.id}-one", f"{run.id}-two", f"{run.id}-two-2"]
+
+
+def test_cancel_ends_the_running_step() -> None:
+    run = pipelines.start_pipeline(PipelineSpec(name="p", steps=(step("one", "sleep 76543.21"), step("two", "true"))))
+    eventually(lambda: running("sleep 76543.21"))
+    assert run.cancel().state == "cancelled"
+    assert running("sleep 76543.21") == []
+    assert [one.id for one in run.steps] == [f"{run.id}-one"]
+    run.delete(outputs=True)
+    assert runs.runs() == []
+    assert list(runs_folder().iterdir()) == []
+
+
+def test_a_killed_conductor_can_be_followed_up(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    wait = f"while [ ! -e {gate} ]; do sleep 0.05; done; {WRITE}"
+    run = pipelines.start_pipeline(PipelineSpec(name="p", steps=(step("one", wait), step("two", READ))))
+    eventually(lambda: run.steps and run.steps[0].state == "running")
+    os.kill(json.loads((runs_folder() / run.id / "state.json").read_text())["pid"], signal.SIGKILL)
+    assert eventually(lambda: runs.get(run.id).state == "lost")
+    gate.touch()
+    again = pipelines.resume_pipeline(runs.get(run.id))
+    assert again.wait(60).state == "succeeded"
+    assert [one.id for one in again.steps] == [f"{run.id}-one", f"{run.id}-two"]
+
+
+def test_an_unbuilt_verb_is_refused_before_anything_runs() -> None:
+    pipeline = PipelineSpec(name="p", steps=(PipelineStep(name="c", verb="consolidate", options={"checkpoint": "x"}),))
+    with pytest.raises(SpecError, match="consolidate"):
+        pipelines.start_pipeline(pipeline)
+    assert runs.runs() == []
+
+
+def test_literal_secrets_reach_the_step_and_no_file() -> None:
+    secret = "s" * 24
+    runtime = PyTorchDistributedRuntime(command='test "${#MY_TOKEN}" = 24 && echo "got it"').with_environment_variable(MY_TOKEN=secret)
+    run = pipelines.start_pipeline(PipelineSpec(name="p", steps=(PipelineStep(name="one", job=JobSpec(runtime=runtime)),)))
+    assert run.wait(60).state == "succeeded"
+    assert "got it" in [line.text for line in run.lines()]
+    kept = [path for path in runs_folder().parent.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+    assert kept == []
