@@ -10,8 +10,6 @@ import shutil
 import socket
 import subprocess
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -22,6 +20,7 @@ from hypothesis import strategies as st
 from cloudtune.errors import CloudtuneError, SpecError
 from cloudtune.plan import File
 from cloudtune.workspace import Workspace, gather, pack
+from tests.rights import as_somebody_else
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 TOKEN = "hf_" + "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dF3h"
@@ -398,22 +397,6 @@ def test_a_path_that_is_not_there_says_so(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/null").is_char_device(), reason="this system has no /dev/null")
 def test_a_device_is_no_code() -> None:
     assert "neither a file nor a folder" in refusal(Path("/dev/null"))
-
-
-@contextmanager
-def as_somebody_else(folder: Path) -> Iterator[None]:
-    """Give up root's right to read everything, for a while; the folder and those above it are opened first."""
-    if os.geteuid() != 0:
-        yield
-        return
-    for each in (folder, *folder.parents):
-        if "pytest" in each.name or each == folder:
-            each.chmod(0o755)
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no modes")

@@ -1,0 +1,78 @@
+"""The text of a URI: what it names, how to go deeper, and how it may be shown. Pure; nothing is opened.
+
+A URI is a local path, ``file:///path`` (the path as it is, nothing is percent-encoded), or ``scheme://place/path``,
+with OCI's bucket written ``oci://bucket@namespace/path``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from cloudtune.errors import UsageError
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|([A-Za-z][A-Za-z0-9+.-]*)::|(file):(?=/)")
+_LOCAL = ("file", "local")
+#: Where the part before an @ is a name and no password.
+_NAMES_BEFORE_AT = ("oci", "ocilake", "abfs", "abfss", "hf")
+_USER = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*)://(?:[^/@\s'\"?]*|[^/@\s'\"?]*:[^@\s'\"?]*)@")
+_QUERY = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*)(://[^\s'\"?]*)\?[^\s'\")]*")
+
+
+def scheme_of(uri: str) -> str:
+    """Return the scheme of a URI in lower case; a local path has ``file``."""
+    match = _SCHEME.match(uri)
+    found = next(filter(None, match.groups()), "file").lower() if match else "file"
+    return "file" if found in _LOCAL else found
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the path that a local URI names, made absolute, or None for one that is elsewhere."""
+    if scheme_of(uri) != "file":
+        return None
+    match = _SCHEME.match(uri)
+    path = uri[match.end() :] if match else os.path.expanduser(uri)  # noqa: PTH111 - a name with ~ may be no user's
+    if re.match(r"/[A-Za-z]:", path) and os.name == "nt":
+        path = path[1:]
+    return Path(os.path.abspath(path))  # noqa: PTH100 - lexical: links are followed when it is opened
+
+
+def absolute(uri: str | os.PathLike[str]) -> str:
+    """Return a URI that means the same from everywhere: local paths become ``file:///...``, the rest stays as it is."""
+    text = os.fspath(uri)
+    path = local_path(text)
+    if path is None:
+        return text
+    posix = path.as_posix()
+    slash = "/" if text.endswith(("/", os.sep)) and not posix.endswith("/") else ""
+    return f"file://{'' if posix.startswith('/') else '/'}{posix}{slash}"
+
+
+def join(uri: str, *parts: str) -> str:
+    """Return the URI of something below another; empty parts are passed over.
+
+    Raises:
+        UsageError: a part leads upwards.
+    """
+    out = uri
+    for part in parts:
+        pieces = [piece for piece in part.split("/") if piece not in ("", ".")]
+        if ".." in pieces:
+            raise UsageError(f"{part!r} leads out of {shown(uri)}", hint="name something below it")
+        if pieces:
+            out += ("" if out.endswith("/") else "/") + "/".join(pieces)
+    return out
+
+
+def shown(text: str) -> str:
+    """Return a URI, or a text with URIs in it, as people and logs may see it: without passwords and signed queries."""
+
+    def user(found: re.Match[str]) -> str:
+        named = found[1].lower() in _NAMES_BEFORE_AT and ":" not in found[0].partition("://")[2]
+        return found[0] if named else f"{found[1]}://***@"
+
+    def query(found: re.Match[str]) -> str:
+        return found[0] if found[1].lower() in _LOCAL else f"{found[1]}{found[2]}?***"
+
+    return _QUERY.sub(query, _USER.sub(user, text))

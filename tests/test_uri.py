@@ -1,0 +1,82 @@
+"""The text of URIs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudtune.errors import UsageError
+from cloudtune.uri import absolute, join, local_path, scheme_of, shown
+
+
+@pytest.mark.parametrize(
+    ("uri", "scheme"),
+    [
+        ("outputs", "file"), ("/outputs", "file"), ("~/outputs", "file"), ("C:\\outputs", "file"), ("a:b", "file"), ("a/b://c", "file"),
+        ("file:///outputs", "file"), ("local:///outputs", "file"), ("file:/outputs", "file"), ("S3://b/k", "s3"),
+        ("oci://b@ns/k", "oci"), ("memory://x", "memory"), ("simplecache::s3://b/k", "simplecache"),
+    ],
+)  # fmt: skip
+def test_the_scheme_of_a_uri(uri: str, scheme: str) -> None:
+    assert scheme_of(uri) == scheme
+
+
+def test_a_local_path_is_made_absolute_and_the_rest_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    assert absolute("outputs") == f"file://{tmp_path}/outputs"
+    assert absolute("./a/../b/") == f"file://{tmp_path}/b/"
+    assert absolute(Path("outputs")) == f"file://{tmp_path}/outputs"
+    assert absolute("~/outputs") == f"file://{tmp_path}/me/outputs"
+    assert absolute("/a b/ü%20") == "file:///a b/ü%20"
+    assert absolute("file:///a b") == "file:///a b"
+    assert absolute("/") == "file:///"
+    for uri in ("s3://bucket/key", "oci://bucket@namespace/prefix/", "memory://x"):
+        assert absolute(uri) == uri
+    assert local_path("oci://bucket@namespace/prefix") is None
+    assert local_path("file:///a b/ü%20") == Path("/a b/ü%20")
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=30))
+def test_a_uri_made_absolute_stays_so(text: str) -> None:
+    once = absolute(text)
+    assert absolute(once) == once
+
+
+@pytest.mark.parametrize(
+    ("start", "parts", "joined"),
+    [
+        ("s3://b/k", ("a", "b"), "s3://b/k/a/b"), ("s3://b/k/", ("/a/",), "s3://b/k/a"), ("s3://b", ("a",), "s3://b/a"),
+        ("memory://", ("a",), "memory://a"), ("file:///", ("a",), "file:///a"), ("out", ("a",), "out/a"), ("out", (), "out"),
+        ("oci://b@ns/p", ("", "x/./y"), "oci://b@ns/p/x/y"), ("s3://b/k/", ("",), "s3://b/k/"),
+    ],
+)  # fmt: skip
+def test_joining(start: str, parts: tuple[str, ...], joined: str) -> None:
+    assert join(start, *parts) == joined
+
+
+def test_joining_never_leads_upwards() -> None:
+    with pytest.raises(UsageError, match="leads out of s3://b/k"):
+        join("s3://b/k", "a/../../x")
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("sftp://me:hunter2@host/x", "sftp://***@host/x"),
+        ("sftp://me@host/x", "sftp://***@host/x"),
+        ("s3://AKIA:se/cr+et@bucket/k", "s3://***@bucket/k"),
+        ("https://h/k?X-Amz-Signature=abc&x=1", "https://h/k?***"),
+        ("could not get 'https://h/k?sig=abc' (403)", "could not get 'https://h/k?***' (403)"),
+        ("oci://bucket@namespace/p", "oci://bucket@namespace/p"),
+        ("oci://key:secret@namespace/p", "oci://***@namespace/p"),
+        ("s3://bucket/model@v2/x", "s3://bucket/model@v2/x"),
+        ("file:///what?/x", "file:///what?/x"),
+        ("/what?/a@b", "/what?/a@b"),
+    ],
+)
+def test_no_secret_of_a_uri_is_shown(text: str, seen: str) -> None:
+    assert shown(text) == seen
