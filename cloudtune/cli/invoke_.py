@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -23,7 +24,7 @@ def command(deployment: str, prompt: str | None, body: str | None) -> None:
             raise click.UsageError(f"{body} is no JSON: {error}") from error
         click.echo(verbs.invoke(deployment, body=data))
         return
-    text = prompt if prompt is not None else click.get_text_stream("stdin").read()
+    text = prompt if prompt is not None else sys.stdin.read()
     if not text.strip():
         raise click.UsageError("there is no prompt")
     verbs.invoke(deployment, text, show=lambda piece: click.echo(piece, nl=False))

@@ -154,7 +154,7 @@ class Supervisor:
         if report.get("exitCode") is None and code:
             # the agent itself was killed: it left no report
             name = signal.Signals(-code).name if code < 0 else None
-            failure = {
+            failure: Dict[str, Any] = {
                 "replica": rank,
                 "rank": None,
                 "exitCode": code,

@@ -119,7 +119,8 @@ def test_the_run_outlives_the_terminal(number: signal.Signals, tmp_path: Path) -
     gate.touch()
     watched = subprocess.run(cli("watch", run.id[:7]), capture_output=True, text=True, timeout=60, check=False)
     assert watched.returncode == 0, watched.stderr
-    assert sorted(line for line in watched.stdout.splitlines() if line.endswith("done")) == ["[0/0] done", "[1/1] done"]
+    said_at_the_end = [line for line in watched.stdout.splitlines() if line.endswith("] done")]
+    assert sorted(said_at_the_end) == ["[0/0] done", "[1/1] done"]
     again = subprocess.run(cli("watch", run.id, "-o", "json"), capture_output=True, text=True, timeout=60, check=False)
     texts = [json.loads(line) for line in again.stdout.splitlines()]
     assert sorted((one["replica"], one["rank"]) for one in texts if one["text"] == "done") == [(0, 0), (1, 1)]
