@@ -14,7 +14,14 @@ from typing import Any
 
 import attrs
 
-from cloudtune.backends.oci_wire import conda_variables, job_details, names_address, region_of, run_details
+from cloudtune.backends.oci_wire import (
+    conda_variables,
+    container_of,
+    job_details,
+    names_address,
+    region_of,
+    run_details,
+)
 from cloudtune.backends.patches import patched
 from cloudtune.backends.unsubmitted import Unsubmitted, refusal
 from cloudtune.code import gather_code
@@ -24,9 +31,9 @@ from cloudtune.machine import runtime_of
 from cloudtune.node.pack import agent_bytes
 from cloudtune.order import environment_of, job_name, order_of
 from cloudtune.plan import Call, FieldNote, File, Leaf, Notice, Plan, Ref, Step, Until
-from cloudtune.spec.infrastructure import DataScienceJob
 from cloudtune.spec.job import JobSpec
-from cloudtune.spec.runtimes import ContainerRuntime, NeuronDistributedRuntime, Runtime
+from cloudtune.spec.oci import DataScienceJob
+from cloudtune.spec.runtime import Runtime
 from cloudtune.workspace import Workspace
 
 SERVICE = "oci.data_science"
@@ -68,28 +75,13 @@ class OciBackend(Unsubmitted):
         name, workspace = job_name(job), gather_code(job)
         grouped = how.nodes > 1 and place.multi_node == "nodeGroups"
         environment, doubts = _environment(runtime, place, run_id)
-        create = Step(
-            id="job",
-            service=SERVICE,
-            operation="create_job",
-            parameters=job_details(
-                place, runtime, name=name, nodes=how.nodes, grouped=grouped, environment=environment
-            ),
-            token=f"cloudtune-{run_id}-job",
-            until=Until(
-                call=Call(service=SERVICE, operation="get_job", parameters={"jobId": Ref("job", "id")}),
-                field="lifecycleState",
-                done=("ACTIVE",),
-                failed=("FAILED", "DELETED"),
-            ),
-            undo=_call("delete_job", jobId=Ref("job", "id"), deleteRelatedJobRuns=True),
-        )
-        if isinstance(runtime, ContainerRuntime):
+        details = job_details(place, runtime, name=name, nodes=how.nodes, grouped=grouped, environment=environment)
+        if container_of(runtime) is not None:
             files, title = _as_it_is(workspace)
         else:
             files, title = _with_agent(job, how, run_id, name, workspace), "cloudtune.zip"
         runs = _runs(place, runtime, how, run_id, name, grouped=grouped)
-        steps = (create, *_artifact(files, title, run_id), *runs)
+        steps = (_create(details, run_id), *_artifact(files, title, run_id), *runs)
         uri = runtime.output_uri
         warnings = (*how.warnings, *doubts, *_doubts(place, runtime))
         return Plan(
@@ -116,6 +108,23 @@ def _call(operation: str, **parameters: Any) -> Call:
 
 
 # --- steps
+
+
+def _create(details: Mapping[str, Any], run_id: str) -> Step:
+    return Step(
+        id="job",
+        service=SERVICE,
+        operation="create_job",
+        parameters=details,
+        token=f"cloudtune-{run_id}-job",
+        until=Until(
+            call=_call("get_job", jobId=Ref("job", "id")),
+            field="lifecycleState",
+            done=("ACTIVE",),
+            failed=("FAILED", "DELETED"),
+        ),
+        undo=_call("delete_job", jobId=Ref("job", "id"), deleteRelatedJobRuns=True),
+    )
 
 
 def _runs(
@@ -188,7 +197,7 @@ def _environment(
     plain, special = environment_of(runtime)
     conda = conda_variables(getattr(runtime, "conda", None), region_of(place))
     own: dict[str, str] = {}
-    if isinstance(runtime, ContainerRuntime):
+    if container_of(runtime) is not None:
         if runtime.replicas is not None:
             own["NODE_COUNT"] = str(runtime.replicas)
     else:
@@ -215,7 +224,7 @@ def _doubts(place: DataScienceJob, runtime: Runtime) -> Iterator[tuple[str, str]
 def _fields(job: JobSpec, place: DataScienceJob, runtime: Runtime, how: Launch) -> Iterator[FieldNote]:
     for path, reason in (*_missing(place, runtime), *_impossible(runtime), *_older(place, how)):
         yield FieldNote(path=path, status="refused", reason=reason)
-    if isinstance(runtime, ContainerRuntime):
+    if container_of(runtime) is not None:
         reason = "a container runs as given, without cloudtune's agent: no CLOUDTUNE_* variables, no ranks in the log"
         yield FieldNote(path="spec.runtime.type", status="approximated", reason=reason)
     if place.staging_uri:
@@ -244,12 +253,12 @@ def _missing(place: DataScienceJob, runtime: Runtime) -> Iterator[tuple[str, str
 
 def _impossible(runtime: Runtime) -> Iterator[tuple[str, str]]:
     """Yield what no OCI job can do."""
-    if isinstance(runtime, NeuronDistributedRuntime):
+    if runtime.type == "neuronDistributed":
         yield "spec.runtime.type", "OCI has no Neuron cores; use pyTorchDistributed, or SageMaker or EKS"
     for index, variable in enumerate(runtime.env):
         if variable.secret and variable.secret.startswith(("k8s:", "env:", "arn:")):
             yield f"{_WHAT}.env[{index}].secret", "a node on OCI reads secrets of OCI Vault alone: name one by its OCID"
-    if not isinstance(runtime, ContainerRuntime):
+    if container_of(runtime) is None:
         return
     for attribute, key in _AGENTS_WORK.items():
         if getattr(runtime, attribute):

@@ -10,13 +10,16 @@ import posixpath
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cloudtune.commands import container_argv
 from cloudtune.errors import Fault, SpecError
 from cloudtune.spec.fields import thaw
-from cloudtune.spec.infrastructure import DataScienceJob, StorageMount
-from cloudtune.spec.runtimes import Conda, ContainerRuntime, Runtime
+from cloudtune.spec.oci import DataScienceJob, StorageMount
+from cloudtune.spec.runtime import Conda, Runtime
+
+if TYPE_CHECKING:
+    from cloudtune.spec.programs import ContainerRuntime
 
 #: Block storage of a node whose spec names none, as Oracle ADS has it; groups of nodes are left to the service.
 BLOCK_STORAGE_GB = 50
@@ -115,6 +118,11 @@ def region_of(place: DataScienceJob) -> str | None:
     return None
 
 
+def container_of(runtime: Runtime) -> ContainerRuntime | None:
+    """Return the runtime if it is a container; a plan of another runtime does not even import the class."""
+    return cast("ContainerRuntime", runtime) if runtime.type == "container" else None
+
+
 def names_address(mount: StorageMount) -> bool:
     """Whether a mount names its file system by an address, which takes look-ups to turn into OCIDs."""
     return _ADDRESS.fullmatch(mount.src) is not None
@@ -169,16 +177,17 @@ def _group(place: DataScienceJob, nodes: int, details: Mapping[str, Any]) -> dic
 
 
 def _container(runtime: Runtime) -> dict[str, Any] | None:
-    if not isinstance(runtime, ContainerRuntime):
+    container = container_of(runtime)
+    if container is None:
         return None
     return said(
         {
             "jobEnvironmentType": "OCIR_CONTAINER",
-            "image": runtime.image,
-            "imageDigest": runtime.image_digest,
-            "imageSignatureId": runtime.image_signature_id,
-            "entrypoint": list(container_argv(runtime.entrypoint)),
-            "cmd": list(container_argv(runtime.cmd)),
+            "image": container.image,
+            "imageDigest": container.image_digest,
+            "imageSignatureId": container.image_signature_id,
+            "entrypoint": list(container_argv(container.entrypoint)),
+            "cmd": list(container_argv(container.cmd)),
         }
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ from cloudtune.spec.runtimes import (
     Runtime,
     ScriptRuntime,
 )
+from cloudtune.workspace import pack
 
 EXAMPLE = Path(__file__).parents[2] / "cloudtune" / "examples" / "oci-llama2-lora" / "job.yaml"
 GOLDEN = Path(__file__).parents[1] / "golden" / "oci-llama2-lora" / "oci.json"
@@ -131,6 +133,30 @@ def test_the_entry_starts_the_agent_beside_it(tmp_path: Path) -> None:
         f"{at}/agent.pyz", "run", "--order", f"{at}/order.json", "--directory", str(work)
     ]  # fmt: skip
     assert work.is_dir()
+
+
+def test_an_artifact_of_one_node_runs(tmp_path: Path) -> None:
+    """Unpack the artifact as a node would and start it with the planned variables and arguments."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.sh").write_text('echo "$1 $A $CLOUDTUNE_NUM_NODES" && exit 3\n')
+    runtime = ScriptRuntime(script_path_uri=str(tmp_path / "src"), entrypoint="a.sh", args=("b c",), env={"A": "1"})
+    found = plan(runtime, attrs.evolve(PLACE, shape_name="VM.Standard2.1"))
+    at = tmp_path / "artifact"
+    at.mkdir()
+    code = []
+    for file in step(found, "artifact").files:
+        if file.content is not None:
+            (at / file.path).write_bytes(file.content)
+        else:
+            code.append(attrs.evolve(file, path=file.path.removeprefix("code/")))
+    pack(code, at / "code.tar.gz")
+    job = details(found)["jobConfigurationDetails"]
+    variables = job["environmentVariables"]
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **variables}
+    command = [sys.executable, str(at / variables["JOB_RUN_ENTRYPOINT"]), *shlex.split(job["commandLineArguments"])]
+    told = subprocess.run(command, env=environ, cwd=at, capture_output=True, text=True, check=False, timeout=60)
+    assert "b c 1 1" in told.stdout
+    assert told.returncode == 3
 
 
 @pytest.mark.parametrize("replicas", [None, 1])
