@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 import rows
 from datasets import Dataset, Features, Json, List, Value
+from model import say
 from options import Options
 
 #: Files up to this size are held in memory; larger ones go through the data set cache on disk.
@@ -40,7 +41,7 @@ def dataset_from_files(paths: list[Path], options: Options) -> Dataset:
     sample: rows.Row = {}
     plain, tools, small = True, False, sum(path.stat().st_size for path in paths) <= IN_MEMORY_BYTES
     kept = []
-    for row in rows.read_rows(paths, **settings):
+    for row in rows.read_rows(paths, **settings, tell=say):
         sample = sample or row
         plain, tools = plain and plain_row(row), tools or "tools" in row
         if small:
@@ -57,38 +58,66 @@ def dataset_from_files(paths: list[Path], options: Options) -> Dataset:
 
 
 def dataset_from_hub(name: str, split: str, options: Options) -> Dataset:
-    """Return one split of a data set on the Hub, with the columns that training reads."""
+    """Return one split of a data set on the Hub, with the columns that training reads, its rows checked."""
     data = datasets.load_dataset(name, options.data_config or None, split=split)
     kept = [column for column in COLUMNS if column in data.column_names]
     if "messages" in kept:
         kept = [column for column in kept if column in ("messages", "tools")]
-    if not {"messages", "text", "conversations"} & set(kept) and not {"prompt", "completion"} <= set(kept):
+    if "conversations" in kept:
+        return data.select_columns(["conversations"])  # the trainer knows this older form and converts it
+    if not {"messages", "text"} & set(kept) and not {"prompt", "completion"} <= set(kept):
         found = ", ".join(data.column_names)
         raise rows.DataError(
             f"data set {name} has the columns {found}\n  expected: messages, text, or prompt and completion"
         )
-    data = data.select_columns(kept)
-    if options.system_message and "messages" in kept:
+    return checked(data.select_columns(kept), f"{name}[{split}]", options)
+
+
+def checked(data: Dataset, name: str, options: Options) -> Dataset:
+    """Return the rows of a data set that are as expected, with the system message where there is none."""
+    faults = {}
+    for index, row in enumerate(data):
+        verdict = rows.judge(row, "", options.system_message)
+        if isinstance(verdict, str):
+            faults[index] = verdict
+    if faults and (options.bad_rows == "fail" or len(faults) == len(data)):
+        shown = "\n".join(f"{name} row {index}: {faults[index]}" for index in list(faults)[: rows.SHOWN_FAULTS])
+        raise rows.DataError(
+            f"{shown}\n  {len(faults)} of {len(data)} rows are not as expected\n"
+            "  hint: leave such rows out with --bad-rows skip"
+        )
+    if faults:
+        say(f"data: {len(faults)} of {len(data)} rows of {name} are left out; the first: {next(iter(faults.values()))}")
+        data = data.select([index for index in range(len(data)) if index not in faults])
+    if options.system_message and "messages" in data.column_names:
         data = data.map(rows.check_row, fn_kwargs={"system_message": options.system_message})
     return data
+
+
+def evaluation_split(name: str, options: Options) -> str:
+    """Return the split of a Hub data set that is meant for evaluation, or nothing if it has none."""
+    names = datasets.get_dataset_split_names(name, options.data_config or None)
+    return options.eval_split or next((split for split in ("test", "validation", "eval") if split in names), "")
 
 
 def load_data(options: Options) -> tuple[Dataset, Dataset | None]:
     """Return the rows for training and, if there are any, for evaluation."""
     files = rows.data_files(options.train_data)
-    if files:
-        train = dataset_from_files(files, options)
-    else:
-        train = dataset_from_hub(options.train_data, options.train_split, options)
+    train = (
+        dataset_from_files(files, options)
+        if files
+        else dataset_from_hub(options.train_data, options.train_split, options)
+    )
     source = options.eval_data or options.train_data
-    kept_apart = rows.data_files(source, evaluation=not options.eval_data or Path(source).is_dir())
-    if kept_apart and (options.eval_data or kept_apart != files):
-        return train, dataset_from_files(kept_apart, options)
-    if options.eval_data or not files:
-        names = datasets.get_dataset_split_names(source, options.data_config or None)
-        split = options.eval_split or next((name for name in ("test", "validation", "eval") if name in names), "")
-        if split:
-            return train, dataset_from_hub(source, split, options)
+    apart = rows.data_files(source, evaluation=True)
+    if options.eval_data:
+        apart = apart or rows.data_files(source)
+    if apart and (options.eval_data or apart != files):
+        return train, dataset_from_files(apart, options)
+    if not apart and (options.eval_data or not files) and (split := evaluation_split(source, options)):
+        return train, dataset_from_hub(source, split, options)
+    if options.eval_data:
+        raise rows.DataError(f"data set {source} has no split for evaluation\n  hint: name one with --eval-split")
     if options.eval_fraction:
         parts = train.train_test_split(test_size=options.eval_fraction, seed=options.seed)
         return parts["train"], parts["test"]

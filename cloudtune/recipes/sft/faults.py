@@ -49,6 +49,22 @@ def gated(options: Options) -> str:
     )
 
 
+def unreachable(options: Options, text: str) -> str:
+    """Return what to do when the Hub does not answer; ``text`` says what was asked of it."""
+    kind = (
+        "--train-data"
+        if options.train_data in text
+        else "--eval-data"
+        if options.eval_data and options.eval_data in text
+        else "--model"
+    )
+    named = {"--train-data": options.train_data, "--eval-data": options.eval_data, "--model": options.model}[kind]
+    return (
+        f"{named} is nothing on this machine, and the Hub cannot be reached\n"
+        f"  hint: fetch it with the job's inputs ({{URI: path}}) and give that path as {kind}"
+    )
+
+
 def explain(error: BaseException, options: Options) -> str | None:
     """Return the message for an error that has a known remedy, else None."""
     for cause in causes(error):
@@ -63,11 +79,12 @@ def explain(error: BaseException, options: Options) -> str | None:
             return (
                 f"{options.model} has no revision {options.revision!r} on the Hub\n  hint: --revision BRANCH|TAG|COMMIT"
             )
-        if name in ("LocalEntryNotFoundError", "OfflineModeIsEnabled") or "couldn't connect to" in lowered:
+        if name == "DatasetNotFoundError":
             return (
-                f"{options.model} is no folder here, and the Hub cannot be reached\n"
-                "  hint: fetch the model with the job's inputs ({URI: path}) and give that path as --model"
+                f"the Hub has no such data set, or it is private: {text}\n  hint: check the name, or give a .jsonl file"
             )
+        if name in ("LocalEntryNotFoundError", "OfflineModeIsEnabled") or "couldn't reach" in lowered:
+            return unreachable(options, text)
         if "generation %}" in text and "template" in lowered:
             return (
                 "the chat template does not mark the assistant's words ({% generation %}), which "

@@ -10,7 +10,7 @@ import torch
 from faults import RecipeError
 from options import Options
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.distributed import DistributedConfig
 
 #: For tokenizers that have no template: words only, so that no new token must be learnt.
@@ -156,6 +156,16 @@ def load_model(options: Options, route: str) -> Any:
                 raise
             say(f"attention: {kernel} cannot be used here, {following} is used")
     raise AssertionError
+
+
+def stored_dtype(options: Options) -> torch.dtype:
+    """Return the precision in which the base model is stored, which is that of the fine-tuned one too."""
+    config = AutoConfig.from_pretrained(
+        options.model, revision=options.revision, trust_remote_code=options.trust_remote_code
+    )
+    dtype = config.get_text_config().dtype
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    return named or torch.float32
 
 
 def adapter(options: Options) -> LoraConfig | None:

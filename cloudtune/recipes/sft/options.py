@@ -187,6 +187,7 @@ def parse(argv: Sequence[str]) -> Options:
             line.error(f"--{name.replace('_', '-')} must be at least 1")
     if not 0 <= values.eval_fraction < 1:
         line.error("--eval-fraction must be at least 0 and below 1")
-    if not values.output_dir:
-        values.output_dir = os.environ.get("CLOUDTUNE_OUTPUT_DIR") or "outputs"
+    values.output_dir = values.output_dir or os.environ.get("CLOUDTUNE_OUTPUT_DIR") or "outputs"
+    for name in ("model", "train_data", "eval_data", "chat_template", "resume", "output_dir"):
+        setattr(values, name, getattr(values, name).removeprefix("file://"))
     return Options(**vars(values))

@@ -8,7 +8,7 @@ A row is one JSON object a line, of one of these kinds (one kind a data set):
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def raw_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield each row of a file with its place: lines as text (``FILE:LINE``), items of a JSON array (``FILE[INDEX]``)."""
+    """Yield each row of a file with its place: lines (``FILE:LINE``) as text, items of an array (``FILE[INDEX]``)."""
     try:
         first = next(lines_of(path), (0, ""))[1].lstrip()
         if first.startswith("["):
@@ -149,10 +149,17 @@ def judge(raw: Any, kind: str, system_message: str) -> Row | str:
     return row
 
 
-def read_rows(paths: Sequence[Path], *, system_message: str = "", bad_rows: str = "fail") -> Iterator[Row]:
+def read_rows(
+    paths: Sequence[Path],
+    *,
+    system_message: str = "",
+    bad_rows: str = "fail",
+    tell: Callable[[str], object] = print,
+) -> Iterator[Row]:
     """Yield the checked rows of files, all of one kind.
 
-    With ``bad_rows="skip"`` rows that are not as expected are left out; data without any good row still fails.
+    With ``bad_rows="skip"`` rows that are not as expected are left out, and ``tell`` is told how many; data without
+    any good row still fails.
 
     Raises:
         DataError: names the first places that are wrong, and how many more there are.
@@ -172,6 +179,8 @@ def read_rows(paths: Sequence[Path], *, system_message: str = "", bad_rows: str 
         shown += f"\n  and {len(faults) - SHOWN_FAULTS} more"
     if faults and (bad_rows == "fail" or not kind):
         raise DataError(f"{shown}\n  expected: {EXPECTED}\n  hint: mend them, or leave them out with --bad-rows skip")
+    if faults:
+        tell(f"data: {len(faults)} rows are left out; the first: {faults[0]}")
     if not kind:
         raise DataError(f"no row in {', '.join(map(str, paths))}\n  expected: {EXPECTED}")
 

@@ -148,7 +148,7 @@ def record_of(options: Options, trainer: SFTTrainer, sharding: str) -> dict[str,
     }
 
 
-def save_result(trainer: SFTTrainer, options: Options, dtype: Any, route: str) -> Path:
+def save_result(trainer: SFTTrainer, options: Options, route: str) -> Path:
     """Write the adapter or the model with its tokenizer, whole or not at all; every rank must call it."""
     output = Path(options.output_dir)
     final = output / ("model" if options.method == "full" else "adapter")
@@ -159,7 +159,9 @@ def save_result(trainer: SFTTrainer, options: Options, dtype: Any, route: str) -
     if route == "wrapped":
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     if options.method == "full":
-        trainer.model.to(dtype)
+        trainer.model.to(models.stored_dtype(options))
+        trainer.model.tie_weights()
+        trainer.model.config.use_cache = True  # the trainer turned it off; answers are slow without it
     template = trainer.processing_class.chat_template
     if isinstance(template, str):
         trainer.processing_class.chat_template = models.portable(template)
@@ -208,8 +210,7 @@ def train(options: Options) -> int:
         say(f"stopped by SIGTERM after step {trainer.state.global_step}; a checkpoint is in {output / CHECKPOINTS}")
         return 143
     metrics = measure(trainer, trained, evaluates=eval_data is not None)
-    stored = getattr(trainer.model.config, "dtype", None)
-    final = save_result(trainer, options, stored, route)
+    final = save_result(trainer, options, route)
     if RANK == 0:
         write_json(output / "metrics.json", metrics)
         write_json(output / "training.json", record_of(options, trainer, sharding.line))

@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 DATA = Path(__file__).resolve().parent / "data"
-END = "<|end|>"
+END, PAD = "<|end|>", "<|pad|>"
 BATCH = 16
 ROLES = ("system", "user", "assistant")
 CHAT_TEMPLATE = (
@@ -38,7 +38,7 @@ def read_rows(name: str) -> list[dict]:
 
 def build_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer trained on the texts, with a chat template."""
-    special = [END, "<|pad|>", *(f"<|{role}|>" for role in ROLES)]
+    special = [END, PAD, *(f"<|{role}|>" for role in ROLES)]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -47,9 +47,7 @@ def build_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
         vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=END, pad_token="<|pad|>", model_max_length=512
-    )
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, model_max_length=512)
     wrapped.chat_template = CHAT_TEMPLATE
     return wrapped
 
