@@ -90,7 +90,7 @@ def parse(text: str, faults: Faults, file: str | None = None, *, loader: Any = _
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
-        hint = "indent with spaces, not with tabs" if "'\\t'" in str(error.problem) else None
+        hint = "indent with spaces, not with tabs" if mark and _character(text, mark) == "\t" else None
         faults.add(f"this is no valid YAML: {error.problem or error.context}", place, hint=hint)
         faults.check()
     except (yaml.YAMLError, ValueError) as error:
@@ -101,6 +101,12 @@ def parse(text: str, faults: Faults, file: str | None = None, *, loader: Any = _
         faults.check()
     assert builder.root is not None
     return builder.root
+
+
+def _character(text: str, mark: yaml.Mark) -> str:
+    lines = text.split("\n")
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    return line[mark.column : mark.column + 1]
 
 
 def _check_text(text: str, file: str | None, faults: Faults) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 
 from cloudtune.errors import Fault, SpecError
-from cloudtune.spec.fields import flat, setting
+from cloudtune.spec.fields import flat, nested, setting
 from cloudtune.spec.limits import MOUNTS
 from cloudtune.spec.place import Infrastructure
 
@@ -88,9 +88,10 @@ class DataScienceJob(Infrastructure):
         self, memory_in_gbs: float | ShapeConfig | None = None, ocpus: float | None = None, **keys: Any
     ) -> "Self":
         """Memory in GB and OCPUs of a flexible shape."""
-        if not isinstance(memory_in_gbs, ShapeConfig):
-            memory_in_gbs = ShapeConfig(memory_in_gbs=memory_in_gbs, ocpus=ocpus, **keys)
-        return attrs.evolve(self, shape_config_details=memory_in_gbs)
+        if isinstance(memory_in_gbs, ShapeConfig):
+            return attrs.evolve(self, shape_config_details=memory_in_gbs)
+        details = nested(ShapeConfig, {"memory_in_gbs": memory_in_gbs, "ocpus": ocpus, **keys})
+        return attrs.evolve(self, shape_config_details=details)
 
     def with_block_storage_size(self, size_in_gb: int | None) -> "Self":
         """Block storage in GB."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from cloudtune.spec.fields import setting
+from cloudtune.spec.fields import nested, setting
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,7 +46,7 @@ class Infrastructure:
 
     def with_accelerator(self, accelerator: Accelerator | None = None, **keys: Any) -> "Self":
         """What a node has, for a shape that the catalogue does not know: an `Accelerator` or its keywords."""
-        return attrs.evolve(self, accelerator=Accelerator(**keys) if keys else accelerator)
+        return attrs.evolve(self, accelerator=nested(Accelerator, keys) if keys else accelerator)
 
 
 @attrs.frozen(kw_only=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from cloudtune.spec.fields import flat, setting
+from cloudtune.spec.fields import flat, nested, setting
 from cloudtune.spec.place import Infrastructure
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class SageMakerTrainingJob(Infrastructure):
 
     def with_framework(self, name: str | Framework | None, version: str | None = None, **keys: Any) -> "Self":
         """A deep-learning container by name and versions, instead of `image`."""
-        framework = Framework(name=name, version=version, **keys) if isinstance(name, str) else name
+        framework = nested(Framework, {"name": name, "version": version, **keys}) if isinstance(name, str) else name
         return attrs.evolve(self, framework=framework)
 
     def with_output_path(self, output_path: str | None) -> "Self":
