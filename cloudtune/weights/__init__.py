@@ -1,0 +1,1 @@
+"""Checkpoints and adapters, made into one Hugging Face model."""
