@@ -23,6 +23,7 @@ from cloudtune.node.errors import NodeError, Stopped
 from cloudtune.node.failure import first_failure
 from cloudtune.node.launchers import OWN_RANKS, command_line, environment, precompile_line
 from cloudtune.node.log import Log, Redaction, write_error
+from cloudtune.node.network import interface_of
 from cloudtune.node.order import Order, read_order
 from cloudtune.node.preparation import Preparation
 from cloudtune.node.ranks import Place
@@ -74,10 +75,14 @@ class Agent:
         deadline = time.monotonic() + self.order.rendezvous_timeout_s
         while True:
             try:
-                return ranks.find_place(self.surroundings, _read_text, nodes=self.order.nodes)
+                place = ranks.find_place(self.surroundings, _read_text, nodes=self.order.nodes)
             except ranks.NotReady as error:
                 if time.monotonic() >= deadline:
                     raise NodeError(f"{error} (waited {self.order.rendezvous_timeout_s:g} s)") from error
+            else:
+                if place.nodes > 1 and place.interface is None and place.name in ("local", "oci"):
+                    place = place._replace(interface=interface_of(place.local_addr or place.main_addr))
+                return place
             time.sleep(_PLACE_S)
 
     def _roll_port(self, place: Place) -> int:

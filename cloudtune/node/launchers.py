@@ -8,7 +8,6 @@ the last one wins in both.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ PRIVATE = ("CLOUDTUNE_SUPERVISOR_FD", "CLOUDTUNE_ROLL_PORT", "CLOUDTUNE_SYNC_SEC
 #: Launchers that put a rank into every process themselves.
 OWN_RANKS = ("torchrun", "neuron", "accelerate", "deepspeed")
 
+_SYSTEM_FOLDERS = ("/usr/bin", "/usr/local/bin", "/bin")
 _ACCELERATE_SWITCHES = frozenset(
     [
         "-q",
@@ -69,9 +69,10 @@ _DEEPSPEED_SWITCHES = frozenset(
 
 
 class Paths(NamedTuple):
-    """Where things are on the node; ``tools`` is the folder that goes first on PATH."""
+    """Where things are on the node; ``tools`` goes first on PATH, then the folders in ``scripts``."""
 
     python: str
+    scripts: tuple[str, ...]
     tools: str
     code: str
     working: str
@@ -127,10 +128,9 @@ def rendezvous_settings(timeout_s: float) -> str:
 def _addresses(order: Order, place: Place) -> dict[str, str]:
     # accelerate takes the settings from here by way of its flag
     out = {"PET_RDZV_CONF": rendezvous_settings(order.rendezvous_timeout_s)}
-    if order.nodes > 1 and place.name == "local":
-        # all nodes are this machine: its name may resolve to an address on which nobody listens
-        loopback = "lo" if sys.platform == "linux" else "lo0"
-        out.update(GLOO_SOCKET_IFNAME=loopback, NCCL_SOCKET_IFNAME=loopback)
+    if order.nodes > 1 and place.interface:
+        # left alone they go by the machine's name, which may resolve to an address on which nobody listens
+        out.update(GLOO_SOCKET_IFNAME=place.interface, NCCL_SOCKET_IFNAME=place.interface)
     if place.local_addr:
         out["PET_LOCAL_ADDR"] = place.local_addr
     if order.launcher not in ("accelerate", "deepspeed"):
@@ -175,13 +175,10 @@ def _neuron(order: Order) -> dict[str, str]:
 
 
 def _search_path(paths: Paths, inherited: str) -> str:
-    folders = [paths.tools]
-    home = os.path.dirname(paths.python)  # noqa: PTH120 - text only: the interpreter need not be here
     usual = inherited.split(os.pathsep)
-    if home not in usual or not home.startswith(("/usr/bin", "/usr/local/bin", "/bin")):
-        # scripts of the interpreter's own environment before those of others; system folders keep their order
-        folders.append(home)
-    return os.pathsep.join(folders + [folder for folder in usual if folder not in folders])
+    # scripts of the interpreter's own environment come before those of others; system folders keep their order
+    own = [folder for folder in paths.scripts if folder not in usual or folder not in _SYSTEM_FOLDERS]
+    return os.pathsep.join(dict.fromkeys([paths.tools, *own, *usual]))
 
 
 def _python_path(order: Order, paths: Paths, inherited: str) -> str:

@@ -42,7 +42,10 @@ class FolderStore:
 
     def remove(self, name: str) -> None:
         """Remove a file of the folder."""
-        (self.root / name).unlink()
+        path = self.root / name
+        path.unlink()
+        if path.parent != self.root and not any(path.parent.iterdir()):
+            path.parent.rmdir()
 
 
 class RemoteStore:

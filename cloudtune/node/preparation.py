@@ -83,7 +83,15 @@ class Preparation:
     @property
     def paths(self) -> Paths:
         """Where the command finds things."""
-        return Paths(self.python, str(self.tools / "bin"), str(self.code), str(self.working), str(self.output_folder))
+        scripts = [str(Path(python).parent) for python in (self.python, sys.executable)]
+        return Paths(
+            python=self.python,
+            scripts=tuple(dict.fromkeys(scripts)),
+            tools=str(self.tools / "bin"),
+            code=str(self.code),
+            working=str(self.working),
+            outputs=str(self.output_folder),
+        )
 
     def helpers(self) -> set[int]:
         """Return the pids of processes that must outlive the job's own."""

@@ -25,7 +25,8 @@ Read = Callable[[str], "str | None"]
 class Place(NamedTuple):
     """A node's place in the job: ``name`` is ``local``, ``oci``, ``sagemaker``, ``kubernetes`` or ``single``.
 
-    ``local_addr`` is the name or address by which the other nodes reach this one, None where only torch knows.
+    ``local_addr`` is the name or address by which the other nodes reach this one, None where only torch knows;
+    ``interface`` is the network interface between the nodes, None where the libraries find it themselves.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Place(NamedTuple):
     main_addr: str
     main_port: int = MAIN_PORT
     local_addr: str | None = None
+    interface: str | None = None
 
 
 class NotReady(NodeError):
@@ -137,12 +139,13 @@ def sagemaker_place(environ: Mapping[str, str], config: str | None) -> Place:
     try:
         data = json.loads(config)
         hosts, current = sorted(data["hosts"]), data["current_host"]
-    except (ValueError, KeyError, TypeError) as error:
+        interface = data.get("network_interface_name") or None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise NodeError(f"{SAGEMAKER_FILE} has no hosts and current_host: {error!r}") from error
     if current not in hosts:
         raise NodeError(f"{SAGEMAKER_FILE} calls this host {current!r}, which is none of its hosts {', '.join(hosts)}")
     port = _number(environ, "CLOUDTUNE_MAIN_PORT", "SageMaker", default=MAIN_PORT)
-    return Place("sagemaker", hosts.index(current), len(hosts), hosts[0], port, current)
+    return Place("sagemaker", hosts.index(current), len(hosts), hosts[0], port, current, interface)
 
 
 def kubernetes_place(environ: Mapping[str, str], *, nodes: int) -> Place:
