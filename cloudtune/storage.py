@@ -252,8 +252,9 @@ def _entry(start: str, name: str, info: Mapping[str, Any]) -> Entry | None:
     if info.get("type") == "directory" or name.endswith("/"):
         return None  # the markers that some tools leave for folders
     # a file system may answer with a longer name of the same place: bucket becomes bucket@namespace
-    inside, key = (name, start) if name.startswith(start) else (name.partition("/")[2], start.partition("/")[2])
-    key = key.rstrip("/")
+    start = start.rstrip("/")
+    same = name == start or name.startswith(f"{start}/")
+    inside, key = (name, start) if same else (name.partition("/")[2], start.partition("/")[2])
     if inside != key and not inside.startswith(f"{key}/" if key else ""):
         return None
     return Entry(path=inside[len(key) :].lstrip("/"), bytes=int(info.get("size") or 0), modified=_modified(info))
@@ -342,6 +343,14 @@ def _nothing(operation: str, uri: str) -> ServiceError:
     return ServiceError(f"there is nothing at {shown(uri)}", service=_service(uri), operation=operation, hint=hint)
 
 
+def _nowhere(uri: str, error: FileNotFoundError) -> ServiceError:
+    if error.filename is not None and Path(os.fspath(error.filename)).is_absolute():
+        message, hint = f"{error.filename} went away while it was copied to {shown(uri)}", "try again"
+    else:
+        message, hint = f"there is no place for {shown(uri)}", "create its bucket, or check its name and your rights"
+    return ServiceError(message, service=_service(uri), operation="upload", hint=hint)
+
+
 @contextmanager
 def _told(operation: str, uri: str) -> Iterator[None]:
     """Turn whatever a file system raises into an error that names the URI and says what to do."""
@@ -350,7 +359,7 @@ def _told(operation: str, uri: str) -> Iterator[None]:
     except CloudtuneError:
         raise
     except FileNotFoundError as error:
-        raise _nothing(operation, uri) from error
+        raise (_nowhere(uri, error) if operation == "upload" else _nothing(operation, uri)) from error
     except ImportError as error:
         raise _missing(operation, uri, error) from error
     except Exception as error:  # every file system has errors of its own

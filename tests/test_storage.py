@@ -339,6 +339,44 @@ def test_a_right_that_is_missing_is_told_and_not_taken_for_nothing() -> None:
         storage.listing("chatty://bucket/forbidden")
 
 
+@pytest.mark.parametrize(
+    ("start", "name", "path"),
+    [
+        ("bucket/p", "bucket@namespace/p/a/b", "a/b"),
+        ("bucket", "bucket@namespace/a", "a"),
+        ("bucket@namespace/p", "bucket@namespace/p/a", "a"),
+        ("bucket/p/a", "bucket@namespace/p/a", ""),
+        ("bucket/p", "bucket@namespace/p2/a", None),
+        ("bucket/p", "bucket/p/folder/", None),
+    ],
+)
+def test_a_store_may_answer_with_a_longer_name_of_the_same_bucket(start: str, name: str, path: str | None) -> None:
+    entry = storage._entry(start, name, {"size": 3, "type": "file"})
+    assert (entry and entry.path) == path
+
+
+def test_a_bucket_that_is_not_there_has_no_place_for_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("chatty", Chatty, clobber=True)
+
+    async def refuse(self: Chatty, local: str, remote: str, **options: Any) -> None:
+        raise FileNotFoundError("The specified bucket does not exist")
+
+    monkeypatch.setattr(Chatty, "_put_file", refuse)
+    with pytest.raises(ServiceError, match="there is no place for chatty://nowhere/x\n  hint: create its bucket"):
+        storage.upload(write_tree(tmp_path / "source"), "chatty://nowhere/x")
+
+
+def test_a_source_that_goes_away_is_named(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "source", {"a": b"1", "b": b"2"})
+
+    def lose(done: int, total: int) -> None:
+        for path in source.iterdir():
+            path.unlink()
+
+    with pytest.raises(ServiceError, match=r"source/[ab] went away while it was copied"):
+        storage.upload(source, str(tmp_path / "target"), progress=lose)
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/../../b", "./x"])
 def test_a_name_that_leads_out_of_the_folder_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
