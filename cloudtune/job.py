@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -13,6 +15,7 @@ from cloudtune.html import table
 from cloudtune.plan import Plan
 from cloudtune.runs import Run, RunList
 from cloudtune.spec import document
+from cloudtune.spec.environment import variables
 from cloudtune.spec.job import JobSpec, PipelineSpec
 
 Value = TypeVar("Value", bound="Job | Pipeline")
@@ -56,9 +59,32 @@ class Job(JobSpec):
         jobs.plan_job(self)
         return self
 
-    def run(self) -> Run:
-        """Submit the job as a new run and return the run; ``.watch()`` shows its log."""
-        return jobs.start(self)
+    def run(
+        self,
+        name: str | None = None,
+        *,
+        args: str | Sequence[str] | None = None,
+        env_var: Mapping[str, Any] | None = None,
+        freeform_tags: Mapping[str, str] | None = None,
+        wait: bool = False,
+    ) -> Run:
+        """Submit the job as a new run and return the run; ``.watch()`` shows its log.
+
+        The arguments change this run only: ``args`` replace the job's (a string is split as a shell splits it),
+        ``env_var`` and ``freeform_tags`` are added to the job's and win. With ``wait`` the call returns at the end.
+        """
+        runtime = self.runtime
+        if runtime is not None and args is not None:
+            runtime = attrs.evolve(runtime, args=tuple(shlex.split(args) if isinstance(args, str) else args))
+        if runtime is not None and env_var:
+            kept = tuple(variable for variable in runtime.env if variable.name not in env_var)
+            runtime = attrs.evolve(runtime, env=(*kept, *variables(env_var)))
+        if runtime is not None and freeform_tags:
+            runtime = attrs.evolve(runtime, freeform_tags={**runtime.freeform_tags, **freeform_tags})
+        run = jobs.start(attrs.evolve(self, name=name or self.name, runtime=runtime))
+        if wait:
+            run.wait()
+        return run
 
     def run_list(self) -> RunList:
         """Return the runs of jobs of this name, newest first."""

@@ -20,6 +20,7 @@ import attrs
 
 from cloudtune.errors import CloudtuneError, RunNotFound
 from cloudtune.home import home
+from cloudtune.html import table
 
 VERSION = 1
 #: Seconds that a process waits for others before it gives up; a hundred writers need a few.
@@ -95,6 +96,9 @@ class Model:
         data = attrs.asdict(self)
         del data["created"]
         return data
+
+    def _repr_html_(self) -> str:
+        return table(f"Model {self.name}:{self.version}", ("", ""), [*self.to_dict().items()])
 
 
 @attrs.frozen(kw_only=True)

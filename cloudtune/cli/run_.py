@@ -48,10 +48,12 @@ def command(
         show_plan(verbs.plan(spec), output)
         return 0
 
-    from cloudtune.cli.watching import follow, warn
+    from cloudtune.cli.watching import follow, tell_uploads, warn
 
     if spec is not None and not quiet:
-        warn(verbs.plan(spec).warnings)
+        plan = verbs.plan(spec)
+        warn(plan.warnings)
+        tell_uploads(plan)
     run = verbs.run(
         spec, resume=resume, progress=None if quiet else lambda step, what: click.echo(f"{step}: {what}", err=True)
     )

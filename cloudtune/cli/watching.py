@@ -6,13 +6,15 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import click
 
-from cloudtune.plan import Notice
+from cloudtune.plan import Notice, Plan
 from cloudtune.runs import Run, label
 from cloudtune.states import EXIT_CODES, NOT_FINISHED, LogLine, Status
+from cloudtune.workspace import Workspace
 
 
 def follow(run: Run, *, output: str = "text", quiet: bool = False, lines: Iterable[LogLine] | None = None) -> int:
@@ -44,6 +46,13 @@ def warn(warnings: Iterable[Notice]) -> None:
     """Say a plan's warnings."""
     for warning in warnings:
         click.echo(f"warning: {warning.path}: {warning.message}", err=True)
+
+
+def tell_uploads(plan: Plan) -> None:
+    """Say how many files and bytes travel with the job."""
+    for step in plan.steps:
+        if step.files:
+            click.echo(f"{step.id}: {Workspace(root=Path(), files=step.files).summary()}", err=True)
 
 
 def show_lines(lines: Iterable[LogLine], *, live: bool = False) -> None:
