@@ -75,7 +75,8 @@ def settled(root: Node | None, path: Path) -> tuple[Place, Path]:
         if isinstance(part, int) and isinstance(node.value, dict) and part < len(node.value):
             # a variable of a mapping: counted by the check, named by the user
             part = found[depth] = list(node.value)[part]  # noqa: PLW2901
-            found = found[: depth + 1]
+        if not isinstance(node.value, (dict, list)) and node.value is not None:
+            found = found[:depth]
         if not isinstance(node.value, dict) or part not in node.value:
             break
         node, place = node.value[part], node.places.get(str(part), node.value[part].place)

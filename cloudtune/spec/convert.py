@@ -194,9 +194,13 @@ class Reader(FormReader):
             message = f"a step does one thing; this one has {' and '.join(deeds)}"
             self.faults.add(message, node.places[deeds[1]], (*path, deeds[1]), "make two steps of it")
         elif not deeds and isinstance(node.value, dict):
-            self.faults.add("a step is a job or a verb", node.place, path, f"job, {', '.join(VERBS)}")
-        for verb in deeds:
+            if any((*path, word) in self.faults.paths for word in ("job", *VERBS)):
+                self.faults.paths.add(path)  # a misspelt verb: said already
+            else:
+                self.faults.add("a step is a job or a verb", node.place, path, f"job, {', '.join(VERBS)}")
+        for verb in deeds[:1]:
             if verb != "job":
+                values.pop("job", None)
                 values["verb"] = verb
                 options = self.json_map(items[verb], (*path, verb)) if items[verb].value is not None else {}
                 values["options"] = {} if options is UNSET else options

@@ -37,7 +37,8 @@ def load(
     """Return the job or pipeline of a file or of YAML text.
 
     ``set`` holds ``a.b=v`` changes to the document, ``env`` ``NAME=VALUE`` or bare names that are added to the
-    variables of every job, ``infrastructure`` the name of a profile or a file to run it elsewhere.
+    variables of every job, ``infrastructure`` the name of a profile or a file to run it elsewhere; ``set`` comes after
+    ``infrastructure``, so that it can change what the profile says.
 
     Raises:
         SpecError: with everything that is wrong, each fault with file, line, column and YAML path.
@@ -45,9 +46,9 @@ def load(
     text, file = _text_of(source)
     faults = Faults()
     root = parse(text, faults, file)
-    apply_settings(root, set, faults)
     if infrastructure is not None:
         replace_infrastructure(root, profiles.read(infrastructure, faults), faults)
+    apply_settings(root, set, faults)
     return _read(root, faults, env)
 
 
