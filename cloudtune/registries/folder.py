@@ -1,0 +1,172 @@
+"""Models filed in a folder of this machine: ``HOME/models/NAME/VERSION/``, each whole or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from cloudtune import checksums as digests
+from cloudtune import storage
+from cloudtune.errors import CloudtuneError, UsageError
+from cloudtune.uri import absolute, local_path
+
+#: The record that lies in every version's folder.
+RECORD = "model.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_CONFIGS = ("config.json", "adapter_config.json")
+#: Large files that nobody edits: a second name for them is as good as a copy.
+_LINKED = (".safetensors",)
+
+
+@attrs.frozen(kw_only=True)
+class ModelRecord:
+    """A filed model: its files' checksums (sha256), the base and run it came from, and the metrics of its training."""
+
+    name: str
+    version: str
+    uri: str
+    base: str | None = None
+    run: str | None = None
+    checksums: Mapping[str, str] = attrs.field(factory=dict)
+    metrics: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+def register(
+    model: str | Path, *, name: str, version: str | None = None, uri: str | None = None, home: Path
+) -> ModelRecord:
+    """File a model (a folder with a config.json) under a name and a version, by default the next whole number.
+
+    ``uri`` is recorded as the model's place instead of the folder in ``home``.
+
+    Raises:
+        UsageError: there is no model, or the version is taken.
+        CloudtuneError: a copied file does not have its source's checksum.
+    """
+    for what, text in (("name", name), ("version", version)):
+        if text is not None and not _NAME.fullmatch(text):
+            hint = "letters, digits, dots, dashes and underscores, beginning with a letter or digit"
+            raise UsageError(f"{text!r} cannot be the {what} of a model", hint=hint)
+    shelf = home.absolute() / "models" / name
+    shelf.mkdir(parents=True, exist_ok=True)
+    partial = shelf / f".cloudtune-{secrets.token_hex(8)}.part"
+    fetched = shelf / f".cloudtune-{secrets.token_hex(8)}.part"
+    try:
+        source = _model_at(str(model), fetched)
+        partial.mkdir()
+        sums = _copied(source, partial)
+        facts = _facts(source)
+        while True:
+            chosen = version or _next_version(shelf)
+            place = shelf / chosen
+            record = ModelRecord(name=name, version=chosen, uri=uri or absolute(place), checksums=sums, **facts)
+            _write(partial / RECORD, record)
+            try:
+                # a folder that is there and not empty is never replaced, so two users get different versions
+                os.rename(partial, place)  # noqa: PTH104 - replace() would overwrite on some systems
+            except OSError:
+                if not place.exists():
+                    raise
+                if version is not None:
+                    raise UsageError(
+                        f"model {name} has a version {version} already", hint="leave --version out for the next number"
+                    ) from None
+                continue
+            return record
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(fetched, ignore_errors=True)
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a model by its path; the registry's own record is left out."""
+    return {path: digest for path, digest in digests.checksums(folder).items() if path != RECORD}
+
+
+def read(folder: Path) -> ModelRecord:
+    """Return the record of a filed model from its folder."""
+    try:
+        return ModelRecord(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{folder} holds no filed model: {error}", hint="cloudtune list --models shows all") from error
+
+
+def _model_at(named: str, fetched: Path) -> Path:
+    """Return the folder of a model, which may lie in ``model/`` below the one that is named; fetch it if need be."""
+    folder = local_path(named)
+    if folder is None:
+        storage.download(named, fetched)
+        folder = fetched
+    for place in (folder, folder / "model", folder / "adapter"):
+        if any((place / name).is_file() for name in _CONFIGS):
+            if not any(path.suffix in (".safetensors", ".bin") for path in place.iterdir()):
+                raise UsageError(f"{named} has a config but no weights", hint="give the whole folder of the model")
+            return place
+    if not folder.exists():
+        raise UsageError(f"there is no folder {named}", hint="give the folder of a model, such as merge leaves")
+    found = next((str(path.parent) for path in sorted(folder.glob("*/config.json"))), None)
+    hint = f"one is in {found}" if found else "give the folder of a model, such as merge leaves"
+    raise UsageError(f"{named} holds no model: it has no config.json", hint=hint)
+
+
+def _copied(source: Path, target: Path) -> dict[str, str]:
+    """Copy a model's files, verify them, and return their checksums; logs and what is hidden stay behind."""
+    sums: dict[str, str] = {}
+    for path in sorted(source.iterdir()):
+        if not path.is_file() or path.name.startswith(".") or path.name in (RECORD, "training_args.bin"):
+            continue
+        copy = target / path.name
+        sums[path.name] = digests.sha256(path)
+        linked = _copy(path.resolve(), copy)
+        if not linked and digests.sha256(copy) != sums[path.name]:
+            raise CloudtuneError(f"the copy of {path} is not equal to it", hint="check the disk, then register again")
+    return sums
+
+
+def _copy(path: Path, copy: Path) -> bool:
+    """Give a file a second name where that can be, else copy it; return whether it is the same file."""
+    if path.suffix in _LINKED:
+        try:
+            os.link(path, copy)
+        except OSError:  # another file system, or one without links
+            pass
+        else:
+            return True
+    shutil.copy2(path, copy)
+    return False
+
+
+def _next_version(shelf: Path) -> str:
+    taken = [int(path.name) for path in shelf.iterdir() if path.name.isdigit()]
+    return str(max(taken, default=0) + 1)
+
+
+def _facts(source: Path) -> dict[str, Any]:
+    """Return base, run and metrics as merging or training left them in the folder or one folder up."""
+    merged = _json(source / "cloudtune.json")
+    training = _json(source / "training.json") or _json(source.parent / "training.json")
+    metrics = _json(source / "metrics.json") or _json(source.parent / "metrics.json")
+    return {
+        "base": merged.get("base") or training.get("base"),
+        "run": merged.get("run") or training.get("run"),
+        "metrics": merged.get("metrics") or metrics,
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _write(path: Path, record: ModelRecord) -> None:
+    path.write_text(json.dumps(attrs.asdict(record), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
