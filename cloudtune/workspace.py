@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import os
+import struct
 import tarfile
-from collections.abc import Callable, Collection, Iterable
+import zlib
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -197,14 +198,12 @@ def pack(files: Workspace | Iterable[File], target: Path | BinaryIO) -> File:
 
 
 def _write(files: tuple[File, ...], stream: IO[bytes], *, name: str, source: str | None) -> File:
-    counted = _Watched(write=stream.write)
-    with (
-        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=counted, mtime=0) as squeezed,
-        tarfile.open(fileobj=squeezed, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8") as archive,
-    ):
+    squeezed = _Squeezed(stream)
+    with tarfile.open(fileobj=squeezed, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8") as archive:
         for file in sorted(files, key=lambda file: os.fsencode(file.path)):
             _add(archive, file)
-    return File(path=name, bytes=counted.count, sha256=counted.digest.hexdigest(), source=source)
+    squeezed.finish()
+    return File(path=name, bytes=squeezed.sent, sha256=squeezed.digest.hexdigest(), source=source)
 
 
 def _add(archive: tarfile.TarFile, file: File) -> None:
@@ -216,7 +215,7 @@ def _add(archive: tarfile.TarFile, file: File) -> None:
         return
     entry.size = file.bytes
     with _opened(file) as content:
-        watched = _Watched(read=content.read)
+        watched = _Watched(content)
         try:
             archive.addfile(entry, watched)
             intact = watched.digest.hexdigest() == file.sha256 and not content.read(1)
@@ -240,27 +239,45 @@ def _opened(file: File) -> BinaryIO:
 
 
 class _Watched(io.RawIOBase):
-    """Passes reads or writes on, and counts and digests what passes."""
+    """Reads on, and digests what passes."""
 
-    def __init__(
-        self, *, read: Callable[[int], bytes] | None = None, write: Callable[[bytes], int] | None = None
-    ) -> None:
-        self._read, self._write = read, write
-        self.count = 0
-        self.digest = hashlib.sha256()
+    def __init__(self, content: BinaryIO) -> None:
+        self.content, self.digest = content, hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
-        """Return bytes of what is watched."""
-        assert self._read is not None
-        return self._note(self._read(size))
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        """Write bytes to what is watched."""
-        assert self._write is not None
-        self._write(self._note(bytes(data)))
-        return len(data)
-
-    def _note(self, data: bytes) -> bytes:
-        self.count += len(data)
+        """Return the next bytes."""
+        data = self.content.read(size)
         self.digest.update(data)
         return data
+
+
+class _Squeezed(io.RawIOBase):
+    """Writes gzip without name, date and system; Python's own writer writes once more when it is dropped half done."""
+
+    HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.digest, self.sent = stream, hashlib.sha256(), 0
+        self.deflate = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+        self.size, self.crc = 0, 0
+        self._send(self.HEAD)
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        """Take the next bytes."""
+        self.size += len(data)
+        self.crc = zlib.crc32(data, self.crc)
+        self._send(self.deflate.compress(data))
+        return len(data)
+
+    def tell(self) -> int:
+        """Return how many bytes have been taken."""
+        return self.size
+
+    def finish(self) -> None:
+        """Write what is left."""
+        self._send(self.deflate.flush() + struct.pack("<II", self.crc, self.size & 0xFFFFFFFF))
+
+    def _send(self, data: bytes) -> None:
+        self.stream.write(data)
+        self.digest.update(data)
+        self.sent += len(data)
