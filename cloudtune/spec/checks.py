@@ -24,7 +24,7 @@ from cloudtune.spec.runtime import Runtime
 
 Finding = tuple[Path, str, str | None]
 
-_VARIABLE = re.compile(r"[^=\0\s]+")
+_VARIABLE = re.compile(r"[^=\x00-\x1f\x7f\s]+")
 _STEP = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,38}[A-Za-z0-9])?")
 #: References to secrets; `<...>` is a placeholder, which a run refuses and a dry run shows.
 _SECRET = re.compile(
@@ -149,8 +149,12 @@ def of_environment(runtime: Runtime) -> Iterator[Finding]:
 
 def of_variable(variable: EnvironmentVariable) -> Iterator[Finding]:
     """Check one variable."""
-    if variable.name and not _VARIABLE.fullmatch(variable.name):
-        yield ("name",), f"{variable.name!r} cannot be the name of a variable", "no spaces, no ="
+    if "=" in variable.name:
+        # the value may be a secret: it is not shown
+        name = variable.name.partition("=")[0]
+        yield ("name",), "a variable with its value is no single word", f"write {{name: {name}, value: ...}}"
+    elif variable.name and not _VARIABLE.fullmatch(variable.name):
+        yield ("name",), f"{variable.name!r} cannot be the name of a variable", "no spaces"
     if variable.value is not None and variable.secret is not None:
         yield ("secret",), "a variable has a value or a secret, not both", None
     if variable.secret is not None and not _SECRET.fullmatch(variable.secret):

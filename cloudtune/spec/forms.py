@@ -149,7 +149,8 @@ class FormReader:
         """Return the items of a list."""
         if isinstance(node.value, list):
             return node.value
-        hint = f"write [{shortened(node.value, 30)}]" if isinstance(node.value, str) else None
+        shown = isinstance(node.value, str) and "env" not in path
+        hint = f"write [{shortened(node.value, 30)}]" if shown else None
         self.no(what, node, path, hint)
         return None
 
@@ -165,7 +166,9 @@ class FormReader:
         if not node.broken:
             if what in _UNQUOTED and isinstance(node.value, str) and not isinstance(resolved(node.value), str):
                 hint = hint or "write it without quotes"
-            self.faults.add(f"{what} is needed here; this is {kind_of(node)}", node.place, path, hint)
+            # what stands among the variables may be a secret: it is not shown
+            kind = "text" if isinstance(node.value, str) and "env" in path else kind_of(node)
+            self.faults.add(f"{what} is needed here; this is {kind}", node.place, path, hint)
         return UNSET
 
     def missing(self, word: str, node: Node, path: Path, hint: str | None = None) -> None:

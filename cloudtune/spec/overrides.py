@@ -25,7 +25,8 @@ _BLOCK_KEYS = frozenset({"kind", "type", "spec"})
 def apply_settings(root: Node, settings: Iterable[str], faults: Faults) -> None:
     """Put the values of ``--set`` options into the tree of a document."""
     for setting in settings:
-        place = Place(f"--set {shortened(setting, 60)}")
+        # the value may be a secret: it is not shown
+        place = Place(f"--set {shortened(setting.partition('=')[0], 60)}")
         parts, text = _split(setting)
         if text is None:
             faults.add("this is no setting", place, hint="write --set runtime.replicas=4")
@@ -57,7 +58,7 @@ def with_environment(spec: JobSpec | PipelineSpec, env: Sequence[str], faults: F
 def _variable(item: str, faults: Faults) -> EnvironmentVariable | None:
     name, equals, value = item.partition("=")
     if not name.strip():
-        faults.add("a variable needs a name", Place(f"-e {shortened(item, 60)}"), hint="write -e NAME=VALUE or -e NAME")
+        faults.add("a variable needs a name", Place("-e"), hint="write -e NAME=VALUE or -e NAME")
         return None
     if not item.isprintable() and any("\ud800" <= character <= "\udfff" for character in item):
         faults.add("the value is no UTF-8 text", Place(f"-e {shortened(name, 60)}"))
@@ -144,7 +145,7 @@ def _put(root: Node, path: Path, value: Node, faults: Faults) -> None:
     for depth, part in enumerate(path):
         last = depth == len(path) - 1
         if node.value is None and not node.broken:
-            node.value = {}
+            node.value = [] if isinstance(part, int) else {}
         if isinstance(node.value, list):
             index = int(part) if isinstance(part, int) or part.isdigit() else -1
             if not 0 <= index <= len(node.value):
@@ -152,17 +153,18 @@ def _put(root: Node, path: Path, value: Node, faults: Faults) -> None:
                 faults.add("this is a list, and it has no such item", value.place, path[: depth + 1], hint)
                 return
             if index == len(node.value):
-                node.value.append(value if last else Node({}, value.place))
+                node.value.append(value if last else Node(None, value.place))
             elif last:
                 node.value[index] = value
             node = node.value[index]
-        elif isinstance(node.value, dict):
-            word = str(part)
+        elif isinstance(node.value, dict) and isinstance(part, str):
+            word = part
             if last or word not in node.value:
-                node.value[word] = value if last else Node({}, value.place)
+                node.value[word] = value if last else Node(None, value.place)
                 node.places[word] = value.place
             node = node.value[word]
         else:
             if not node.broken:
-                faults.add(f"{path_text(path[:depth])} is no mapping; nothing can be set in it", value.place, path)
+                kind = "list" if isinstance(part, int) else "mapping"
+                faults.add(f"{path_text(path[:depth])} is no {kind}; {part!r} cannot be set in it", value.place, path)
             return

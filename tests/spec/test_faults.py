@@ -388,3 +388,23 @@ def test_thousands_of_faults_are_said_and_counted() -> None:
     found = faults_of(text)
     assert len(found) == 1001
     assert "4000 more" in found[-1].message
+
+
+def test_no_fault_shows_what_may_be_a_secret() -> None:
+    for env in (
+        "[HF_TOKEN=hf_secret]",
+        "HF_TOKEN=hf_secret",
+        "[{name: A, secret: hf_secret}]",
+        "{A: {secret: hf_secret}}",
+    ):
+        found = faults_of(job(f"scriptPathURI: a\nenv: {env}"))
+        assert found
+        assert "hf_secret" not in "".join(str(fault) for fault in found)
+    for options in (
+        {"set": ["runtime.env[0]=A=hf_secret"]},
+        {"env": ["=hf_secret"]},
+        {"set": ["runtime.env=hf_secret"]},
+    ):
+        found = faults_of(job("scriptPathURI: a"), **options)
+        assert found
+        assert "hf_secret" not in "".join(str(fault) for fault in found)
