@@ -203,7 +203,7 @@ def _step_dict(step: Step) -> dict[str, Any]:
         "parameters": shown(step.parameters),
     }
     if step.files:
-        out["files"] = [{"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in step.files]
+        out["files"] = [{"path": file.path.encode(errors="backslashreplace").decode(), "bytes": file.bytes, "sha256": file.sha256} for file in step.files]
     if step.token is not None:
         out["token"] = step.token
     if step.until is not None:

@@ -38,6 +38,7 @@ class LocalBackend:
             raise SpecError([Fault(path="spec.runtime", message="the job says nothing to run", hint="add a runtime")])
         how = launch(job)
         workspace = gather_code(job)
+        notes = [Notice(path="spec.runtime.spec", message=note) for note in (workspace.notes if workspace else ())]
         name = job_name(job)
         uri = runtime.output_uri or str(runs_folder() / run_id / "outputs")
         uri = uri if "://" in uri else os.path.abspath(uri)  # noqa: PTH100 - lexical: a plan looks at no link
@@ -73,7 +74,7 @@ class LocalBackend:
             steps=patched(steps, infrastructure.overrides),
             outputs=(uri,),
             fields=_fields(runtime),
-            warnings=tuple(Notice(path=path, message=message) for path, message in how.warnings),
+            warnings=(*(Notice(path=path, message=message) for path, message in how.warnings), *notes),
         )
 
     def handle(self, plan: Plan, replies: Mapping[str, Mapping[str, Any]]) -> Handle:
