@@ -19,7 +19,7 @@ from cloudtune.node import processes
 from cloudtune.node.pack import agent_bytes
 from cloudtune.node.report import write_json
 from cloudtune.plan import Call, File
-from cloudtune.workspace import pack
+from cloudtune.workspace import Workspace, pack
 
 try:
     import fcntl
@@ -75,9 +75,10 @@ def _stage(folder: Path, parameters: Mapping[str, Any], files: tuple[File, ...])
     order = parameters.get("order")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if files:
-            with (folder / "code.tar.gz").open("wb") as archive:
-                pack(files, archive)
+        if Workspace(root=folder, files=files).is_archive:
+            shutil.copyfile(str(files[0].source), folder / "code.tar.gz")  # the node looks at the bytes, not the name
+        elif files:
+            pack(files, folder / "code.tar.gz")
         if order is not None:
             (folder / "agent.pyz").write_bytes(agent_bytes())
             write_json(folder / "order.json", order)
