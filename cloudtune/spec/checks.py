@@ -79,7 +79,7 @@ def settled(root: Node | None, path: Path) -> tuple[Place, Path]:
             found = found[:depth]
         if not isinstance(node.value, dict) or part not in node.value:
             break
-        node, place = node.value[part], node.places.get(str(part), node.value[part].place)
+        node, place = node.value[part], node.place_of(str(part))
     return place, tuple(found)
 
 

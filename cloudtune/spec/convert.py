@@ -135,7 +135,7 @@ class Reader(FormReader):
             key = words[word]
             if key.name in values:
                 message = f"{word!r} and {key.word!r} are the same; write one of them"
-                self.faults.add(message, node.places[word], (*path, word))
+                self.faults.add(message, node.place_of(word), (*path, word))
                 continue
             found = self.key(key, child, (*path, word))
             if found is not UNSET:
@@ -192,7 +192,7 @@ class Reader(FormReader):
         deeds = [word for word in items if word == "job" or word in VERBS]
         if len(deeds) > 1:
             message = f"a step does one thing; this one has {' and '.join(deeds)}"
-            self.faults.add(message, node.places[deeds[1]], (*path, deeds[1]), "make two steps of it")
+            self.faults.add(message, node.place_of(deeds[1]), (*path, deeds[1]), "make two steps of it")
         elif not deeds and isinstance(node.value, dict):
             if any((*path, word) in self.faults.paths for word in ("job", *VERBS)):
                 self.faults.paths.add(path)  # a misspelt verb: said already
@@ -211,7 +211,7 @@ class Reader(FormReader):
     def place_of_step(self, values: dict[str, Any], items: Mapping[str, Node], path: Path) -> None:
         """Settle where a step runs whose job names an infrastructure of its own."""
         if "infrastructure" in items:
-            place = items["job"].places["infrastructure"]
+            place = items["job"].place_of("infrastructure")
             message = "the step has an infrastructure already; write it once"
             self.faults.add(message, place, (*path, "job", "infrastructure"))
         elif "job" in values and values["job"].infrastructure == LocalJob():

@@ -137,7 +137,7 @@ class FormReader:
             if word in words:
                 known[word] = child
                 continue
-            place = node.places.get(word, node.place)
+            place = node.place_of(word)
             if inner and any(word == key.word for cls in inner.values() for key in keys_of(cls)):
                 self.faults.add(f"{word!r} belongs one level deeper", place, (*path, word), "below `spec:`")
             elif guess := self.faults.unknown("key", word, words, place, (*path, word)):

@@ -56,6 +56,10 @@ class Node:
         self.places: dict[str, Place] = {}
         self.loose = self.broken = False
 
+    def place_of(self, word: str) -> Place:
+        """Return where a key of a mapping stands."""
+        return self.places.get(word, self.place)
+
 
 def inner(node: Node | None, word: str) -> Node | None:
     """Return what stands below a key, if the node is a mapping and has it."""

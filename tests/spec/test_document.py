@@ -250,6 +250,27 @@ def test_data_that_is_part_of_itself_is_refused() -> None:
         from_dict({5: "job"})  # type: ignore[dict-item]
 
 
+def test_plain_data_has_the_same_faults_without_lines() -> None:
+    place = {"type": "local"}
+    run = {"type": "python", "spec": {"scriptPathURI": "a", "outputURI": "x", "outputUri": "y", "replicas": "2"}}
+    steps = [
+        {"name": "a", "infrastructure": place, "job": {"infrastructure": place, "runtime": run}, "merge": {}},
+        {"name": "b", "chek": {}, "bogus": 1},
+    ]
+    with pytest.raises(SpecError) as caught:
+        from_dict({"kind": "pipeline", "spec": {"steps": steps}, "extra": 1})
+    assert sorted(fault.path for fault in caught.value.faults) == [
+        "extra",
+        "spec.steps[0].job.infrastructure",
+        "spec.steps[0].job.runtime.spec.outputUri",
+        "spec.steps[0].job.runtime.spec.replicas",
+        "spec.steps[0].merge",
+        "spec.steps[1].bogus",
+        "spec.steps[1].chek",
+    ]
+    assert {(fault.file, fault.line) for fault in caught.value.faults} == {(None, None)}
+
+
 @pytest.mark.parametrize("source", ["", "\n", "---\n", "# only a comment\n", "null\n"])
 def test_an_empty_document_is_one_fault(source: str) -> None:
     with pytest.raises(SpecError) as caught:
