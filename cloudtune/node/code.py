@@ -50,6 +50,7 @@ def _unpack_tar(archive: Path, target: Path) -> None:
                 raise NodeError(f"{archive.name} is refused: {member.name!r} is a link to a link")
             elif not (member.isfile() or member.isdir() or member.islnk()):
                 raise NodeError(f"{archive.name} is refused: {member.name!r} is neither file, folder nor link")
+            member.name = str(path)
             member.uid = member.gid = os.getuid()
             member.uname = member.gname = ""
             member.mode = (member.mode & 0o755) | (0o700 if member.isdir() else 0o600)

@@ -5,6 +5,7 @@ It runs in an environment that has fsspec and a driver; ``http`` and ``https`` a
 
 from __future__ import annotations
 
+import http.client
 import importlib
 import json
 import os
@@ -19,6 +20,8 @@ from typing import Any, BinaryIO
 # a file appears in these under its name only when all of it has arrived
 _WHOLE_OBJECTS = ("s3", "s3a", "oci", "gs", "gcs", "abfs", "abfss", "az", "adl", "hf", "memory")
 _TRIES = 4
+#: Seconds before the second try; each pause is twice the one before.
+FIRST_PAUSE_S = 0.5
 _BATCH = 64
 
 
@@ -125,13 +128,13 @@ def _download(url: str, target: Path, *, into: bool) -> None:
             except urllib.error.HTTPError as error:
                 if (error.code < 500 and error.code not in (408, 429)) or attempt == _TRIES - 1:
                     raise
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 if attempt == _TRIES - 1:
                     raise
             else:
                 draft.replace(target)
                 return
-            time.sleep(2**attempt * 0.5)
+            time.sleep(FIRST_PAUSE_S * 2**attempt)
     finally:
         draft.unlink(missing_ok=True)
 

@@ -36,8 +36,8 @@ DRIVERS = {
 }
 #: Releases of fsspec and its drivers that still run on Python 3.9; newer ones do not say so everywhere.
 OLD_PYTHON_LIMIT = "<2026"
-#: Schemes for which the courier needs nothing but the standard library.
-WEB = ("http", "https")
+#: Seconds in which a courier that is not needed any more should end.
+_PATIENCE_S = 5
 
 # what copy_file_range answers between file systems, or where it is not supported
 _NOT_THERE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM)
@@ -138,22 +138,30 @@ class Courier:
         """Have a request carried out; raises NodeError with the courier's own words."""
         with self._lock:
             python = self._environment(scheme)
-            process = self._processes.get(python)
-            if process is None or process.poll() is not None:
-                process = self._processes[python] = self._start(python)
-            assert process.stdin is not None
-            assert process.stdout is not None
-            try:
-                process.stdin.write(json.dumps(request).encode() + b"\n")
-                process.stdin.flush()
-                answer = process.stdout.readline()
-            except OSError:
-                answer = b""
+            # every request may be sent twice: one that died of something else is given a second chance
+            answer = self._converse(python, request) or self._converse(python, request)
         if not answer:
             raise NodeError(f"the process that carries files died: {self._last_words()}")
         reply = json.loads(answer)
         if not reply.get("ok"):
             raise NodeError(str(reply.get("error")))
+
+    def _converse(self, python: str, request: Mapping[str, Any]) -> bytes:
+        """Return the answer to a request, b"" if the process died over it."""
+        process = self._processes.get(python)
+        if process is None:
+            process = self._processes[python] = self._start(python)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except OSError:
+            answer = b""
+        if not answer:
+            _end(self._processes.pop(python))
+        return answer
 
     def pids(self) -> set[int]:
         """Return the pids of the couriers, which must outlive the job's own processes."""
@@ -162,16 +170,7 @@ class Courier:
     def close(self) -> None:
         """End the couriers."""
         for process in self._processes.values():
-            if process.stdin is not None:
-                process.stdin.close()
-            try:
-                process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-            processes.forget(process)
+            _end(process)
         self._processes.clear()
 
     def _start(self, python: str) -> subprocess.Popen[bytes]:
@@ -191,6 +190,21 @@ class Courier:
         except OSError:
             lines = []
         return lines[-1] if lines else "no reason given"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            try:
+                pipe.close()
+            except OSError:
+                pass  # what was still to be written has nobody to read it
+    try:
+        process.wait(timeout=_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    processes.forget(process)
 
 
 def image_has(python: str, modules: Sequence[str], variables: Mapping[str, str]) -> bool:
