@@ -8,10 +8,11 @@ import attrs
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from cloudtune.spec.convert import plain
 from cloudtune.spec.environment import EnvironmentVariable
 from cloudtune.spec.fields import Key, keys_of
 from cloudtune.spec.infrastructure import INFRASTRUCTURES, Infrastructure
-from cloudtune.spec.job import VERBS, JobSpec, PipelineSpec, PipelineStep
+from cloudtune.spec.job import OPTIONS, VERBS, JobSpec, PipelineSpec, PipelineStep
 from cloudtune.spec.runtimes import RUNTIMES, Runtime
 
 #: Texts that some reading of YAML takes for something else.
@@ -128,6 +129,11 @@ def jobs() -> SearchStrategy[JobSpec]:
     )
 
 
+def verb_options(verb: str) -> SearchStrategy[dict[str, Any]]:
+    """Return a strategy for the options of a verb."""
+    return values(OPTIONS[verb]).map(plain)
+
+
 @st.composite
 def pipelines(draw: st.DrawFn) -> PipelineSpec:
     """Return pipelines whose steps need earlier ones, by name or by a reference to their outputs."""
@@ -142,10 +148,11 @@ def pipelines(draw: st.DrawFn) -> PipelineSpec:
                 job = attrs.evolve(job, infrastructure=draw(any_infrastructure()))
             steps.append(PipelineStep(name=name, needs=needs, infrastructure=place, job=job))
         else:
-            options = draw(st.dictionaries(WORD, JSON, max_size=3))
-            if earlier:
-                options["model"] = f"${{steps.{draw(st.sampled_from(earlier))}.outputs}}/final"
             verb = draw(st.sampled_from(VERBS))
+            options = draw(st.dictionaries(WORD, JSON, max_size=3) if verb == "prepare" else verb_options(verb))
+            if earlier:
+                word = "base" if verb in {"merge", "consolidate"} else "model"
+                options[word] = f"${{steps.{draw(st.sampled_from(earlier))}.outputs}}/final"
             steps.append(PipelineStep(name=name, needs=needs, infrastructure=place, verb=verb, options=options))
     shuffled = draw(st.permutations(steps))
     place = draw(any_infrastructure())

@@ -17,7 +17,7 @@ from cloudtune.spec.faults import Path, nearest, shortened
 from cloudtune.spec.fields import Key, keys_of
 from cloudtune.spec.forms import READ, UNSET, FormReader
 from cloudtune.spec.infrastructure import INFRASTRUCTURES
-from cloudtune.spec.job import VERBS, JobSpec, PipelineSpec, PipelineStep
+from cloudtune.spec.job import OPTIONS, VERBS, JobSpec, PipelineSpec, PipelineStep
 from cloudtune.spec.nodes import Node
 from cloudtune.spec.place import Infrastructure, LocalJob
 from cloudtune.spec.runtime import Runtime
@@ -202,11 +202,22 @@ class Reader(FormReader):
             if verb != "job":
                 values.pop("job", None)
                 values["verb"] = verb
-                options = self.json_map(items[verb], (*path, verb)) if items[verb].value is not None else {}
-                values["options"] = {} if options is UNSET else options
+                values["options"] = self.options(verb, items[verb], (*path, verb))
         if "job" in items and isinstance(items["job"].value, dict) and "infrastructure" in items["job"].value:
             self.place_of_step(values, items, path)
         return values
+
+    def options(self, verb: str, node: Node, path: Path) -> Any:
+        """Read the options of a verb, and return them as the plain data that they are."""
+        if node.value is None and not node.broken:
+            node.value = {}
+        if verb in OPTIONS:
+            before = len(self.faults.found)
+            self.value(OPTIONS[verb], node, path)
+            if len(self.faults.found) > before:
+                return {}
+        options = self.json_map(node, path)
+        return {} if options is UNSET else options
 
     def place_of_step(self, values: dict[str, Any], items: Mapping[str, Node], path: Path) -> None:
         """Settle where a step runs whose job names an infrastructure of its own."""

@@ -8,12 +8,23 @@ import attrs
 from cloudtune.spec.fields import flat, freeze, setting
 from cloudtune.spec.place import Infrastructure, LocalJob
 from cloudtune.spec.runtime import Runtime
+from cloudtune.spec.types import Types
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 #: Steps of a pipeline that are verbs of the command line instead of jobs.
 VERBS = ("prepare", "merge", "consolidate", "check", "register", "deploy")
+#: The options of the verbs; those of ``prepare`` are its recipe's own.
+OPTIONS: Types[Any] = Types(
+    {
+        "merge": "cloudtune.spec.verbs:Merge",
+        "consolidate": "cloudtune.spec.verbs:Consolidate",
+        "check": "cloudtune.spec.verbs:Check",
+        "register": "cloudtune.spec.verbs:Register",
+        "deploy": "cloudtune.spec.verbs:Deploy",
+    }
+)
 
 
 @attrs.frozen(kw_only=True)

@@ -15,7 +15,7 @@ from typing import Any
 from cloudtune.spec.environment import EnvironmentVariable
 from cloudtune.spec.fields import Key, keys_of, thaw
 from cloudtune.spec.infrastructure import INFRASTRUCTURES
-from cloudtune.spec.job import VERBS, JobSpec, PipelineSpec
+from cloudtune.spec.job import OPTIONS, VERBS, JobSpec, PipelineSpec
 from cloudtune.spec.limits import CHANNELS, MOUNTS
 from cloudtune.spec.place import Infrastructure
 from cloudtune.spec.runtime import Runtime
@@ -49,7 +49,7 @@ def schema() -> Schema:
         definitions[name] = _block(name, types)
         for cls in types.values():
             _define(cls, definitions)
-    for document in (JobSpec, PipelineSpec):
+    for document in (JobSpec, PipelineSpec, *OPTIONS.values()):
         _define(document, definitions)
     for name, word in _NEEDED.items():
         needed = definitions[name]
@@ -172,7 +172,8 @@ def _step(found: Schema) -> Schema:
     """Return the schema of a step: its verb is a key, and it has one."""
     properties = {word: about for word, about in found["properties"].items() if word not in {"verb", "options"}}
     for verb in VERBS:
-        properties[verb] = {"type": ["object", "null"], "description": f"Options of `cloudtune {verb}`."}
+        about = {"description": f"Options of `cloudtune {verb}`."}
+        properties[verb] = {**about, **(_one(OPTIONS[verb]) if verb in OPTIONS else {"type": ["object", "null"]})}
     properties["job"] = {**properties["job"], "type": "object"}
     one = [{"required": [word]} for word in ("job", *VERBS)]
     return {**found, "properties": properties, "oneOf": one}

@@ -17,7 +17,7 @@ class Types(MutableMapping[str, "type[Value]"], Generic[Value]):
     theirs.
     """
 
-    def __init__(self, table: Mapping[str, str], group: str) -> None:
+    def __init__(self, table: Mapping[str, str], group: str | None = None) -> None:
         self._table: dict[str, Any] = dict(table)
         self._group = group
 
@@ -33,6 +33,8 @@ class Types(MutableMapping[str, "type[Value]"], Generic[Value]):
         return cls
 
     def _plugin(self, name: str) -> Any:
+        if self._group is None:
+            raise KeyError(name)
         for point in import_module("importlib.metadata").entry_points(group=self._group, name=name):
             return point.load()
         raise KeyError(name)

@@ -256,6 +256,7 @@ def test_plain_data_has_the_same_faults_without_lines() -> None:
     steps = [
         {"name": "a", "infrastructure": place, "job": {"infrastructure": place, "runtime": run}, "merge": {}},
         {"name": "b", "chek": {}, "bogus": 1},
+        {"name": "c", "check": {"modle": "x", "for": 5}},
     ]
     with pytest.raises(SpecError) as caught:
         from_dict({"kind": "pipeline", "spec": {"steps": steps}, "extra": 1})
@@ -267,6 +268,8 @@ def test_plain_data_has_the_same_faults_without_lines() -> None:
         "spec.steps[0].merge",
         "spec.steps[1].bogus",
         "spec.steps[1].chek",
+        "spec.steps[2].check.for",
+        "spec.steps[2].check.modle",
     ]
     assert {(fault.file, fault.line) for fault in caught.value.faults} == {(None, None)}
 
@@ -336,7 +339,7 @@ def test_steps_hold_jobs_and_verbs() -> None:
         steps=(
             PipelineStep(name="a", job=JobSpec(runtime=PythonRuntime(script_path_uri="a.py"))),
             PipelineStep(name="b", verb="merge", options={"base": "x", "adapter": "${steps.a.outputs}"}),
-            PipelineStep(name="c", verb="check"),
+            PipelineStep(name="c", verb="prepare"),
         )
     )
     assert to_dict(pipeline)["spec"]["steps"] == [
@@ -345,6 +348,6 @@ def test_steps_hold_jobs_and_verbs() -> None:
             "job": {"runtime": {"kind": "runtime", "type": "python", "spec": {"scriptPathURI": "a.py"}}},
         },
         {"name": "b", "merge": {"base": "x", "adapter": "${steps.a.outputs}"}},
-        {"name": "c", "check": {}},
+        {"name": "c", "prepare": {}},
     ]
     assert load(dumps(pipeline)) == pipeline

@@ -312,22 +312,22 @@ STEPS = [
     (f"- {{name: {'a' * 41}, {RUN}}}", "[0].name", "cannot be the name"),
     (f"- {{{RUN}}}", "[0].name", "missing"),
     ("- {name: a}", "[0]", "a job or a verb"),
-    (f"- {{name: a, {RUN}, merge: {{}}}}", "[0].merge", "one thing"),
-    ("- {name: a, merge: {}, check: {}}", "[0].check", "one thing"),
-    (f"- {{name: a, merge: {{}}, {RUN}}}", "[0].job", "one thing"),
-    ("- {name: a, merge: [x]}", "[0].merge", "a mapping"),
+    (f"- {{name: a, {RUN}, prepare: {{}}}}", "[0].prepare", "one thing"),
+    ("- {name: a, prepare: {}, check: {model: m}}", "[0].check", "one thing"),
+    (f"- {{name: a, prepare: {{}}, {RUN}}}", "[0].job", "one thing"),
+    ("- {name: a, prepare: [x]}", "[0].prepare", "a mapping"),
     ("- {name: a, murge: {}}", "[0].murge", "unknown key"),
     (f"- {{name: a, needs: [b], {RUN}}}\n- {{name: b, needs: [a], {RUN}}}", "[0]", "a needs b needs a"),
     (f"- {{name: a, needs: [a], {RUN}}}", "[0].needs[0]", "itself"),
     (f"- {{name: train, {RUN}}}\n- {{name: b, needs: [trian], {RUN}}}", "[1].needs[0]", "no step"),
-    ("- {name: a, merge: {base: '${steps.b.outputs}'}}", "[0].merge.base", "no step"),
-    ("- {name: a, merge: {base: '${steps.a.outputs}'}}", "[0].merge.base", "its own"),
+    ("- {name: a, prepare: {base: '${steps.b.outputs}'}}", "[0].prepare.base", "no step"),
+    ("- {name: a, prepare: {base: '${steps.a.outputs}'}}", "[0].prepare.base", "its own"),
     (
-        f"- {{name: a, {RUN}}}\n- {{name: b, merge: {{base: ['${{steps.a.uri}}']}}}}",
-        "[1].merge.base[0]",
+        f"- {{name: a, {RUN}}}\n- {{name: b, prepare: {{base: ['${{steps.a.uri}}']}}}}",
+        "[1].prepare.base[0]",
         "only its outputs",
     ),
-    (f"- {{name: a, {RUN}}}\n- {{name: b, merge: {{base: '${{steps.a}}'}}}}", "[1].merge.base", "only its outputs"),
+    (f"- {{name: a, {RUN}}}\n- {{name: b, prepare: {{base: '${{steps.a}}'}}}}", "[1].prepare.base", "only its outputs"),
     (
         "- {name: a, job: {runtime: {type: python, spec: {scriptPathURI: x, inputs: {'${steps.c.outputs}': d}}}}}",
         '[0].job.runtime.spec.inputs["${steps.c.outputs}"]',
@@ -342,10 +342,16 @@ STEPS = [
         "already",
     ),
     (
-        "- {name: a, infrastructure: {type: eksJob, spec: {volumes: [{mountPath: /x}]}}, check: {}}",
+        "- {name: a, infrastructure: {type: eksJob, spec: {volumes: [{mountPath: /x}]}}, check: {model: m}}",
         "[0].infrastructure.spec.volumes[0]",
         "exactly one",
     ),
+    ("- {name: a, merge: {adapter: [x]}}", "[0].merge.base", "missing"),
+    ("- {name: a, merge: [x]}", "[0].merge", "a mapping"),
+    ("- {name: a, merge: {base: x, adapter: y, mode: pfet}}", "[0].merge.mode", "none of"),
+    ("- {name: a, register: {model: x, name: y, versoin: '1'}}", "[0].register.versoin", "unknown key"),
+    ("- {name: a, check: {model: 5}}", "[0].check.model", "text is needed"),
+    ("- {name: a, deploy: }", "[0].deploy.model", "missing"),
 ]
 
 
@@ -357,7 +363,7 @@ def test_steps_that_cannot_be(steps: str, path: str, message: str) -> None:
 
 
 def test_a_needed_step_that_is_misspelt_gets_a_hint() -> None:
-    steps = f"  - {{name: train, {RUN}}}\n  - {{name: b, merge: {{base: '${{steps.trian.outputs}}'}}}}\n"
+    steps = f"  - {{name: train, {RUN}}}\n  - {{name: b, prepare: {{base: '${{steps.trian.outputs}}'}}}}\n"
     (fault,) = faults_of("kind: pipeline\nspec:\n  steps:\n" + steps)
     assert fault.hint == "did you mean 'train'?"
 

@@ -110,8 +110,10 @@ def test_what_the_reader_refuses_by_its_type_the_schema_refuses(keys: str) -> No
         "kind: pipeline\nspec: {steps: []}",
         "kind: pipeline\nspec: {runtime: {type: python}}",
         "kind: pipeline\nspec: {steps: [{name: a}]}",
-        "kind: pipeline\nspec: {steps: [{name: a, merge: {}, check: {}}]}",
-        "kind: pipeline\nspec: {steps: [{merge: {}}]}",
+        "kind: pipeline\nspec: {steps: [{name: a, prepare: {}, check: {model: m}}]}",
+        "kind: pipeline\nspec: {steps: [{prepare: {}}]}",
+        "kind: pipeline\nspec: {steps: [{name: a, check: {}}]}",
+        "kind: pipeline\nspec: {steps: [{name: a, check: {model: m, to: x}}]}",
         f"kind: pipeline\nspec: {{steps: [{{name: a, {RUN}, extra: 1}}]}}",
     ],
 )
@@ -126,7 +128,7 @@ def test_documents_of_the_wrong_form_are_invalid_in_both(text: str) -> None:
     [
         "kind: job\nname: x\nspec: {runtime: {type: python, spec: {scriptPathURI: a, replicas: , env: {A: 1, B: }}}}",
         "kind: job\nspec: {infrastructure: , runtime: {type: python, spec: {scriptPathURI: a, env: [A, {name: B, value: [1]}]}}}",
-        f"kind: pipeline\nspec: {{steps: [{{name: a, {RUN}}}, {{name: b, check: , infrastructure: {{type: local}}}}]}}",
+        f"kind: pipeline\nspec: {{steps: [{{name: a, {RUN}}}, {{name: b, prepare: , infrastructure: {{type: local}}}}]}}",
     ],
 )
 def test_documents_that_are_valid_in_both(text: str) -> None:
