@@ -10,22 +10,17 @@ options. What it leaves in OUTPUT_DIR:
 Ended by SIGTERM it saves a checkpoint first and ends with exit code 143; started again it goes on from there.
 """
 
-import json
 import os
-import resource
-import shutil
 import sys
 import warnings
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import datasets
 import model as models
-import torch
 from data import load_data
 from faults import explain
-from model import RANK, WORLD_SIZE, say
+from model import RANK, say
 from options import Options, parse
 from progress import (
     CHECKPOINTS,
@@ -37,6 +32,7 @@ from progress import (
     nodes,
     tear_down,
 )
+from results import measure, record_of, save_result, write_json
 from transformers import PrinterCallback
 from transformers.integrations import TensorBoardCallback
 from transformers.utils import logging
@@ -97,85 +93,6 @@ def tensorboard(options: Options) -> list[Any]:
     except (ImportError, RuntimeError):
         say("tensorboard: not installed, so no logs are written for it")
         return []
-
-
-def evaluation_losses(history: list[dict[str, Any]]) -> tuple[float | None, float | None, int]:
-    """Return the evaluation loss before the first step, the last one, and the step that it was taken at."""
-    taken = [(entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry]
-    before = next((loss for step, loss in taken if step == 0), None)
-    last_step, last = taken[-1] if taken else (-1, None)
-    return before, last, last_step
-
-
-def measure(trainer: SFTTrainer, trained: Any, *, evaluates: bool) -> dict[str, Any]:
-    """Return what the training came to; every rank must call it."""
-    state = trainer.state
-    before, after, step = evaluation_losses(state.log_history)
-    if evaluates and step != state.global_step:
-        after = trainer.evaluate()["eval_loss"]
-    tokens = next((entry["num_tokens"] for entry in reversed(state.log_history) if "num_tokens" in entry), None)
-    seconds = trained.metrics.get("train_runtime")
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "eval_loss_before": before,
-        "eval_loss": after,
-        "train_loss": trained.training_loss,
-        "steps": state.global_step,
-        "epochs": state.epoch,
-        "tokens": tokens,
-        "tokens_per_second": tokens / seconds if tokens and seconds else None,
-        "train_seconds": seconds,
-        "peak_memory_bytes": peak_kib * (1 if sys.platform == "darwin" else 1024),
-        "peak_accelerator_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
-    }
-
-
-def record_of(options: Options, trainer: SFTTrainer, sharding: str) -> dict[str, Any]:
-    """Return what made this model: everything that a later step or reader needs to know."""
-    names = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
-    return {
-        "run": os.environ.get("CLOUDTUNE_RUN_ID"),
-        "recipe": "sft",
-        "base": options.model,
-        "revision": getattr(trainer.model.config, "_commit_hash", None),
-        "method": options.method,
-        "artifact": "model" if options.method == "full" else "adapter",
-        "nodes": nodes(),
-        "processes": WORLD_SIZE,
-        "sharding": sharding,
-        "options": options.record(),
-        "versions": {name: metadata.version(name) for name in names},
-    }
-
-
-def save_result(trainer: SFTTrainer, options: Options, route: str) -> Path:
-    """Write the adapter or the model with its tokenizer, whole or not at all; every rank must call it."""
-    output = Path(options.output_dir)
-    final = output / ("model" if options.method == "full" else "adapter")
-    partial = final.with_name(final.name + ".partial")
-    if RANK == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-    trainer.args.save_on_each_node = False
-    if route == "wrapped":
-        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    if options.method == "full":
-        trainer.model.to(models.stored_dtype(options))
-        trainer.model.tie_weights()
-        trainer.model.config.use_cache = True  # the trainer turned it off; answers are slow without it
-    template = trainer.processing_class.chat_template
-    if isinstance(template, str):
-        trainer.processing_class.chat_template = models.portable(template)
-    trainer.save_model(str(partial))
-    if RANK == 0:
-        (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle; training.json says the same in text
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-    return final
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON file for people and programs."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def train(options: Options) -> int:
