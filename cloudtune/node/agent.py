@@ -54,6 +54,7 @@ class Agent:
         self.command: Command | None = None
         self.streams: Streams | None = None
         self.finishing = False
+        self.orphaned = False
 
     def work(self) -> int:
         """Do everything up to the end of the command; return its ``Popen.returncode``."""
@@ -246,6 +247,7 @@ def _carry_out(agent: Agent) -> int:
     report = agent.report
     try:
         _work(agent)
+        _give_way(agent)
         problem = agent.keep_outputs()
         if problem:
             agent.fail(problem)
@@ -256,6 +258,7 @@ def _carry_out(agent: Agent) -> int:
     if agent.place is not None:
         processes.end_all(agent.order.run_id, grace_s=0, node_rank=agent.place.node_rank)
     agent.log.say(f"ends with exit code {report['exitCode']}: {report['reason']}")
+    _give_way(agent)
     try:
         agent.write_report()
         agent.close()
@@ -302,6 +305,7 @@ def _mind_supervisor(agent: Agent) -> None:
                 pass
         except OSError:
             pass
+        agent.orphaned = True
         rank = _number(agent.surroundings.get("CLOUDTUNE_NODE_RANK"))
         processes.end_all(agent.order.run_id, grace_s=0, node_rank=rank)
         agent.report.update(
@@ -315,6 +319,12 @@ def _mind_supervisor(agent: Agent) -> None:
             os._exit(128 + signal.SIGKILL)
 
     threading.Thread(target=wait, name="supervisor", daemon=True).start()
+
+
+def _give_way(agent: Agent) -> None:
+    """Leave the end to the thread that minds the supervisor, if it has begun with it."""
+    while agent.orphaned:
+        time.sleep(1)
 
 
 def _wake_by_signals(streams: Streams) -> None:

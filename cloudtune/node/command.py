@@ -52,21 +52,24 @@ class Command:
         record = self.streams.follow(process.pid, rank=rank)
         ending: processes.Ending | None = None
         try:
-            while process.poll() is None or (ending is not None and not ending.step()):
+            while True:
                 if self.stopped is not None and ending is None:
                     ending = self._ending(self.grace_s)
-                    continue
+                over = ending is None or ending.step()
+                if process.poll() is not None and over:
+                    break
+                if ending is not None and over:
+                    break  # what is left cannot be ended
                 processes.reap()
                 self.streams.poll(_IDLE_S if ending is None else processes.LOOK_S)
         finally:
-            if process.returncode is not None:
-                self.ended_at = time.time()
-                record.end(self.ended_at, process.returncode)
+            self.ended_at = time.time()
+            record.end(self.ended_at, process.poll())
             self._end_leftovers()
-            code = process.wait()
             processes.forget(process)
             self.streams.drain()
-        return code
+        code = process.poll()
+        return -signal.SIGKILL if code is None else code
 
     def _start(self, line: Sequence[str], variables: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
         stdout, stderr = self.streams.command_ends()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 
 
 def test_a_line_has_the_form_that_clients_read() -> None:
-    time_s = datetime.datetime(2026, 11, 20, 23, 10, 1, 123000, tzinfo=datetime.timezone.utc).timestamp()
+    time_s = dt.datetime(2026, 11, 20, 23, 10, 1, 123000, tzinfo=dt.timezone.utc).timestamp()
     assert format_line(time_s, 3, "stderr", "warning: ...") == "2026-11-20T23:10:01.123Z 3 E warning: ..."
     assert format_line(time_s, None, "agent", "") == "2026-11-20T23:10:01.123Z - A "
 

@@ -82,7 +82,7 @@ def test_a_place_that_cannot_be_written_is_found_out_before_the_start(
     with pytest.raises(NodeError, match="outputs cannot be kept at shelf://here: AccessDenied: no"):
         outputs(folder, shelf, log).probe("r1", tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(NodeError, match="outputs cannot be kept at .*Not a directory"):
+    with pytest.raises(NodeError, match=r"outputs cannot be kept at .*Not a directory"):
         outputs(folder, FolderStore(tmp_path / "file" / "below", "x"), log).probe("r1", tmp_path)
 
 
