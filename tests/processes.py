@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 def running(mark: str) -> list[int]:
     """Return the processes whose command line holds the mark, zombies and this one left out."""
-    listed = subprocess.run(["ps", "-eo", "pid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ewwo", "pid=,stat=,args="], capture_output=True, text=True, check=True).stdout
     found = []
     for row in listed.splitlines():
         pid, stat, args = row.split(None, 2) if len(row.split(None, 2)) == 3 else (*row.split(None, 1), "")

@@ -105,6 +105,7 @@ def _start(
         if isinstance(error, CloudtuneError) and "address already in use" in error.message:
             return None
         raise
+    process.returncode = 0  # it outlives us: Popen need not warn that nobody waits for it
     return served
 
 
