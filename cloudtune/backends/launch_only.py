@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cloudtune.backends.unsubmitted import Unsubmitted, refusal
 from cloudtune.launch import launch, run_time_limit_s
-from cloudtune.machine import runtime_of
+from cloudtune.launch.machine import runtime_of
 from cloudtune.order import job_name
 from cloudtune.plan import Notice, Plan
 from cloudtune.spec.job import JobSpec

@@ -27,7 +27,7 @@ from cloudtune.backends.unsubmitted import Unsubmitted, refusal
 from cloudtune.code import gather_code
 from cloudtune.errors import Fault, SpecError
 from cloudtune.launch import Launch, launch
-from cloudtune.machine import runtime_of
+from cloudtune.launch.machine import runtime_of
 from cloudtune.node.pack import agent_bytes
 from cloudtune.order import environment_of, job_name, order_of
 from cloudtune.plan import Call, FieldNote, File, Leaf, Notice, Plan, Ref, Step, Until

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from cloudtune.commands import container_argv
+from cloudtune.launch.commands import container_argv
 from cloudtune.errors import Fault, SpecError
 from cloudtune.spec.fields import thaw
 from cloudtune.spec.oci import DataScienceJob, StorageMount

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from cloudtune.commands import recipe_flags
+from cloudtune.launch.commands import recipe_flags
 from tests.recipes.modules import module
 
 options = module("sft", "options")

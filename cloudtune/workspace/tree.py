@@ -23,8 +23,8 @@ from pathlib import Path
 import attrs
 
 from cloudtune.errors import Fault
-from cloudtune.ignore import Rules, first_verdict, lift, parse_rules
-from cloudtune.repository import Repository, find_repository, is_top
+from cloudtune.workspace.ignore import Rules, first_verdict, lift, parse_rules
+from cloudtune.workspace.repository import Repository, find_repository, is_top
 
 GIT_RULES, OWN_RULES = ".gitignore", ".cloudtuneignore"
 _HOPS = 40

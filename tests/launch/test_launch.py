@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cloudtune.errors import SpecError
 from cloudtune.launch import Launch, launch, ranks, run_time_limit_s
-from cloudtune.machine import shape_of
+from cloudtune.launch.machine import shape_of
 from cloudtune.spec.environment import variables
 from cloudtune.spec.infrastructure import Accelerator, DataScienceJob, EKSJob, LocalJob, SageMakerTrainingJob
 from cloudtune.spec.job import JobSpec

@@ -1,6 +1,6 @@
 import pytest
 
-from cloudtune.launchers import Seen, counts, doubts, look
+from cloudtune.launch.launchers import Seen, counts, doubts, look
 
 
 @pytest.mark.parametrize(

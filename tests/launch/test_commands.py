@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtune.commands import command_of, container_argv, recipe_flags
 from cloudtune.errors import SpecError
+from cloudtune.launch.commands import command_of, container_argv, recipe_flags
 from cloudtune.spec.runtimes import (
     ContainerRuntime,
     GitPythonRuntime,

@@ -1,7 +1,7 @@
 """The code that travels with a job, as a value, and the archive it travels in.
 
-:func:`gather` lists and reads it (which files: :mod:`cloudtune.tree`) and stops at whatever looks like a credential;
-:func:`pack` writes it. Nothing is changed on the way: uncommitted and untracked files travel as they lie there.
+:func:`gather` lists and reads it (which files: :mod:`cloudtune.workspace.tree`) and stops at whatever looks like a
+credential; :func:`pack` writes it. Nothing is changed on the way: uncommitted and untracked files travel as they lie there.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import IO, BinaryIO
 
 import attrs
 
-from cloudtune.credentials import LIMIT, looks_like
 from cloudtune.errors import CloudtuneError, Fault, SpecError
 from cloudtune.plan import File
-from cloudtune.tree import OWN_RULES, Tree, list_tree, shown_path
+from cloudtune.workspace.credentials import LIMIT, looks_like
+from cloudtune.workspace.tree import OWN_RULES, Tree, list_tree, shown_path
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _CHUNK = 1 << 20

@@ -8,10 +8,10 @@ from typing import Any
 
 import attrs
 
-from cloudtune import launchers, machine, neuron
-from cloudtune.commands import command_of
 from cloudtune.errors import Fault, SpecError
-from cloudtune.machine import runtime_of, shape_of
+from cloudtune.launch import launchers, machine, neuron
+from cloudtune.launch.commands import command_of
+from cloudtune.launch.machine import runtime_of, shape_of
 from cloudtune.shapes import Shape
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime, Runtime

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import attrs
 
-from cloudtune.ignore import Rules, parse_rules
+from cloudtune.workspace.ignore import Rules, parse_rules
 
 _SUBMODULE = "160000"
 #: Set inside git's own hooks; they would make git answer for another repository than the folder's.

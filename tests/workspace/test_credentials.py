@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtune.credentials import LIMIT, looks_like
+from cloudtune.workspace.credentials import LIMIT, looks_like
 
 LETTERS = string.ascii_letters + string.digits
 DRAW = random.Random(20)

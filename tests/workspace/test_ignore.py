@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cloudtune.ignore import first_verdict, lift, parse_rules
-from cloudtune.tree import list_tree
+from cloudtune.workspace.ignore import first_verdict, lift, parse_rules
+from cloudtune.workspace.tree import list_tree
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is the oracle")
 
