@@ -55,6 +55,7 @@ class Agent:
         self.streams: Streams | None = None
         self.finishing = False
         self.orphaned = False
+        self.tidy = False  # whether the command ended with all its processes
 
     def work(self) -> int:
         """Do everything up to the end of the command; return its ``Popen.returncode``."""
@@ -117,6 +118,7 @@ class Agent:
                     line, variables=variables, folder=ready.working, rank=place.node_rank if alone else None
                 )
         self.report.update(stopped=command.stopped, stoppedAt=command.stopped_at)
+        self.tidy = True
         return code
 
     def on_signal(self, number: int, _frame: object) -> None:
@@ -255,7 +257,7 @@ def _carry_out(agent: Agent) -> int:
         agent.finishing = True
         agent.log.say(traceback.format_exc())
         agent.fail(f"the agent failed: {type(error).__name__}: {error}")
-    if agent.place is not None:
+    if agent.place is not None and not agent.tidy:
         processes.end_all(agent.order.run_id, grace_s=0, node_rank=agent.place.node_rank)
     agent.log.say(f"ends with exit code {report['exitCode']}: {report['reason']}")
     _give_way(agent)
