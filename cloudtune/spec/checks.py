@@ -41,6 +41,9 @@ def check(spec: JobSpec | PipelineSpec | Infrastructure | Runtime, root: Node | 
     """Note everything in a value that cannot be, where it stands in the tree that it was read from (if any)."""
     said = frozenset(faults.paths)
     for found, message, hint in findings_of(spec):
+        if faults.full:
+            faults.more += 1
+            continue
         place, path = settled(root, found)
         if not any(path[:length] in said for length in range(1, len(path) + 1)):
             faults.add(message, place, path, hint)
@@ -192,12 +195,11 @@ def of_step(step: PipelineStep, names: frozenset[str]) -> Iterator[Finding]:
         yield from below(("infrastructure",), of_block(step.infrastructure))
     if step.job is not None:
         yield from below(("job",), of_job(step.job))
-    others = sorted(name for name in names if name and name != step.name)
     for index, need in enumerate(step.needs):
         if need == step.name:
             yield ("needs", index), "a step cannot need itself", None
         elif need not in names:
-            yield ("needs", index), f"no step is called {need!r}", _meant(need, others)
+            yield ("needs", index), f"no step is called {need!r}", _meant(need, step, names)
     for path, name, field in step_references(step):
         where = yaml_path(step, path)
         if field != "outputs":
@@ -205,11 +207,13 @@ def of_step(step: PipelineStep, names: frozenset[str]) -> Iterator[Finding]:
         elif name == step.name:
             yield where, "a step cannot use its own outputs", None
         elif name not in names:
-            yield where, f"no step is called {name!r}", _meant(name, others)
+            yield where, f"no step is called {name!r}", _meant(name, step, names)
 
 
-def _meant(name: str, names: list[str]) -> str | None:
-    guess = nearest(name, names)
+def _meant(name: str, step: PipelineStep, names: frozenset[str]) -> str | None:
+    if len(names) > 60:
+        return None  # comparing words takes time, and so many steps were not typed by hand
+    guess = nearest(name, sorted(names - {"", step.name}))
     return f"did you mean {guess!r}?" if guess else None
 
 

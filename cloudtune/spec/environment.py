@@ -14,7 +14,8 @@ from cloudtune.spec.graph import sort
 #: The variables of a job may grow to so many characters when ``${NAME}`` is filled in.
 LIMIT = 1 << 20
 
-_REFERENCE = re.compile(r"\$\$|\$\{([^}]*)\}")
+# a name is bounded, so that a text of nothing but "${" is read in linear time
+_REFERENCE = re.compile(r"\$\$|\$\{([^}]{0,100})\}")
 
 
 @attrs.frozen(kw_only=True)

@@ -72,10 +72,15 @@ class Faults:
         self.paths: set[Path] = set()
         self.more = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether more faults are only counted."""
+        return len(self.found) >= MOST
+
     def add(self, message: str, place: Place = Place(), path: Path = (), hint: str | None = None) -> None:  # noqa: B008
         """Note one fault."""
         self.paths.add(path)
-        if len(self.found) >= MOST:
+        if self.full:
             self.more += 1
             return
         fault = Fault(

@@ -10,7 +10,7 @@ from cloudtune.errors import Fault, SpecError
 from cloudtune.spec.graph import sort
 from cloudtune.spec.job import PipelineSpec, PipelineStep
 
-_REFERENCE = re.compile(r"\$\{steps\.([^}]*)\}")
+_REFERENCE = re.compile(r"\$\{steps\.([^}]{0,100})\}")
 
 
 def order_of_steps(pipeline: PipelineSpec) -> tuple[PipelineStep, ...]:

@@ -414,3 +414,22 @@ def test_no_fault_shows_what_may_be_a_secret() -> None:
         found = faults_of(job("scriptPathURI: a"), **options)
         assert found
         assert "hf_secret" not in "".join(str(fault) for fault in found)
+
+
+LARGE = {
+    "steps that need unknown ones": "kind: pipeline\nspec:\n  steps:\n"
+    + "".join(f"  - {{name: s{n}, needs: [t{n}], prepare: {{}}}}\n" for n in range(5000)),
+    "steps in a row": "kind: pipeline\nspec:\n  steps:\n"
+    + "".join(f"  - {{name: s{n}, needs: [s{n + 1}], prepare: {{}}}}\n" for n in range(5000)),
+    "variables with bad names": job("scriptPathURI: a\nenv:\n" + "".join(f"  'A {n}': x\n" for n in range(20_000))),
+    "volumes without anything": job("scriptPathURI: a", f"volumes: [{','.join(['{}'] * 20_000)}]", place="eksJob"),
+    "a value that grows": job("scriptPathURI: a\nenv:\n  B: " + "x" * 1000 + "\n  A: '" + "${B}" * 150_000 + "'"),
+    "a value of open references": job("args: x\nenv:\n  A: '" + "${" * 300_000 + "'"),
+    "a key as long as a file": "kind: job\n'" + "a" * 900_000 + "': 1\n",
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_documents_are_refused_in_linear_time(name: str) -> None:
+    """Each of these took minutes, or would, where a check compared everything with everything."""
+    assert 1 <= len(faults_of(LARGE[name])) <= 1001
