@@ -45,3 +45,24 @@ def test_it_says_how_to_use_it(agent: Path) -> None:
     )
     assert done.returncode == 2
     assert "--order needs a value" in done.stderr
+
+
+OLD_PYTHON = Path.home() / ".pyenv" / "versions" / "3.9.18" / "bin" / "python"
+
+
+def test_a_compiled_agent_is_taken_by_the_same_python_and_ignored_by_others(tmp_path: Path) -> None:
+    archive = tmp_path / "agent.pyz"
+    archive.write_bytes(agent_bytes(compiled=True))
+    show = "import sys; sys.path.insert(0, sys.argv[1]); import cloudtune.node.ranks as m; print(m.Place)"
+    own = subprocess.run([sys.executable, "-c", show, str(archive)], capture_output=True, text=True, check=True)
+    assert "Place" in own.stdout
+    with zipfile.ZipFile(archive) as pack:
+        # a module that only its compiled form can explain
+        files = {name: pack.read(name) for name in pack.namelist() if name != "cloudtune/node/ranks.py"}
+    with zipfile.ZipFile(archive, "w") as pack:
+        for name, data in files.items():
+            pack.writestr(name, data)
+    subprocess.run([sys.executable, "-c", show, str(archive)], capture_output=True, check=True)
+    if OLD_PYTHON.exists():
+        archive.write_bytes(agent_bytes(compiled=True))
+        subprocess.run([str(OLD_PYTHON), "-c", show, str(archive)], capture_output=True, check=True)
