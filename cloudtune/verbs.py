@@ -246,11 +246,23 @@ def _differences(path: str, one: Any, other: Any) -> Iterator[tuple[str, Any, An
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in dict.fromkeys([*one, *other]):
             yield from _differences(f"{path}.{key}" if path else key, one.get(key), other.get(key))
-    elif isinstance(one, builtins.list) and isinstance(other, builtins.list) and len(one) == len(other):
-        for index, (left, right) in enumerate(zip(one, other, strict=True)):
-            yield from _differences(f"{path}[{index}]", left, right)
+    elif isinstance(one, builtins.list) and isinstance(other, builtins.list):
+        left, right = _by_id(one), _by_id(other)
+        for key in dict.fromkeys([*left, *right]):
+            yield from _differences(f"{path}[{key}]", left.get(key), right.get(key))
     elif one != other:
         yield path, one, other
+
+
+def _by_id(items: builtins.list[Any]) -> dict[Any, Any]:
+    """Return a list's items by what names them: an id or a path of their own, else their place."""
+
+    def name(index: int, item: Any) -> Any:
+        named = item.get("id") or item.get("path") if isinstance(item, Mapping) else None
+        return named if named is not None else index
+
+    named = {name(index, item): item for index, item in enumerate(items)}
+    return named if len(named) == len(items) else dict(enumerate(items))
 
 
 def _output(named: str | None) -> str:

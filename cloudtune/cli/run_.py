@@ -52,7 +52,7 @@ def command(
 
     if spec is not None and not quiet:
         plan = verbs.plan(spec)
-        warn(plan.warnings)
+        warn(notice for notice in plan.warnings if "is a placeholder" not in notice.message)
         tell_uploads(plan)
     run = verbs.run(
         spec, resume=resume, progress=None if quiet else lambda step, what: click.echo(f"{step}: {what}", err=True)
