@@ -1,7 +1,8 @@
 """LoRA adapters into their base model: one Hugging Face model out, on PEFT and the CPU.
 
 ``accurate`` keeps the adapter in 32 bits while it is added and rounds once, to the precision of the base; ``peft``
-does what ``AutoPeftModelForCausalLM`` with the base's dtype does: the adapter is rounded to that precision first.
+does what ``AutoPeftModelForCausalLM`` does with the base's dtype and ``low_cpu_mem_usage``, as many guides load it:
+the adapter is rounded to that precision first.
 """
 
 from __future__ import annotations
@@ -189,7 +190,7 @@ def _merged(model: Any, adapter: Adapter, base: Path, mode: str) -> Any:
         if mode == "peft":
             for name, parameter in wrapped.named_parameters():
                 if "lora_" in name:
-                    parameter.data = parameter.data.to(model.dtype)
+                    parameter.data = parameter.data.to(model.dtype).to(parameter.dtype)
         return wrapped.merge_and_unload()
 
 
