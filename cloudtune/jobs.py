@@ -14,7 +14,7 @@ from cloudtune.code import gather_code
 from cloudtune.errors import CloudtuneError, Fault, ServiceError, SpecError, UsageError
 from cloudtune.plan import SECRET_NAME, Notice, Plan
 from cloudtune.runs import Run, client_of
-from cloudtune.spec.document import dumps
+from cloudtune.spec.document import checked, dumps
 from cloudtune.spec.document import load as load_document
 from cloudtune.spec.environment import EnvironmentVariable
 from cloudtune.spec.job import JobSpec
@@ -47,6 +47,7 @@ def plan_job(job: JobSpec, run_id: str | None = None) -> Plan:
 
     Without an id, one is derived from the spec and the code, so that the same input gives the same plan.
     """
+    job = checked(job)
     plan = backend_of(job.infrastructure.type).plan(job, run_id or dry_run_id(job))
     notices = [Notice(path=path, message=f"{text!r} is a placeholder: fill it in") for path, text in placeholders(job)]
     notices += [
@@ -89,7 +90,7 @@ def start(
         SpecError: the job cannot run as written: placeholders, refused keys, code that looks like a credential.
         CloudtuneError: a step failed; what was made has been taken back, or the message says what is left.
     """
-    store = store or Store()
+    store, job = store or Store(), checked(job)
     faults = [
         Fault(path=path, message=f"{text!r} is a placeholder", hint="fill it in") for path, text in placeholders(job)
     ]

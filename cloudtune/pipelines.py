@@ -22,7 +22,7 @@ from cloudtune.errors import Fault, SpecError, UsageError
 from cloudtune.jobs import RunJournal, id_from, plan_job, resume, start, without_secrets
 from cloudtune.plan import Call, FieldNote, Notice, Plan, Ref, Step, mask
 from cloudtune.runs import Run, run_of
-from cloudtune.spec.document import dumps
+from cloudtune.spec.document import checked, dumps
 from cloudtune.spec.document import load as load_document
 from cloudtune.spec.fields import freeze
 from cloudtune.spec.infrastructure import LocalJob
@@ -51,6 +51,7 @@ BUILT = frozenset({"prepare", "merge", "register", "deploy"})
 
 def plan_pipeline(pipeline: PipelineSpec, run_id: str) -> Plan:
     """Return what running the pipeline would send: the steps of its jobs, flattened as ``train.run``."""
+    pipeline = checked(pipeline)
     outputs: dict[str, str] = {}
     steps = list(_conductor_steps(run_id, {}))
     launches, fields, warnings = {}, [], []
