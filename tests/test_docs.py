@@ -24,7 +24,8 @@ from cloudtune.spec.document import load
 from cloudtune.spec.infrastructure import INFRASTRUCTURES
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+FOLDERS = ("docs", "specs", "runtimes", "infrastructure", "cloudtune/recipes")
+PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
 LANGUAGES = {"bash", "python", "yaml", "json", "toml", "text", "mermaid"}
 NOT_RUN = re.compile(r"<!-- not run: (\S.{8,}) -->$")
 FILE_NAME = re.compile(r"(?:#|//) (\S+\.(?:yaml|yml|py|jsonl|json|txt))\n")
