@@ -206,10 +206,11 @@ class Preparation:
         path = local_path(uri)
         store: Store = FolderStore(path.absolute(), uri) if path is not None else RemoteStore(uri, self.courier)
         interval_s = float(self.surroundings.get("CLOUDTUNE_SYNC_SECONDS") or 30)
-        self.outputs = Outputs(
+        outputs = Outputs(
             self.output_folder, store, self.log, node=place.node_rank, layout=order.output_layout, interval_s=interval_s
         )
-        self.outputs.probe(order.run_id, self.tools)
+        outputs.probe(order.run_id, self.tools)
+        self.outputs = outputs
 
     def _check_accelerators(self) -> None:
         order = self.order

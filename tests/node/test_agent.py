@@ -204,6 +204,7 @@ def test_what_goes_wrong_before_the_start_is_reported(new_job: NewJob, order: di
     report = job.report()
     assert reason in report["reason"]
     assert report["exitCode"] == 125
+    assert "outputs are kept" not in job.log()
     assert f"error: {report['reason']}".splitlines()[0] in job.texts(stream="agent")
     assert first_failure([report]) is not None
 
