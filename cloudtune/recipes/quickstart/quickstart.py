@@ -93,7 +93,8 @@ def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, texts:
         optimizer.zero_grad()
         schedule.step()
         if step % 50 == 0 or step == steps:
-            print({"loss": round(loss.item(), 4), "epoch": round(step * BATCH / len(texts), 2)}, flush=True)
+            epoch = round(step * BATCH / len(texts), 2)
+            print({"loss": round(loss.item(), 4), "epoch": epoch, "step": step, "max_steps": steps}, flush=True)
     return loss.item()
 
 

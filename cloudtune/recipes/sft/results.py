@@ -11,9 +11,11 @@ from typing import Any
 
 import model as models
 import torch
+from faults import RecipeError
 from model import RANK, WORLD_SIZE
 from options import Options
 from progress import nodes
+from safetensors import safe_open
 from trl import SFTTrainer
 
 
@@ -91,6 +93,19 @@ def save_whole(model: Any, state: dict[str, Any], options: Options, folder: Path
     write_json(folder / "config.json", {**config, "dtype": str(dtype).removeprefix("torch.")})
 
 
+def check_saved(folder: Path) -> None:
+    """Make sure that tensors were written, since libraries have been seen to save adapters without any."""
+    files = list(folder.glob("*.safetensors"))
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            if file.keys():
+                return
+    names = ", ".join(path.name for path in files) or "no .safetensors file"
+    raise RecipeError(
+        f"nothing was saved: {folder} holds {names} without a tensor; the last checkpoint has the weights"
+    )
+
+
 def save_result(trainer: SFTTrainer, options: Options, route: str) -> Path:
     """Write the adapter or the model with its tokenizer, whole or not at all; every rank must call it."""
     output, tokenizer, full = Path(options.output_dir), trainer.processing_class, options.method == "full"
@@ -113,6 +128,7 @@ def save_result(trainer: SFTTrainer, options: Options, route: str) -> Path:
             trainer.model.tie_weights()
         trainer.save_model(str(partial))
     if RANK == 0:
+        check_saved(partial)
         (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle; training.json says the same in text
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)

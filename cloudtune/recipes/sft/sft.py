@@ -43,7 +43,8 @@ def settings_of(options: Options, route: str, *, evaluates: bool) -> SFTConfig:
     """Return the options in the words of the current TRL and transformers."""
     on_cpu = models.device_kind() == "cpu"
     recompute = not on_cpu if options.gradient_checkpointing is None else options.gradient_checkpointing
-    wrapped = {"version": 2, "state_dict_type": "SHARDED_STATE_DICT", "activation_checkpointing": recompute}
+    # not FSDP's own recomputing: it renames modules, and PEFT then writes checkpoints without a single tensor
+    wrapped = {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"}
     # transformers 5.20 renamed gradient checkpointing and warns of the old name
     renamed = "activation_checkpointing" in SFTConfig.__dataclass_fields__
     return SFTConfig(
@@ -59,7 +60,7 @@ def settings_of(options: Options, route: str, *, evaluates: bool) -> SFTConfig:
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
         optim=options.optimizer,
-        **{"activation_checkpointing" if renamed else "gradient_checkpointing": recompute and route != "wrapped"},
+        **{"activation_checkpointing" if renamed else "gradient_checkpointing": recompute},
         bf16=models.uses_bf16(options),
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
