@@ -28,7 +28,7 @@ from cloudtune.spec.fields import freeze
 from cloudtune.spec.infrastructure import LocalJob
 from cloudtune.spec.job import JobSpec, PipelineSpec, PipelineStep
 from cloudtune.spec.order import order_of_steps
-from cloudtune.spec.runtimes import PythonRuntime, PyTorchDistributedRuntime, Recipe
+from cloudtune.spec.runtimes import PyTorchDistributedRuntime
 from cloudtune.states import Handle, Status
 from cloudtune.store import Record, Store, new_run_id
 from cloudtune.submit import Progress, submit
@@ -42,8 +42,12 @@ POSITIONAL = {
     "register": ("model",),
     "deploy": ("model",),
 }
-#: Verbs that the command line of this release has.
-BUILT = frozenset({"prepare", "merge", "register", "deploy"})
+#: Verbs that the command line of this release has, and where each of them can go.
+BUILT: dict[str, frozenset[str]] = {
+    "merge": frozenset(),
+    "register": frozenset({"folder"}),
+    "deploy": frozenset({"local"}),
+}
 
 
 # --- plan
@@ -67,9 +71,7 @@ def plan_pipeline(pipeline: PipelineSpec, run_id: str) -> Plan:
         prefix = f"spec.steps[{index}]"
         fields += [attrs.evolve(note, path=f"{prefix}.{note.path}") for note in plan.fields]
         warnings += [Notice(path=f"{prefix}.{notice.path}", message=notice.message) for notice in plan.warnings]
-        if step.verb is not None and step.verb not in BUILT:
-            reason = f"this release has no verb {step.verb!r}"
-            fields.append(FieldNote(path=f"{prefix}.{step.verb}", status="refused", reason=reason))
+        fields += [attrs.evolve(note, path=f"{prefix}.{note.path}") for note in _unbuilt(step)]
     return Plan(
         name=pipeline.name or "pipeline",
         run_id=run_id,
@@ -80,6 +82,20 @@ def plan_pipeline(pipeline: PipelineSpec, run_id: str) -> Plan:
         fields=tuple(fields),
         warnings=tuple(warnings),
     )
+
+
+def _unbuilt(step: PipelineStep) -> tuple[FieldNote, ...]:
+    """Return what this release cannot do of a step that is a verb."""
+    if step.verb is None:
+        return ()
+    if step.verb not in BUILT:
+        reason = f"this release has no verb {step.verb!r}"
+        return (FieldNote(path=step.verb, status="refused", reason=reason),)
+    to, known = step.options.get("to"), BUILT[step.verb]
+    if to is None or to in known:
+        return ()
+    reason = f"this release cannot {step.verb} to {to!r}, only to {', '.join(sorted(known))}"
+    return (FieldNote(path=f"{step.verb}.to", status="refused", reason=reason),)
 
 
 def dry_run_id(pipeline: PipelineSpec) -> str:
@@ -131,10 +147,8 @@ def job_of(pipeline: PipelineSpec, step: PipelineStep, outputs: Mapping[str, str
     return filled
 
 
-def _verb(step: PipelineStep) -> PythonRuntime | PyTorchDistributedRuntime:
+def _verb(step: PipelineStep) -> PyTorchDistributedRuntime:
     verb, options = step.verb or "", dict(step.options)
-    if verb == "prepare":
-        return PythonRuntime(recipe=Recipe(name="prepare", args=freeze(options)))
     words: list[str] = []
     for key in POSITIONAL.get(verb, ()):
         value = options.pop(key, ())

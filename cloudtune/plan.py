@@ -203,7 +203,7 @@ def _step_dict(step: Step) -> dict[str, Any]:
         "parameters": shown(step.parameters),
     }
     if step.files:
-        out["files"] = [{"path": file.path.encode(errors="backslashreplace").decode(), "bytes": file.bytes, "sha256": file.sha256} for file in step.files]
+        out["files"] = [_file_dict(file) for file in step.files]
     if step.token is not None:
         out["token"] = step.token
     if step.until is not None:
@@ -219,6 +219,11 @@ def _step_dict(step: Step) -> dict[str, Any]:
     if step.undo is not None:
         out["undo"] = {"operation": step.undo.operation, "parameters": shown(step.undo.parameters)}
     return out
+
+
+def _file_dict(file: File) -> dict[str, Any]:
+    path = file.path.encode(errors="backslashreplace").decode()  # a name need not be text
+    return {"path": path, "bytes": file.bytes, "sha256": file.sha256}
 
 
 def substitute(value: Any, leaf: Callable[[Leaf], Any]) -> Any:

@@ -53,7 +53,9 @@ def test_a_failed_step_ends_the_pipeline_and_can_be_continued(tmp_path: Path) ->
     counted = tmp_path / "count"
     first = f"echo x >> {counted}"
     second = f"echo trying; test -e {gate} || exit 4"
-    run = pipelines.start_pipeline(PipelineSpec(name="p", steps=(step("one", first), step("two", second, needs=("one",)))))
+    run = pipelines.start_pipeline(
+        PipelineSpec(name="p", steps=(step("one", first), step("two", second, needs=("one",))))
+    )
     status = run.wait(60)
     assert status.state == "failed"
     assert "step two failed" in (status.reason or "")
@@ -99,8 +101,12 @@ def test_an_unbuilt_verb_is_refused_before_anything_runs() -> None:
 
 def test_literal_secrets_reach_the_step_and_no_file() -> None:
     secret = "s" * 24
-    runtime = PyTorchDistributedRuntime(command='test "${#MY_TOKEN}" = 24 && echo "got it"').with_environment_variable(MY_TOKEN=secret)
-    run = pipelines.start_pipeline(PipelineSpec(name="p", steps=(PipelineStep(name="one", job=JobSpec(runtime=runtime)),)))
+    runtime = PyTorchDistributedRuntime(command='test "${#MY_TOKEN}" = 24 && echo "got it"').with_environment_variable(
+        MY_TOKEN=secret
+    )
+    run = pipelines.start_pipeline(
+        PipelineSpec(name="p", steps=(PipelineStep(name="one", job=JobSpec(runtime=runtime)),))
+    )
     assert run.wait(60).state == "succeeded"
     assert "got it" in [line.text for line in run.lines()]
     kept = [path for path in runs_folder().parent.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]

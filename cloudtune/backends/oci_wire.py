@@ -12,8 +12,8 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from cloudtune.launch.commands import container_argv
 from cloudtune.errors import Fault, SpecError
+from cloudtune.launch.commands import container_argv
 from cloudtune.spec.fields import thaw
 from cloudtune.spec.oci import DataScienceJob, StorageMount
 from cloudtune.spec.runtime import Conda, Runtime

@@ -6,6 +6,7 @@ The verbs are imported only when they are called, so that ``cloudtune --help`` c
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import Any
@@ -80,6 +81,8 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and end with the contract's exit codes."""
+    # as an exception, a polite end lets verbs take back what they have begun
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:

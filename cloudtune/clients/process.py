@@ -80,7 +80,7 @@ def _stage(folder: Path, parameters: Mapping[str, Any], files: tuple[File, ...])
         elif files:
             pack(files, folder / "code.tar.gz")
         if order is not None:
-            (folder / "agent.pyz").write_bytes(agent_bytes())
+            (folder / "agent.pyz").write_bytes(agent_bytes(compiled=True))
             write_json(folder / "order.json", order)
         run = {"runId": parameters["runId"], "nodes": parameters["nodes"]}
         write_json(folder / "run.json", {**run, "python": parameters["python"] or sys.executable})

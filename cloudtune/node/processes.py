@@ -156,6 +156,26 @@ def _linux_marked(wanted: set[bytes]) -> set[int]:
     return found
 
 
+def _owners(pids: Collection[int]) -> dict[int, str]:
+    """Return the run that each process names in its variables, for those that name one."""
+    if sys.platform == "linux":
+        return {pid: name for pid in pids for name in [_linux_owner(pid)] if name is not None}
+    output = subprocess.run(["ps", "-axEwwo", "pid=,command="], capture_output=True, text=True, check=False).stdout
+    rows = [line.split() for line in output.splitlines()]
+    prefix = "CLOUDTUNE_RUN_ID="
+    named = {int(row[0]): [word[len(prefix) :] for word in row if word.startswith(prefix)] for row in rows if row}
+    return {pid: names[0] for pid, names in named.items() if pid in pids and names}
+
+
+def _linux_owner(pid: int) -> str | None:
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    found = [item[17:] for item in variables if item.startswith(b"CLOUDTUNE_RUN_ID=")]
+    return found[0].decode(errors="replace") if found else None
+
+
 def descendants(roots: Collection[int], processes: Mapping[int, Process]) -> set[int]:
     """Return all processes below the roots, without the roots themselves."""
     children: dict[int, list[int]] = {}
@@ -197,6 +217,7 @@ class Ending:
         self._told: set[tuple[int, str]] = set()
         self._marked: set[int] = set()
         self._marked_at = float("-inf")
+        self._strangers: set[int] = set()
 
     def step(self) -> bool:
         """Look once, and signal who has not been; True when nobody is left, or only what cannot be ended."""
@@ -230,6 +251,11 @@ class Ending:
         found = known | descendants(known - {me}, processes)
         if _owns_tree:
             found |= descendants([me], processes)
+        if thorough:
+            # a model server that the job deployed names a run of its own: it is to outlive the job
+            owners = _owners(found - self._marked)
+            self._strangers = {pid for pid, owner in owners.items() if owner != self.run_id}
+        found -= self._strangers | descendants(self._strangers, processes)
         found -= {me, *_ancestors(me, processes), *self._spared()}
         return {pid for pid in found if pid in processes and not processes[pid].zombie}
 

@@ -1,7 +1,7 @@
 """The code that travels with a job, as a value, and the archive it travels in.
 
 :func:`gather` lists and reads it (which files: :mod:`cloudtune.workspace.tree`) and stops at whatever looks like a
-credential; :func:`pack` writes it. Nothing is changed on the way: uncommitted and untracked files travel as they lie there.
+credential; :func:`pack` writes it. Nothing is changed on the way: uncommitted and untracked files travel as they are.
 """
 
 from __future__ import annotations

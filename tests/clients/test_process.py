@@ -73,7 +73,11 @@ def test_the_contract_s_variables_are_there() -> None:
     run = jobs.start(JobSpec(name="env", runtime=PyTorchDistributedRuntime(command=command, replicas=2)))
     run.wait(60)
     by_node = {
-        replica: dict(line.text.split("=", 1) for line in run.logs(replica=replica) if "=" in line.text and line.stream == "stdout")
+        replica: dict(
+            line.text.split("=", 1)
+            for line in run.logs(replica=replica)
+            if "=" in line.text and line.stream == "stdout"
+        )
         for replica in (0, 1)
     }
     for replica, found in by_node.items():

@@ -88,6 +88,20 @@ def test_a_killed_agent_fails_the_run_and_leaves_nothing(mark: str) -> None:
     assert running(mark) == []
 
 
+def test_a_server_that_names_a_run_of_its_own_outlives_the_job(mark: str) -> None:
+    run = start(
+        f"CLOUDTUNE_RUN_ID=serve-{mark} setsid sleep {mark} & sleep 0.3; setsid sleep {mark} & true", replicas=1
+    )
+    try:
+        assert run.wait(60).state == "succeeded"
+        left = running(f"sleep {mark}")
+        assert len(left) == 1
+        assert f"CLOUDTUNE_RUN_ID=serve-{mark}".encode() in Path(f"/proc/{left[0]}/environ").read_bytes()
+    finally:
+        for pid in running(f"sleep {mark}"):
+            os.kill(pid, signal.SIGKILL)
+
+
 def cli(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "cloudtune", *arguments]
 
