@@ -157,8 +157,12 @@ def _send(backend: Backend, plan: Plan, store: Store, progress: Progress | None)
         store.update_run(plan.run_id, state="failed", reason=f"not submitted: {error.message}")
         raise
     handle = backend.handle(plan, replies)
+    cancelled = store.run(plan.run_id).state == "cancelled"  # by another process, while this one was submitting
     store.update_run(plan.run_id, handle=handle.uri, state="starting", reason=None)
-    return Run(handle=handle, record=store.run(plan.run_id), store=store)
+    run = Run(handle=handle, record=store.run(plan.run_id), store=store)
+    if cancelled:
+        run.cancel()
+    return run
 
 
 def _check_same_files(record: Record, plan: Plan, store: Store) -> None:

@@ -67,9 +67,8 @@ class Run:
         if record is not None and (record.state in TERMINAL or record.handle is None):
             failure = Failure.from_dict(record.failure) if record.failure else None
             return Status(state=record.state, reason=record.reason, failure=failure, outputs=record.outputs)
-        backend, client = self._place()
-        assert self.handle is not None
-        status = backend.status(self.handle, client.read(backend.look(self.handle)))
+        handle, backend, client = self._place()
+        status = backend.status(handle, client.read(backend.look(handle)))
         if self.is_pipeline and status.failure is None and status.state == "failed":
             failures = [step.status.failure for step in self.steps]
             status = attrs.evolve(status, failure=next((one for one in reversed(failures) if one), None))
@@ -111,13 +110,13 @@ class Run:
         if self.is_pipeline:
             yield from self._lines_of_steps(follow=follow)
             return
-        if self.handle is None:
+        if self._submitted() is None:
             return
-        backend, client = self._place()
+        handle, backend, client = self._place()
         cursor, pause = None, LOOK_S[0]
         while True:
             finished = not follow or self.status.finished  # asked first: what was written before it is read below
-            found, cursor = backend.lines(self.handle, client.read(backend.logs(self.handle, cursor)))
+            found, cursor = backend.lines(handle, client.read(backend.logs(handle, cursor)))
             yield from found
             if found:
                 pause = LOOK_S[0]
@@ -205,13 +204,12 @@ class Run:
 
     def cancel(self, *, wait: bool = True) -> Status:
         """End the run: every process of every node. A run that has ended already is left as it is."""
-        if self.record is not None and self.handle is None:
+        if self.record is not None and self._submitted() is None:
             self.store.update_run(self.id, state="cancelled", reason="cancelled before it was submitted")
             return self.status
         if not self.status.finished or self.status.state == "lost":
-            backend, client = self._place()
-            assert self.handle is not None
-            for call in backend.cancel(self.handle):
+            handle, backend, client = self._place()
+            for call in backend.cancel(handle):
                 client.send(call)
             if self.is_pipeline and not self._end_seen(CANCEL_S if wait else 0):
                 for step in self.steps:
@@ -235,14 +233,14 @@ class Run:
 
     def delete(self, *, outputs: bool = False) -> None:
         """Forget the run and its logs; its outputs stay unless asked for."""
-        if self.handle is not None:
+        if self._submitted() is not None:
             if not self.status.finished:
                 raise UsageError(f"run {self.id} is {self.state}", hint=f"end it first: cloudtune cancel {self.id}")
-            backend, client = self._place()
+            handle, backend, client = self._place()
             for step in self.steps:
                 step.delete(outputs=outputs)
             try:
-                for call in backend.delete(self.handle, outputs=outputs):
+                for call in backend.delete(handle, outputs=outputs):
                     client.send(call)
             except RunNotFound:
                 pass  # removed by hand: nothing is left to remove but the record
@@ -266,13 +264,21 @@ class Run:
             **({"steps": [step.to_dict() for step in self.steps]} if self.is_pipeline else {}),
         }
 
-    def _place(self) -> tuple[Backend, Client]:
-        if self.handle is None:
+    def _submitted(self) -> Handle | None:
+        """Return where the run lives; another process may have submitted it since this value was made."""
+        if self.handle is not None or self.record is None:
+            return self.handle
+        uri = self.store.run(self.record.id).handle
+        return Handle.parse(uri) if uri else None
+
+    def _place(self) -> tuple[Handle, Backend, Client]:
+        handle = self._submitted()
+        if handle is None:
             raise CloudtuneError(
                 f"run {self.id} was never fully submitted", hint=f"continue it: cloudtune run --resume {self.id}"
             )
-        backend = backend_named(self.handle.backend)
-        return backend, client_of(backend)
+        backend = backend_named(handle.backend)
+        return handle, backend, client_of(backend)
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.name!r}: {self.state}>"
@@ -284,8 +290,18 @@ class Run:
 class RunList(list[Run]):
     """Runs, which show themselves as a table in a notebook."""
 
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return the runs as ``list -o json`` shows them; one that was deleted meanwhile is left out."""
+        found = []
+        for run in self:
+            try:
+                found.append(run.to_dict())
+            except RunNotFound:
+                continue
+        return found
+
     def _repr_html_(self) -> str:
-        rows = [(run.id, run.name, run.handle.backend if run.handle else "", run.state, age(run)) for run in self]
+        rows = [(run.id, run.name, run.handle.backend if run.handle else "", run.last_state, age(run)) for run in self]
         return table("Runs", ("id", "name", "backend", "state", "age"), rows)
 
 

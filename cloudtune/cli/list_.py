@@ -53,7 +53,7 @@ def command(
         return
     runs = verbs.list(state=state, since=since, name=name, backend=backend, limit=limit)
     if output == "json":
-        options.emit([run.to_dict() for run in runs], "json")
+        options.emit(runs.to_dicts(), "json")
         return
     shown = [(run.id, run.name, run.record.backend if run.record else "", run.last_state, age(run)) for run in runs]
     table(("id", "name", "backend", "state", "age"), shown, empty="no run yet: cloudtune init quickstart")
