@@ -53,6 +53,15 @@ class Verbs(click.Group):
         command: click.Command = import_module(f"cloudtune.cli.{cmd_name}_").command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call a verb; that the reader went away (`| head`) is no error, and nothing more can be said to it."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # here, because click itself would end with 1
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find a verb; an unknown one is answered with the nearest."""
         try:
@@ -92,10 +101,6 @@ def main() -> None:
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:
-        # the reader went away (`| head`): not an error, and nothing more can be said to it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except Exception as error:  # noqa: BLE001 - the last line of defence: nobody should see a traceback unasked
         code = _told(error)
     sys.exit(code if isinstance(code, int) else 0)

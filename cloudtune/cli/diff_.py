@@ -15,13 +15,13 @@ from cloudtune.cli import options
 @click.option("--infrastructure", metavar="A", help="First place: a file or a profile; the second follows.")
 @options.output("text", "json")
 def command(runs: tuple[str, ...], file: str | None, infrastructure: str | None, output: str) -> int:
-    r"""Compare what a job would send in two places, or what two runs sent.
+    """Compare what a job would send in two places, or what two runs sent.
 
     \b
     cloudtune diff -f job.yaml --infrastructure A B     two places
     cloudtune diff -f job.yaml --infrastructure A       the job's own place and another
     cloudtune diff RUN RUN                              two runs
-    """
+    """  # noqa: D301 - click wants the character itself
     from cloudtune import verbs
     from cloudtune.display import table
 
