@@ -67,10 +67,10 @@ def test_the_notebook_trains_files_and_asks(executed: list[Any]) -> None:
     ]
     assert "'succeeded'" in results
     answer = results[-3]
-    assert "LoRA" in answer
+    assert "LoRA" in answer, results
     printed = "".join(out.get("text", "") for cell in executed if cell.cell_type == "code" for out in cell.outputs)
     assert "[train 0/0] " in printed
-    assert "[train 1/1] " in printed
+    assert "[train 1] " in printed
 
 
 def test_the_model_is_filed_with_its_origin(executed: list[Any], home: Path) -> None:
@@ -92,15 +92,18 @@ def test_the_merged_model_answers_as_base_and_adapter_do(executed: list[Any]) ->
     (model,) = Store().models("quickstart-notebook")
     record = json.loads((Path(model.uri.removeprefix("file://")) / "cloudtune.json").read_text())
     (adapter,) = record["adapters"]
-    base = transformers.AutoModelForCausalLM.from_pretrained(record["base"])
-    merged = transformers.AutoModelForCausalLM.from_pretrained(model.uri.removeprefix("file://"))
+    # computed in fp32, so that only the rounding of the merged weights to bfloat16 (8 bits) can differ
+    base, merged = (
+        transformers.AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+        for place in (record["base"], model.uri.removeprefix("file://"))
+    )
     tokens = torch.arange(5, 69).reshape(2, 32)
     with torch.no_grad():
+        plain = base(tokens).logits
         expected = peft.PeftModel.from_pretrained(base, adapter)(tokens).logits
         found = merged(tokens).logits
-    # one rounding of the weights to bfloat16 at most: 8 bits of precision
-    assert torch.allclose(found, expected, rtol=2**-7, atol=2**-7 * expected.abs().max().item())
-    assert not torch.equal(expected, transformers.AutoModelForCausalLM.from_pretrained(record["base"])(tokens).logits)
+    assert (found - expected).norm() < 2**-7 * expected.norm()
+    assert (plain - expected).norm() > 2**-2 * expected.norm()
 
 
 def test_runs_of_the_steps_are_kept(executed: list[Any]) -> None:

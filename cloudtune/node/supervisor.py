@@ -61,7 +61,7 @@ class Supervisor:
         self.cancelled = True
 
     def _start(self) -> None:
-        count = int(self.run["nodes"])
+        count, cores = int(self.run["nodes"]), os.cpu_count() or 1
         main = address(0)
         ports = free_ports(main, 2)
         life_read, self.life_write = os.pipe()
@@ -69,6 +69,8 @@ class Supervisor:
             place = self.folder / f"node-{rank}"
             place.mkdir(exist_ok=True)
             environment = {
+                # all nodes share this machine's cores: with more threads than cores they wait for each other
+                "OMP_NUM_THREADS": str(max(1, cores // (count * int(self.order["processesPerNode"])))),
                 **os.environ,
                 "CLOUDTUNE_PLACE": "local",
                 "CLOUDTUNE_RUN_ID": self.order["runId"],
