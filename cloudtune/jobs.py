@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import attrs
 
@@ -13,16 +16,19 @@ from cloudtune.backends import Backend, backend_named, backend_of
 from cloudtune.code import gather_code
 from cloudtune.errors import CloudtuneError, Fault, ServiceError, SpecError, UsageError
 from cloudtune.plan import SECRET_NAME, Notice, Plan
-from cloudtune.runs import Run, client_of
+from cloudtune.runs import Run, client_of, run_of
 from cloudtune.spec.document import checked, dumps
 from cloudtune.spec.document import load as load_document
-from cloudtune.spec.environment import EnvironmentVariable
+from cloudtune.spec.environment import EnvironmentVariable, interpolated
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.placeholders import placeholders
-from cloudtune.states import TERMINAL, Handle
+from cloudtune.states import SETTLED
 from cloudtune.store import Entry, Record, Store, new_run_id
-from cloudtune.submit import Progress, Reply, submit
+from cloudtune.submit import Progress, Reply, check_shell, submit
 
+#: Called with the id of a run as soon as it is recorded, before anything is sent.
+Announce = Callable[[str], None]
+_ENDED = {"succeeded": "succeeded", "failed": "failed", "cancelled": "been cancelled"}
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -78,91 +84,140 @@ def start(
     job: JobSpec,
     *,
     store: Store | None = None,
-    run_id: str | None = None,
-    parent: str | None = None,
     progress: Progress | None = None,
+    announce: Announce | None = None,
+    run_id: str | None = None,
+    of: Record | None = None,
+    step: str | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Run:
     """Submit the job as a new run, and return it as soon as it is on its way.
 
-    The id is recorded before anything is sent; a submission that was cut off is continued by :func:`resume`.
+    The id is recorded, and ``announce`` called with it, before anything is sent; a submission that was cut off is
+    continued by :func:`resume`. ``of`` and ``step`` name the pipeline and the step that the run belongs to, ``environ``
+    the variables to read from in place of this process's.
 
     Raises:
         SpecError: the job cannot run as written: placeholders, refused keys, code that looks like a credential.
+        UsageError: a variable that should be read from the shell is not set there.
         CloudtuneError: a step failed; what was made has been taken back, or the message says what is left.
     """
     store, job = store or Store(), checked(job)
+    backend = backend_of(job.infrastructure.type)
+    plan = backend.plan(job, run_id or new_run_id())
     faults = [
         Fault(path=path, message=f"{text!r} is a placeholder", hint="fill it in") for path, text in placeholders(job)
     ]
-    backend = backend_of(job.infrastructure.type)
-    run_id = run_id or new_run_id()
-    plan = backend.plan(job, run_id)
-    faults += [Fault(path=note.path, message=note.reason) for note in plan.refused]
-    if faults:
-        raise SpecError(faults)
-    now = time.time()
-    store.add_run(
-        Record(
-            id=run_id,
-            name=plan.name,
-            backend=backend.name,
-            parent=parent,
-            state="pending",
-            created=now,
-            updated=now,
-            spec=dumps(without_secrets(job)),
-            plan=plan.to_json(),
-            outputs=plan.outputs,
-        )
+    check_ready(plan, faults, environ)
+    record = Record(
+        id=plan.run_id,
+        name=plan.name,
+        backend=backend.name,
+        parent=of.id if of else None,
+        step=step,
+        folder=str(Path.cwd()),
+        state="pending",
+        created=time.time(),
+        updated=time.time(),
+        handle=_early_handle(backend, plan),
+        spec=dumps(without_secrets(job)),
+        plan=plan.to_json(),
+        outputs=plan.outputs,
     )
-    return _send(backend, plan, store, progress)
+    store.add_run(record)
+    if announce is not None:
+        announce(plan.run_id)
+    return send(plan, backend, store, progress=progress, environ=environ)
+
+
+def check_ready(plan: Plan, faults: Sequence[Fault], environ: Mapping[str, str] | None = None) -> None:
+    """Raise what keeps a plan from being carried out, before anything is recorded or sent."""
+    refused = [Fault(path=note.path, message=note.reason) for note in plan.refused]
+    if faults or refused:
+        raise SpecError([*faults, *refused])
+    check_shell(plan, os.environ if environ is None else environ)
 
 
 def resume(
-    run_id: str, *, job: JobSpec | None = None, store: Store | None = None, progress: Progress | None = None
+    run_id: str,
+    *,
+    job: JobSpec | None = None,
+    store: Store | None = None,
+    progress: Progress | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Run:
-    """Continue a submission that was cut off; with nothing left to send it returns the run as it is.
+    """Continue a submission that was cut off; a run that is on its way is returned as it is.
 
     ``job`` gives again what the record does not keep: literal secrets.
+
+    Raises:
+        UsageError: the run has ended, or the job given or its code is not what the run began with.
     """
     store = store or Store()
     record = store.run(run_id)
-    if record.handle is not None:
-        return Run(handle=Handle.parse(record.handle), record=record, store=store)
-    if record.state in TERMINAL:
+    run = run_of(record, store)
+    state = run.status.state
+    if state in SETTLED:
         raise UsageError(
-            f"run {run_id} is {record.state}: {record.reason}", hint="submit the job again: cloudtune run -f FILE"
+            f"run {run_id} has {_ENDED[state]}: there is nothing to continue", hint="submit it as a new run"
         )
+    if state != "pending":
+        return run
     backend = backend_named(record.backend)
-    if job is None:
-        loaded = load_document(record.spec or "")
-        assert isinstance(loaded, JobSpec)
-        job = loaded
-    plan = backend.plan(job, run_id)
+    kept = load_document(record.spec or "")
+    assert isinstance(kept, JobSpec)
+    if job is not None and dumps(without_secrets(checked(job))) != record.spec:
+        raise UsageError(f"the job is not the one that run {run_id} began with", hint="submit it as a new run")
+    with _standing_in(record.folder):
+        plan = backend.plan(checked(job) if job is not None else kept, run_id)
     _check_same_files(record, plan, store)
-    return _send(backend, plan, store, progress)
+    return send(plan, backend, store, progress=progress, environ=environ)
 
 
-def _send(backend: Backend, plan: Plan, store: Store, progress: Progress | None) -> Run:
+def send(
+    plan: Plan,
+    backend: Backend,
+    store: Store,
+    *,
+    progress: Progress | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Run:
+    """Carry out the plan of a recorded run, and record where it lives."""
+    client = client_of(backend)
     try:
-        replies = submit(plan, client_of(backend), RunJournal(store, plan.run_id), progress=progress)
-    except ServiceError as error:
-        if not error.definite:
+        replies = submit(plan, client, RunJournal(store, plan.run_id), progress=progress, environ=environ)
+    except CloudtuneError as error:
+        if isinstance(error, ServiceError) and not error.definite:
             store.update_run(plan.run_id, reason=f"not fully submitted: {error.message}")
             error.hint = f"continue with: cloudtune run --resume {plan.run_id}"
-            raise
-        store.update_run(plan.run_id, state="failed", reason=f"not submitted: {error.message}")
-        raise
-    except CloudtuneError as error:
-        store.update_run(plan.run_id, state="failed", reason=f"not submitted: {error.message}")
+        else:
+            store.update_run(plan.run_id, state="failed", reason=f"not submitted: {error.message}")
         raise
     handle = backend.handle(plan, replies)
-    cancelled = store.run(plan.run_id).state == "cancelled"  # by another process, while this one was submitting
-    store.update_run(plan.run_id, handle=handle.uri, state="starting", reason=None)
-    run = Run(handle=handle, record=store.run(plan.run_id), store=store)
-    if cancelled:
-        run.cancel()
-    return run
+    if not store.settle_submission(plan.run_id, handle.uri):
+        for call in backend.cancel(handle):  # somebody cancelled the run while it was being submitted
+            client.send(call)
+    return run_of(store.run(plan.run_id), store)
+
+
+def _early_handle(backend: Backend, plan: Plan) -> str | None:
+    """Return where the run will live, where that is known before anything is sent."""
+    try:
+        return backend.handle(plan, {}).uri
+    except KeyError:
+        return None
+
+
+@contextmanager
+def _standing_in(folder: str | None) -> Iterator[None]:
+    """Let relative paths start where the user stood when the run was submitted."""
+    here = Path.cwd()
+    if folder is not None and Path(folder).is_dir():
+        os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(here)
 
 
 def _check_same_files(record: Record, plan: Plan, store: Store) -> None:
@@ -185,6 +240,16 @@ def without_secrets(job: JobSpec) -> JobSpec:
         for variable in runtime.env
     )
     return attrs.evolve(job, runtime=attrs.evolve(runtime, env=env))
+
+
+def secret_values(job: JobSpec) -> dict[str, str]:
+    """Return the literal values that :func:`without_secrets` takes out, filled in, by name."""
+    runtime, kept = job.runtime, without_secrets(job).runtime
+    if runtime is None or kept is None:
+        return {}
+    literals = interpolated(runtime.env)
+    bare = {variable.name for variable in kept.env if variable.value is None and variable.secret is None}
+    return {name: value for name, value in literals.items() if name in bare}
 
 
 def _literal_secrets(job: JobSpec) -> list[str]:

@@ -6,6 +6,7 @@ in with the place where an earlier step's outputs are.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -15,13 +16,22 @@ from typing import Any
 
 import attrs
 
-from cloudtune.backends import BACKENDS, backend_of
-from cloudtune.clients.process import ProcessClient
+from cloudtune.backends import BACKENDS, backend_named, backend_of
 from cloudtune.code import gather_code
-from cloudtune.errors import Fault, SpecError, UsageError
-from cloudtune.jobs import RunJournal, id_from, plan_job, resume, start, without_secrets
-from cloudtune.plan import Call, FieldNote, Notice, Plan, Ref, Step, mask
-from cloudtune.runs import Run, run_of
+from cloudtune.errors import Fault, UsageError
+from cloudtune.jobs import (
+    Announce,
+    RunJournal,
+    check_ready,
+    id_from,
+    plan_job,
+    resume,
+    secret_values,
+    start,
+    without_secrets,
+)
+from cloudtune.plan import Call, FieldNote, Masked, Plan, Ref, Step
+from cloudtune.runs import Run, client_of, run_of
 from cloudtune.spec.document import checked, dumps
 from cloudtune.spec.document import load as load_document
 from cloudtune.spec.fields import freeze
@@ -33,6 +43,8 @@ from cloudtune.states import Handle, Status
 from cloudtune.store import Record, Store, new_run_id
 from cloudtune.submit import Progress, submit
 
+#: Variables in which the conductor gets a step's literal secrets: this, the step's place in the file, ``_``, the name.
+_GIVEN = "CLOUDTUNE_STEP_"
 _REFERENCE = re.compile(r"\$\{steps\.([^.}]+)\.outputs\}")
 #: Options of a verb that stand on the command line without a flag, in order.
 POSITIONAL = {
@@ -59,19 +71,21 @@ def plan_pipeline(pipeline: PipelineSpec, run_id: str) -> Plan:
     outputs: dict[str, str] = {}
     steps = list(_conductor_steps(run_id, {}))
     launches, fields, warnings = {}, [], []
-    for index, step in enumerate(order_of_steps(pipeline)):
+    for step in order_of_steps(pipeline):
         job = job_of(pipeline, step, outputs)
         plan = plan_job(job, f"{run_id}-{step.name}")
-        if plan.outputs:
+        left = _left_by(step, plan.outputs)
+        if left is not None:
             # a place that names its outputs only later leaves the reference as it is
-            outputs[step.name] = plan.outputs[0]
+            outputs[step.name] = left
         if plan.launch is not None:
             launches[step.name] = plan.launch
         steps += [_flattened(step.name, one) for one in plan.steps]
-        prefix = f"spec.steps[{index}]"
-        fields += [attrs.evolve(note, path=f"{prefix}.{note.path}") for note in plan.fields]
-        warnings += [Notice(path=f"{prefix}.{notice.path}", message=notice.message) for notice in plan.warnings]
-        fields += [attrs.evolve(note, path=f"{prefix}.{note.path}") for note in _unbuilt(step)]
+        place = f"spec.steps[{pipeline.steps.index(step)}]"
+        inner = f"{place}.job" if step.job is not None else f"{place}.{step.verb}"
+        fields += [attrs.evolve(note, path=_moved(note.path, inner)) for note in plan.fields]
+        warnings += [attrs.evolve(notice, path=_moved(notice.path, inner)) for notice in plan.warnings]
+        fields += [attrs.evolve(note, path=f"{place}.{note.path}") for note in _unbuilt(step)]
     return Plan(
         name=pipeline.name or "pipeline",
         run_id=run_id,
@@ -82,6 +96,19 @@ def plan_pipeline(pipeline: PipelineSpec, run_id: str) -> Plan:
         fields=tuple(fields),
         warnings=tuple(warnings),
     )
+
+
+def _moved(path: str, place: str) -> str:
+    """Return the path of a job's key as it stands in the pipeline's file."""
+    return f"{place}.{path.removeprefix('spec.')}"
+
+
+def _left_by(step: PipelineStep, outputs: tuple[str, ...]) -> str | None:
+    """Return the place where a step's result is: where its verb was told to put it, else the run's outputs."""
+    told = step.options.get("output") if step.verb is not None else None
+    if isinstance(told, str):
+        return told if "://" in told else str(Path(told).absolute())
+    return outputs[0] if outputs else None
 
 
 def _unbuilt(step: PipelineStep) -> tuple[FieldNote, ...]:
@@ -184,53 +211,79 @@ def _filled(value: Any, outputs: Mapping[str, str]) -> Any:
 # --- submit
 
 
-def start_pipeline(pipeline: PipelineSpec, *, store: Store | None = None, progress: Progress | None = None) -> Run:
-    """Submit the pipeline as a new run; its steps run one after the other, driven by a process of their own."""
-    store = store or Store()
-    run_id = new_run_id()
-    plan = plan_pipeline(pipeline, run_id)
-    faults = [Fault(path=note.path, message=note.reason) for note in plan.refused]
-    faults += [Fault(path=n.path, message=n.message) for n in plan.warnings if "is a placeholder" in n.message]
-    if faults:
-        raise SpecError(faults)
-    now = time.time()
-    store.add_run(
-        Record(
-            id=run_id,
-            name=plan.name,
-            backend=plan.backend,
-            state="pending",
-            created=now,
-            updated=now,
-            spec=dumps(_without_secrets(pipeline)),
-            plan=plan.to_json(),
-        )
+def start_pipeline(
+    pipeline: PipelineSpec,
+    *,
+    store: Store | None = None,
+    progress: Progress | None = None,
+    announce: Announce | None = None,
+) -> Run:
+    """Submit the pipeline as a new run; its steps run one after the other, driven by a process of their own.
+
+    Raises:
+        SpecError: a step cannot run as written; nothing was recorded.
+        UsageError: a variable of a step should be read from the shell and is not set there.
+    """
+    store, pipeline = store or Store(), checked(pipeline)
+    plan = plan_pipeline(pipeline, new_run_id())
+    faults = [Fault(path=n.path, message=n.message) for n in plan.warnings if "is a placeholder" in n.message]
+    check_ready(plan, faults)
+    handle = Handle(backend="local", kind="pipeline", id=plan.run_id)
+    record = Record(
+        id=plan.run_id,
+        name=plan.name,
+        backend=plan.backend,
+        folder=str(Path.cwd()),
+        state="pending",
+        created=time.time(),
+        updated=time.time(),
+        handle=handle.uri,
+        spec=dumps(_without_secrets(pipeline)),
+        plan=plan.to_json(),
     )
-    return _conduct(run_id, plan.name, _secret_values(pipeline), store, progress)
+    store.add_run(record)
+    if announce is not None:
+        announce(plan.run_id)
+    return _conduct(record, pipeline, store, progress)
 
 
 def resume_pipeline(run: Run, *, pipeline: PipelineSpec | None = None, progress: Progress | None = None) -> Run:
-    """Continue a pipeline where it stopped: steps that succeeded are not run again."""
+    """Continue a pipeline where it stopped: steps that succeeded are not run again.
+
+    ``pipeline`` takes the place of what was recorded, for the steps that are still to run.
+
+    Raises:
+        UsageError: the pipeline has succeeded: there is nothing to continue.
+    """
     assert run.record is not None
-    status = run.status
-    if status.state == "succeeded" or not status.finished:
+    state, store = run.status.state, run.store
+    if state == "succeeded":
+        raise UsageError(
+            f"pipeline {run.id} has succeeded: there is nothing to continue", hint="submit it as a new run"
+        )
+    if state not in {"pending", "failed", "cancelled", "lost"}:
         return run
-    client = ProcessClient()
-    client.send(Call(service="process", operation="reset", parameters={"runId": run.id}))
-    store = run.store
+    if pipeline is not None:
+        pipeline = checked(pipeline)
+        store.update_run(run.id, spec=dumps(_without_secrets(pipeline)))
+    reset = Call(service="process", operation="reset", parameters={"runId": run.id})
+    client_of(backend_named("local")).send(reset)
     for step in ("pipeline.stage", "pipeline.run"):
         store.write_journal(run.id, step, "undone")
     store.update_run(run.id, state="pending", reason=None, failure=None)
-    return _conduct(run.id, run.name, _secret_values(pipeline) if pipeline else {}, store, progress)
+    return _conduct(run.record, pipeline, store, progress)
 
 
-def _conduct(run_id: str, name: str, secrets: Mapping[str, str], store: Store, progress: Progress | None) -> Run:
-    steps = _conductor_steps(run_id, {key: mask(key, value) for key, value in secrets.items()})
-    plan = Plan(name=name, run_id=run_id, backend="local", steps=steps)
-    submit(plan, ProcessClient(), RunJournal(store, run_id), progress=progress)
-    handle = Handle(backend="local", kind="pipeline", id=run_id)
-    store.update_run(run_id, handle=handle.uri, state="starting")
-    return run_of(store.run(run_id), store)
+def _conduct(record: Record, pipeline: PipelineSpec | None, store: Store, progress: Progress | None) -> Run:
+    values = _secret_values(pipeline) if pipeline is not None else {}
+    steps = _conductor_steps(record.id, {name: Masked(name, value) for name, value in values.items()})
+    plan = Plan(name=record.name, run_id=record.id, backend="local", steps=steps)
+    submit(plan, client_of(backend_named("local")), RunJournal(store, record.id), progress=progress)
+    assert record.handle is not None
+    if not store.settle_submission(record.id, record.handle):
+        stop = Call(service="process", operation="stop", parameters={"runId": record.id})
+        client_of(backend_named("local")).send(stop)
+    return run_of(store.run(record.id), store)
 
 
 def _without_secrets(pipeline: PipelineSpec) -> PipelineSpec:
@@ -241,21 +294,13 @@ def _without_secrets(pipeline: PipelineSpec) -> PipelineSpec:
 
 
 def _secret_values(pipeline: PipelineSpec) -> dict[str, str]:
-    """Return the literal secrets of all jobs, which reach the steps by the conductor's environment only."""
-    values: dict[str, str] = {}
-    for step in pipeline.steps:
-        if step.job is None or step.job.runtime is None or without_secrets(step.job) == step.job:
-            continue
-        kept = {variable.name for variable in without_secrets(step.job).runtime.env if variable.value is not None}  # type: ignore[union-attr]
-        for variable in step.job.runtime.env:
-            if variable.value is None or variable.name in kept:
-                continue
-            if values.setdefault(variable.name, variable.value) != variable.value:
-                raise UsageError(
-                    f"two steps give different literal values to {variable.name}",
-                    hint="write them as references: {name: ..., secret: REF}",
-                )
-    return values
+    """Return the literal secrets of all steps by the name under which the conductor gets them, a name for each step."""
+    return {
+        f"{_GIVEN}{index}_{name}": value
+        for index, step in enumerate(pipeline.steps)
+        if step.job is not None
+        for name, value in secret_values(step.job).items()
+    }
 
 
 # --- conduct
@@ -263,37 +308,45 @@ def _secret_values(pipeline: PipelineSpec) -> dict[str, str]:
 
 def conduct(run_id: str, store: Store, stopping: Callable[[], bool]) -> Status:
     """Run the steps of a recorded pipeline in order and return how it ended; called by the conductor process."""
-    pipeline = load_document(store.run(run_id).spec or "")
+    record = store.run(run_id)
+    pipeline = load_document(record.spec or "")
     assert isinstance(pipeline, PipelineSpec)
+    if record.folder is not None:
+        os.chdir(record.folder)  # relative paths start where the user stood
     outputs: dict[str, str] = {}
     for step in order_of_steps(pipeline):
         if stopping():
             return Status(state="cancelled", reason=f"cancelled before step {step.name}")
-        run = _step_run(pipeline, step, run_id, outputs, store)
+        run = _step_run(pipeline, step, record, outputs, store)
         status = _end_of(run, stopping)
         if status.state != "succeeded":
             state = status.state if status.state == "cancelled" else "failed"
-            return Status(
-                state=state,
-                reason=f"step {step.name} {status.state}: {status.failure or status.reason}",
-                failure=status.failure,
-            )
-        outputs[step.name] = (run.outputs() or ("",))[0]
+            reason = f"step {step.name} {status.state}: {status.failure or status.reason}"
+            return Status(state=state, reason=reason, failure=status.failure)
+        outputs[step.name] = _left_by(step, run.outputs()) or ""
     return Status(state="succeeded", outputs=tuple(uri for uri in outputs.values() if uri))
 
 
-def _step_run(pipeline: PipelineSpec, step: PipelineStep, run_id: str, outputs: Mapping[str, str], store: Store) -> Run:
-    """Return the step's run: the one that is there, unless it ended badly; else a new one."""
-    identity, attempt = f"{run_id}-{step.name}", 1
-    while (record := store.find(identity)) is not None and record.id == identity:
-        run = run_of(record, store)
-        if run.handle is None and not run.status.finished:
-            return resume(identity, store=store)
-        if not run.status.finished or run.state == "succeeded":
+def _step_run(
+    pipeline: PipelineSpec, step: PipelineStep, record: Record, outputs: Mapping[str, str], store: Store
+) -> Run:
+    """Return the step's run: the newest one, unless it ended badly; else a new one."""
+    attempts = [one for one in store.runs(parent=record.id) if one.step == step.name]
+    prefix = f"{_GIVEN}{pipeline.steps.index(step)}_"
+    given = {name.removeprefix(prefix): value for name, value in os.environ.items() if name.startswith(prefix)}
+    environ = {**os.environ, **given}
+    if attempts:
+        run = run_of(attempts[-1], store)
+        state = run.status.state
+        if state == "pending":
+            return resume(run.id, store=store, environ=environ)
+        if state not in {"failed", "cancelled", "lost"}:
             return run
-        attempt += 1
-        identity = f"{run_id}-{step.name}-{attempt}"
-    return start(job_of(pipeline, step, outputs), store=store, run_id=identity, parent=run_id)
+    taken = {one.id for one in store.runs(parent=record.id)}
+    names = (f"{record.id}-{step.name}" + (f"-{number}" if number else "") for number in (0, *range(2, 10_000)))
+    identity = next(name for name in names if name not in taken)
+    job = job_of(pipeline, step, outputs)
+    return start(job, store=store, run_id=identity, of=record, step=step.name, environ=environ)
 
 
 def _end_of(run: Run, stopping: Callable[[], bool]) -> Status:

@@ -10,9 +10,9 @@ from typing import Any
 import attrs
 
 from cloudtune.backends import Backend, backend_named, every_backend, load
-from cloudtune.errors import CloudtuneError, RunFailed, RunNotFound, UsageError
+from cloudtune.errors import CloudtuneError, RunFailed, RunNotFound, ServiceError, UsageError
 from cloudtune.html import table
-from cloudtune.states import EXIT_CODES, NOT_FINISHED, TERMINAL, Failure, Handle, LogLine, Status
+from cloudtune.states import EXIT_CODES, NOT_FINISHED, SETTLED, Failure, Handle, LogLine, Status
 from cloudtune.store import Record, Store
 from cloudtune.submit import Client
 
@@ -62,25 +62,39 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """The run's state now, asked of its place and kept in the record."""
+        """The run's state now: as recorded once it has ended, else asked of its place and recorded."""
         record = self.store.run(self.record.id) if self.record else None
-        if record is not None and (record.state in TERMINAL or record.handle is None):
-            failure = Failure.from_dict(record.failure) if record.failure else None
-            return Status(state=record.state, reason=record.reason, failure=failure, outputs=record.outputs)
+        if record is not None and (record.state in SETTLED or record.handle is None):
+            return _recorded(record)
+        return self.look()
+
+    def look(self) -> Status:
+        """Ask the run's place, whatever is recorded, and return what it says, events and links included."""
+        record = self.store.run(self.record.id) if self.record else None
         handle, backend, client = self._place()
-        status = backend.status(handle, client.read(backend.look(handle)))
+        try:
+            status = backend.status(handle, client.read(backend.look(handle)))
+        except RunNotFound:
+            if record is None:
+                raise
+            if record.state in SETTLED or record.state == "pending":
+                return _recorded(record)
+            status = Status(state="lost", reason="its place knows nothing of it (was it removed by hand?)")
         if self.is_pipeline and status.failure is None and status.state == "failed":
             failures = [step.status.failure for step in self.steps]
             status = attrs.evolve(status, failure=next((one for one in reversed(failures) if one), None))
-        if record is not None and status.state != record.state:
-            self.store.update_run(
-                record.id,
-                state=status.state,
-                reason=status.reason,
-                failure=status.failure.to_dict() if status.failure else None,
-                **({"outputs": list(status.outputs)} if status.outputs else {}),
-            )
+        if record is not None and status.state != record.state and record.state not in SETTLED:
+            self._record(status)
         return status
+
+    def _record(self, status: Status) -> None:
+        changes = {"state": status.state, "reason": status.reason}
+        failure = status.failure.to_dict() if status.failure else None
+        outputs = {"outputs": list(status.outputs)} if status.outputs else {}
+        try:
+            self.store.update_run(self.id, **changes, failure=failure, **outputs)
+        except CloudtuneError:
+            pass  # a full disk must not hide what the place has just said
 
     @property
     def state(self) -> str:
@@ -134,7 +148,7 @@ class Run:
             steps = [step for step in self.steps if step.id not in told and step.handle is not None]
             for step in steps:
                 told.add(step.id)
-                label = step.id.removeprefix(f"{self.id}-")
+                label = step.record.step if step.record else None
                 for line in step.lines(follow=follow):
                     yield attrs.evolve(line, step=label)
             if finished and not steps:
@@ -203,19 +217,32 @@ class Run:
         return status
 
     def cancel(self, *, wait: bool = True) -> Status:
-        """End the run: every process of every node. A run that has ended already is left as it is."""
-        if self.record is not None and self._submitted() is None:
-            self.store.update_run(self.id, state="cancelled", reason="cancelled before it was submitted")
-            return self.status
-        if not self.status.finished or self.status.state == "lost":
+        """End the run: every process of every node. A run that has ended already is left as it is.
+
+        Raises:
+            UsageError: the submission was cut off, and only continuing it can tell whether something runs.
+        """
+        status = self.status
+        if status.state in SETTLED:
+            return status
+        pending = self.record is not None and self.store.run(self.record.id).state == "pending"
+        if self._submitted() is None:
+            if self.store.journal(self.id):
+                raise UsageError(
+                    f"run {self.id} was cut off while it was submitted; something of it may be running",
+                    hint=f"continue it, then end it: cloudtune run --resume {self.id} -d; cloudtune cancel {self.id}",
+                )
+        else:
             handle, backend, client = self._place()
             for call in backend.cancel(handle):
                 client.send(call)
-            if self.is_pipeline and not self._end_seen(CANCEL_S if wait else 0):
-                for step in self.steps:
-                    step.cancel(wait=wait)
+        if pending:
+            # whoever is submitting it finds this, and ends what it has begun
+            self.store.update_run(self.id, state="cancelled", reason="cancelled while it was submitted")
         if wait:
             self._end_seen(CANCEL_S)
+        for step in self.steps:
+            step.cancel(wait=wait)  # a dead conductor ends none of them
         return self.status
 
     def _end_seen(self, seconds: float) -> bool:
@@ -232,10 +259,16 @@ class Run:
         return self.status.outputs
 
     def delete(self, *, outputs: bool = False) -> None:
-        """Forget the run and its logs; its outputs stay unless asked for."""
+        """Forget the run and its logs; its outputs stay unless asked for.
+
+        Raises:
+            UsageError: the run, or a step of it, has not ended; nothing was removed.
+        """
+        for run in (self, *self.steps):
+            if not run.status.finished:
+                hint = f"end it first: cloudtune cancel {self.id}"
+                raise UsageError(f"run {run.id} is {run.status.state}", hint=hint)
         if self._submitted() is not None:
-            if not self.status.finished:
-                raise UsageError(f"run {self.id} is {self.state}", hint=f"end it first: cloudtune cancel {self.id}")
             handle, backend, client = self._place()
             for step in self.steps:
                 step.delete(outputs=outputs)
@@ -247,9 +280,12 @@ class Run:
         if self.record is not None:
             self.store.remove_run(self.record.id)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the run as ``status -o json`` shows it."""
-        status = self.status
+    def to_dict(self, *, fresh: bool = False) -> dict[str, Any]:
+        """Return the run as ``status -o json`` shows it; with ``fresh`` its place is asked also after the end."""
+        try:
+            status = self.look() if fresh and self._submitted() is not None else self.status
+        except (RunNotFound, ServiceError):
+            status = self.status
         return {
             "id": self.id,
             "name": self.name,
@@ -281,7 +317,7 @@ class Run:
         return handle, backend, client_of(backend)
 
     def __repr__(self) -> str:
-        return f"<Run {self.id} {self.name!r}: {self.state}>"
+        return f"<Run {self.id} {self.name!r}: {self.last_state}>"
 
     def _repr_html_(self) -> str:
         return RunList([self])._repr_html_()
@@ -291,7 +327,7 @@ class RunList(list[Run]):
     """Runs, which show themselves as a table in a notebook."""
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Return the runs as ``list -o json`` shows them; one that was deleted meanwhile is left out."""
+        """Return the runs as ``list -o json`` shows them; one whose record was deleted meanwhile is left out."""
         found = []
         for run in self:
             try:
@@ -359,6 +395,11 @@ def runs(
         if limit is not None and len(chosen) >= limit:
             break
     return chosen
+
+
+def _recorded(record: Record) -> Status:
+    failure = Failure.from_dict(record.failure) if record.failure else None
+    return Status(state=record.state, reason=record.reason, failure=failure, outputs=record.outputs)
 
 
 def run_of(record: Record, store: Store) -> Run:

@@ -10,8 +10,10 @@ from urllib.parse import quote, unquote
 import attrs
 
 STATES = ("pending", "starting", "running", "stopping", "succeeded", "failed", "cancelled", "lost")
-#: States that a run never leaves.
+#: States that a run never leaves by itself.
 TERMINAL = frozenset({"succeeded", "failed", "cancelled", "lost"})
+#: Those of which the record is believed; ``lost`` may have been a place that could not be seen for a while.
+SETTLED = TERMINAL - {"lost"}
 #: The command line's exit code of a run in each terminal state; 101 stands for "not finished yet".
 EXIT_CODES = {"succeeded": 0, "failed": 100, "lost": 100, "cancelled": 103}
 NOT_FINISHED = 101

@@ -27,7 +27,8 @@ VERSION = 1
 BUSY_S = 60.0
 _SCHEMA = """
 CREATE TABLE runs (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL, backend TEXT NOT NULL, parent TEXT, state TEXT NOT NULL, reason TEXT,
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, backend TEXT NOT NULL, parent TEXT, step TEXT, folder TEXT,
+    state TEXT NOT NULL, reason TEXT,
     created REAL NOT NULL, updated REAL NOT NULL, handle TEXT, spec TEXT, plan TEXT, failure TEXT, outputs TEXT
 );
 CREATE INDEX runs_by_time ON runs (created);
@@ -52,7 +53,11 @@ def new_run_id() -> str:
 
 @attrs.frozen(kw_only=True)
 class Record:
-    """What is known of a run. ``created`` and ``updated`` are seconds since the epoch; ``handle`` is its URI."""
+    """What is known of a run.
+
+    ``created`` and ``updated`` are seconds since the epoch; ``handle`` is the URI of the place's handle; ``parent`` and
+    ``step`` name the pipeline and its step; ``folder`` is where the user stood, from which relative paths start.
+    """
 
     id: str
     name: str
@@ -61,6 +66,8 @@ class Record:
     created: float
     updated: float
     parent: str | None = None
+    step: str | None = None
+    folder: str | None = None
     reason: str | None = None
     handle: str | None = None
     spec: str | None = None
@@ -126,8 +133,8 @@ class Store:
         with self._change() as db:
             try:
                 db.execute(
-                    "INSERT INTO runs (id, name, backend, parent, state, reason, created, updated, handle, spec, plan,"
-                    " failure, outputs) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO runs (id, name, backend, parent, step, folder, state, reason, created, updated,"
+                    " handle, spec, plan, failure, outputs) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     _run_row(record),
                 )
             except sqlite3.IntegrityError as error:
@@ -144,6 +151,16 @@ class Store:
         columns = ", ".join(f"{name} = :{name}" for name in changes)
         with self._change() as db:
             db.execute(f"UPDATE runs SET {columns} WHERE id = :id", {**changes, "id": run_id})  # noqa: S608
+
+    def settle_submission(self, run_id: str, handle: str) -> bool:
+        """Record that the run is fully submitted; False if it was cancelled meanwhile (then it stays cancelled)."""
+        with self._change() as db:
+            db.execute("UPDATE runs SET handle = ?, updated = ? WHERE id = ?", (handle, time.time(), run_id))
+            changed = db.execute(
+                "UPDATE runs SET state = 'starting', reason = NULL WHERE id = ? AND state = 'pending'", (run_id,)
+            ).rowcount
+            kept = db.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone()
+        return bool(changed) or (kept is not None and kept["state"] != "cancelled")
 
     def run(self, run_id: str) -> Record:
         """Return the run with exactly this id."""
@@ -277,27 +294,26 @@ class Store:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        db = sqlite3.connect(self.folder / "store.db", timeout=BUSY_S, isolation_level=None)
+        path = self.folder / "store.db"
+        db: sqlite3.Connection | None = None
         try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
             db.row_factory = sqlite3.Row
             if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
                 self._migrate(db)
             yield db
-        except sqlite3.OperationalError as error:
-            raise CloudtuneError(
-                f"the record of runs at {self.folder / 'store.db'} cannot be used: {error}",
-                hint="is the disk full, the folder read-only, or another cloudtune stuck? CLOUDTUNE_HOME names another",
-            ) from error
+        except sqlite3.IntegrityError:
+            raise
+        except (sqlite3.OperationalError, OSError) as error:
+            hint = "is the disk full, the folder read-only, or another cloudtune stuck? CLOUDTUNE_HOME names another"
+            raise CloudtuneError(f"the record of runs at {path} cannot be used: {error}", hint=hint) from error
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.IntegrityError):
-                raise
-            raise CloudtuneError(
-                f"{self.folder / 'store.db'} is no record of runs: {error}",
-                hint="move the file away; runs in clouds go on and are reached by the cloud's own ids",
-            ) from error
+            hint = "move the file away; runs in clouds go on and are reached by the cloud's own ids"
+            raise CloudtuneError(f"{path} is no record of runs: {error}", hint=hint) from error
         finally:
-            db.close()
+            if db is not None:
+                db.close()
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
@@ -305,10 +321,11 @@ class Store:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
+                db.execute("COMMIT")
             except BaseException:
-                db.execute("ROLLBACK")
+                if db.in_transaction:  # a full disk has ended it already
+                    db.execute("ROLLBACK")
                 raise
-            db.execute("COMMIT")
 
     def _migrate(self, db: sqlite3.Connection) -> None:
         db.execute("BEGIN IMMEDIATE")  # two first users at once: the second finds the work done
@@ -332,6 +349,8 @@ def _run_row(record: Record) -> tuple[Any, ...]:
         record.name,
         record.backend,
         record.parent,
+        record.step,
+        record.folder,
         record.state,
         record.reason,
         record.created,

@@ -63,7 +63,7 @@ def submit(
     say = progress or (lambda _step, _what: None)
     shell = os.environ if environ is None else environ
     entries = journal.read()
-    _check_shell(plan, shell)
+    check_shell(plan, shell)
     replies: dict[str, Reply] = {}
     for step in plan.steps:
         entry = entries.get(step.id)
@@ -102,7 +102,8 @@ def _call(
     )
 
 
-def _check_shell(plan: Plan, shell: Mapping[str, str]) -> None:
+def check_shell(plan: Plan, shell: Mapping[str, str]) -> None:
+    """Raise UsageError for variables that the plan reads from the shell and that are not set there."""
     wanted = {leaf.name for step in plan.steps for leaf in leaves(step.parameters) if isinstance(leaf, FromShell)}
     missing = sorted(name for name in wanted if name not in shell)
     if missing:

@@ -48,7 +48,10 @@ class Backend(Protocol):
         ...
 
     def handle(self, plan: Plan, replies: Mapping[str, Mapping[str, Any]]) -> Handle:
-        """Return where the submitted run lives, from the replies to the plan's steps."""
+        """Return where the submitted run lives, from the replies to the plan's steps.
+
+        Raises KeyError where a reply is missing that names it; a place that needs none can tell beforehand.
+        """
         ...
 
     def recognise(self, text: str) -> Handle | None:

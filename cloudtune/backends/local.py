@@ -79,7 +79,7 @@ class LocalBackend:
 
     def handle(self, plan: Plan, replies: Mapping[str, Mapping[str, Any]]) -> Handle:
         """Return the handle: the run's id in this home."""
-        return Handle(backend=self.name, kind="run", id=str(replies["run"]["runId"]))
+        return Handle(backend=self.name, kind="run", id=plan.run_id)
 
     def recognise(self, text: str) -> Handle | None:
         """Return the handle of a run's folder, also one of another home: an absolute path that holds a run."""

@@ -19,7 +19,7 @@ def command(run: str, output: str) -> int:
     from cloudtune.states import EXIT_CODES, NOT_FINISHED
 
     found = verbs.status(run)
-    data = found.to_dict()
+    data = found.to_dict(fresh=True)
     if output == "json":
         options.emit(data, "json")
     else:

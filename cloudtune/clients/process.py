@@ -31,7 +31,15 @@ START_S = 60.0
 #: Bytes of one node's log in one reply.
 CHUNK = 1 << 20
 #: Variables of a surrounding torchrun, job or notebook that would mislead a node.
-LEFTOVERS = ("PET_", "CLOUDTUNE_NODE", "CLOUDTUNE_NUM", "CLOUDTUNE_MAIN", "CLOUDTUNE_LOCAL", "TORCHELASTIC_")
+LEFTOVERS = (
+    "PET_",
+    "CLOUDTUNE_NODE",
+    "CLOUDTUNE_NUM",
+    "CLOUDTUNE_MAIN",
+    "CLOUDTUNE_LOCAL",
+    "CLOUDTUNE_STEP_",
+    "TORCHELASTIC_",
+)
 RANKS = {
     "RANK",
     "LOCAL_RANK",
@@ -50,15 +58,18 @@ class ProcessClient:
     def send(self, call: Call, *, token: str | None = None, files: tuple[File, ...] = ()) -> Mapping[str, Any]:
         """Carry out ``stage``, ``start``, ``stop``, ``reset`` or ``remove``; each is harmless when sent twice."""
         folder = _folder(call.parameters)
-        if call.operation == "stage":
-            return _stage(folder, call.parameters, files)
         deeds: dict[str, Callable[[Path, Mapping[str, Any]], Mapping[str, Any]]] = {
+            "stage": lambda folder, parameters: _stage(folder, parameters, files),
             "start": _start,
             "stop": _stop,
             "remove": _remove,
             "reset": _reset,
         }
-        return deeds[call.operation](folder, call.parameters)
+        try:
+            return deeds[call.operation](folder, call.parameters)
+        except OSError as error:
+            hint = _disk_hint(error)
+            raise ServiceError(str(error), service="process", operation=call.operation, hint=hint) from error
 
     def read(self, call: Call) -> Mapping[str, Any]:
         """Carry out ``describe`` or ``read_logs``."""
@@ -73,19 +84,16 @@ def _folder(parameters: Mapping[str, Any]) -> Path:
 
 def _stage(folder: Path, parameters: Mapping[str, Any], files: tuple[File, ...]) -> Mapping[str, Any]:
     order = parameters.get("order")
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if Workspace(root=folder, files=files).is_archive:
-            shutil.copyfile(str(files[0].source), folder / "code.tar.gz")  # the node looks at the bytes, not the name
-        elif files:
-            pack(files, folder / "code.tar.gz")
-        if order is not None:
-            (folder / "agent.pyz").write_bytes(agent_bytes(compiled=True))
-            write_json(folder / "order.json", order)
-        run = {"runId": parameters["runId"], "nodes": parameters["nodes"]}
-        write_json(folder / "run.json", {**run, "python": parameters["python"] or sys.executable})
-    except OSError as error:
-        raise ServiceError(str(error), service="process", operation="stage", hint=_disk_hint(error)) from error
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if Workspace(root=folder, files=files).is_archive:
+        shutil.copyfile(str(files[0].source), folder / "code.tar.gz")  # the node looks at the bytes, not the name
+    elif files:
+        pack(files, folder / "code.tar.gz")
+    if order is not None:
+        (folder / "agent.pyz").write_bytes(agent_bytes(compiled=True))
+        write_json(folder / "order.json", order)
+    run = {"runId": parameters["runId"], "nodes": parameters["nodes"]}
+    write_json(folder / "run.json", {**run, "python": parameters["python"] or sys.executable})
     return {"runId": parameters["runId"], "folder": str(folder)}
 
 
@@ -144,14 +152,19 @@ def _describe(folder: Path) -> Mapping[str, Any]:
 
 
 def _held(folder: Path) -> bool:
-    """Whether a living supervisor holds the run's lock."""
+    """Whether a living supervisor holds the run's lock; only a lock that could be had means that none does."""
     try:
-        with (folder / "lock").open("a") as lock:
+        with (folder / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError as error:
+        message = f"whether run {folder.name} is alive cannot be seen: {error}"
+        raise ServiceError(
+            message, service="process", operation="describe", hint="check the rights of its folder"
+        ) from error
     return False
 
 
