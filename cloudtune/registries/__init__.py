@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from cloudtune.errors import UsageError
@@ -35,7 +33,7 @@ def register(model: str, *, to: str, name: str, version: str | None, store: Stor
 
 
 def remove(model: Model, store: Store, *, files: bool) -> None:
-    """Forget a model; its files go only if asked."""
+    """Forget a model; its files go only if asked, and may be gone already."""
     if files:
-        shutil.rmtree(Path(model.uri.removeprefix("file://")), ignore_errors=False)
+        import_module(REGISTRIES["folder"]).remove(model.uri)
     store.remove_model(model)

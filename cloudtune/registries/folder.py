@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -13,14 +12,14 @@ from typing import Any
 
 import attrs
 
-from cloudtune import checksums as digests
 from cloudtune import storage
+from cloudtune.checksums import sha256
 from cloudtune.errors import CloudtuneError, UsageError
+from cloudtune.home import check_name
 from cloudtune.uri import absolute, local_path
 
 #: The record that lies in every version's folder.
 RECORD = "model.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _CONFIGS = ("config.json", "adapter_config.json")
 #: Large files that nobody edits: a second name for them is as good as a copy.
 _LINKED = (".safetensors",)
@@ -39,34 +38,29 @@ class ModelRecord:
     metrics: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-def register(
-    model: str | Path, *, name: str, version: str | None = None, uri: str | None = None, home: Path
-) -> ModelRecord:
+def register(model: str | Path, *, name: str, version: str | None = None, home: Path) -> ModelRecord:
     """File a model (a folder with a config.json) under a name and a version, by default the next whole number.
-
-    ``uri`` is recorded as the model's place instead of the folder in ``home``.
 
     Raises:
         UsageError: there is no model, or the version is taken.
         CloudtuneError: a copied file does not have its source's checksum.
     """
-    for what, text in (("name", name), ("version", version)):
-        if text is not None and not _NAME.fullmatch(text):
-            hint = "letters, digits, dots, dashes and underscores, beginning with a letter or digit"
-            raise UsageError(f"{text!r} cannot be the {what} of a model", hint=hint)
+    check_name(name, "name of a model")
+    if version is not None:
+        check_name(version, "version of a model")
     shelf = home.absolute() / "models" / name
     shelf.mkdir(parents=True, exist_ok=True)
     partial = shelf / f".cloudtune-{secrets.token_hex(8)}.part"
     fetched = shelf / f".cloudtune-{secrets.token_hex(8)}.part"
     try:
         source = _model_at(str(model), fetched)
-        partial.mkdir()
+        partial.mkdir(parents=True)
         sums = _copied(source, partial)
         facts = _facts(source)
         while True:
             chosen = version or _next_version(shelf)
             place = shelf / chosen
-            record = ModelRecord(name=name, version=chosen, uri=uri or absolute(place), checksums=sums, **facts)
+            record = ModelRecord(name=name, version=chosen, uri=absolute(place), checksums=sums, **facts)
             _write(partial / RECORD, record)
             try:
                 # a folder that is there and not empty is never replaced, so two users get different versions
@@ -85,17 +79,15 @@ def register(
         shutil.rmtree(fetched, ignore_errors=True)
 
 
-def checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file of a model by its path; the registry's own record is left out."""
-    return {path: digest for path, digest in digests.checksums(folder).items() if path != RECORD}
-
-
-def read(folder: Path) -> ModelRecord:
-    """Return the record of a filed model from its folder."""
-    try:
-        return ModelRecord(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"{folder} holds no filed model: {error}", hint="cloudtune list --models shows all") from error
+def remove(uri: str) -> None:
+    """Remove the files of a filed model, and the shelf of its name once that is empty; what is gone is fine."""
+    storage.remove(uri)
+    place = local_path(uri)
+    if place is not None:
+        try:
+            place.parent.rmdir()
+        except OSError:  # other versions are there
+            pass
 
 
 def _model_at(named: str, fetched: Path) -> Path:
@@ -123,9 +115,9 @@ def _copied(source: Path, target: Path) -> dict[str, str]:
         if not path.is_file() or path.name.startswith(".") or path.name in (RECORD, "training_args.bin"):
             continue
         copy = target / path.name
-        sums[path.name] = digests.sha256(path)
+        sums[path.name] = sha256(path)
         linked = _copy(path.resolve(), copy)
-        if not linked and digests.sha256(copy) != sums[path.name]:
+        if not linked and sha256(copy) != sums[path.name]:
             raise CloudtuneError(f"the copy of {path} is not equal to it", hint="check the disk, then register again")
     return sums
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from cloudtune import registries
+from cloudtune.checksums import checksums
 from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.registries import folder as registry
+from cloudtune.store import Store
+
+
+def filed_at(place):
+    """Return the record in a version's folder, and the checksums of what lies beside it."""
+    sums = checksums(place)
+    del sums[registry.RECORD]
+    return registry.ModelRecord(**json.loads((place / registry.RECORD).read_text())), sums
 
 
 @pytest.fixture
@@ -31,8 +42,7 @@ def test_a_model_is_filed_with_what_is_known_of_it(model, home):
     assert (filed.base, filed.run) == ("org/base", "abc12345")
     assert filed.metrics == {"eval_loss_before": 3.0, "eval_loss": 1.0}
     assert set(filed.checksums) == {"config.json", "model.safetensors", "cloudtune.json"}
-    assert registry.checksums(place) == filed.checksums
-    assert registry.read(place) == filed
+    assert filed_at(place) == (filed, dict(filed.checksums))
     assert not (place / "logs").exists()
 
 
@@ -50,7 +60,7 @@ def test_many_at_once_get_versions_of_their_own(model, home):
     assert sorted(int(one.version) for one in found) == list(range(1, 25))
     shelf = home / "models" / "mine"
     assert sorted(path.name for path in shelf.iterdir()) == sorted(one.version for one in found)
-    assert all(registry.read(shelf / one.version) == one for one in found)
+    assert all(filed_at(shelf / one.version)[0] == one for one in found)
 
 
 def test_a_training_beside_an_adapter_or_a_full_model_is_found(tmp_path, home):
@@ -68,11 +78,7 @@ def test_the_source_may_go_and_the_model_stays(model, home):
     filed = registry.register(model, name="mine", home=home)
     (model / "model.safetensors").unlink()
     (model / "config.json").write_text("changed")
-    assert registry.checksums(home / "models" / "mine" / "1") == filed.checksums
-
-
-def test_another_place_can_be_recorded(model, home):
-    assert registry.register(model, name="m", uri="s3://bucket/m", home=home).uri == "s3://bucket/m"
+    assert filed_at(home / "models" / "mine" / "1") == (filed, dict(filed.checksums))
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "-x", "a b", "x" * 101])
@@ -106,6 +112,19 @@ def test_a_copy_that_differs_is_refused(model, home, monkeypatch):
     assert list((home / "models" / "mine").iterdir()) == []
 
 
-def test_read_says_what_is_missing(tmp_path):
-    with pytest.raises(UsageError, match="holds no filed model"):
-        registry.read(tmp_path)
+def test_a_model_goes_with_its_files_or_without(model, home):
+    store = Store()
+    one, two = (registries.register(str(model), to="folder", name="mine", version=None, store=store) for _ in range(2))
+    registries.remove(one, store, files=False)
+    assert (home / "models" / "mine" / "1").is_dir()
+    registries.remove(two, store, files=True)
+    assert [path.name for path in (home / "models" / "mine").iterdir()] == ["1"]
+    assert store.models("mine") == ()
+
+
+def test_a_model_whose_folder_is_gone_can_be_forgotten(model, home):
+    store = Store()
+    filed = registries.register(str(model), to="folder", name="mine", version=None, store=store)
+    shutil.rmtree(home / "models" / "mine")
+    registries.remove(filed, store, files=True)
+    assert store.models("mine") == ()
