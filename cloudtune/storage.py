@@ -1,4 +1,4 @@
-"""Files at any URI that fsspec knows: up, down, listed, read, removed.
+"""Files at any URI that fsspec knows: up, down, listed, removed.
 
 What is written is there whole or not at all (a temporary name and a rename on this machine; object stores work that
 way themselves), and transfers never nest: a folder's contents land directly below the URI, also the second time.
@@ -10,7 +10,6 @@ Every error names the URI without its secrets: :class:`~cloudtune.errors.NotAllo
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import attrs
 from fsspec import AbstractFileSystem
@@ -28,9 +27,9 @@ from fsspec.callbacks import Callback
 from fsspec.core import url_to_fs
 
 from cloudtune.errors import CloudtuneError, MissingExtra, NotAllowed, ServiceError, UsageError
-from cloudtune.uri import absolute, join, local_path, scheme_of, shown
+from cloudtune.uri import join, local_path, scheme_of, shown
 
-__all__ = ["Entry", "absolute", "checksum", "download", "exists", "join", "listing", "open_read", "remove", "upload"]
+__all__ = ["Entry", "download", "exists", "join", "listing", "remove", "upload"]
 
 #: Called with the bytes done and the bytes in all; perhaps from another thread.
 Progress = Callable[[int, int], None]
@@ -39,7 +38,6 @@ _EXTRAS = {"s3": "aws", "s3a": "aws", "oci": "oci", "ocilake": "oci", "hf": "loc
 _SERVICES = {"s3": "aws.s3", "s3a": "aws.s3", "oci": "oci.object_storage", "ocilake": "oci.object_storage"}
 _SIGN_IN = {"aws.s3": "sign in to AWS: aws configure", "oci.object_storage": "set up a profile: oci setup config"}
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "InvalidConfig", "ConfigFileNotFound"}
-_CHUNK = 1 << 20
 _BATCH = 64
 _PARTIAL = re.compile(r"\.cloudtune-[0-9a-f]{16}\.part")
 _MAGIC = re.compile(r"[*?\[]")
@@ -160,25 +158,6 @@ def remove(uri: str) -> None:
         else:
             for name in _find(files, start):  # rm would read the name as a pattern
                 files.rm_file(name)
-
-
-def open_read(uri: str) -> BinaryIO:
-    """Return the file at a URI, open for reading; close it."""
-    path = local_path(uri)
-    with _told("read", uri):
-        if path is not None:
-            return path.open("rb")
-        files, start = _open(uri)
-        return cast("BinaryIO", files.open(start, "rb"))
-
-
-def checksum(uri: str) -> str:
-    """Return the SHA-256 of the file at a URI, in hex."""
-    total = hashlib.sha256()
-    with open_read(uri) as file, _told("read", uri):
-        while chunk := file.read(_CHUNK):
-            total.update(chunk)
-    return total.hexdigest()
 
 
 # --- this machine
@@ -377,6 +356,12 @@ def _missing(operation: str, uri: str, error: ImportError) -> CloudtuneError:
 
 def _failed(operation: str, uri: str, error: Exception) -> CloudtuneError:
     service = _service(uri)
+    in_the_way = _file_in_the_way(error)
+    if in_the_way is not None:
+        hint = "name another place, or move that file away"
+        return UsageError(
+            f"{in_the_way} is a file, and a folder is needed there to {operation} {shown(uri)}", hint=hint
+        )
     said = shown(str(error).strip().partition("\n")[0]) or type(error).__name__
     if isinstance(error, PermissionError):
         hint = "ask whoever owns it for the right to read and write there"
@@ -388,3 +373,11 @@ def _failed(operation: str, uri: str, error: Exception) -> CloudtuneError:
         return UsageError(f"{scheme_of(uri)}:// is no kind of storage that is known here", hint=known)
     hint = "end the URI with a slash to copy into it" if isinstance(error, IsADirectoryError) else "try again"
     return ServiceError(f"{shown(uri)}: {said}", service=service, operation=operation, hint=hint)
+
+
+def _file_in_the_way(error: Exception) -> Path | None:
+    """Return the file of this machine that stands where a folder was to be made, if that is what went wrong."""
+    if not isinstance(error, (FileExistsError, NotADirectoryError)) or error.filename is None:
+        return None
+    path = Path(os.fsdecode(error.filename)).absolute()
+    return next((one for one in (path, *path.parents) if one.is_file()), None)

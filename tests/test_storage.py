@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import fsspec
 import pytest
 from fsspec.asyn import AsyncFileSystem
+from fsspec.core import url_to_fs
 from fsspec.implementations.memory import MemoryFileSystem
 
 from cloudtune import storage
@@ -43,8 +43,8 @@ def read_tree(folder: Path) -> dict[str, bytes]:
 def contents(uri: str) -> dict[str, bytes]:
     found = {}
     for entry in storage.listing(uri):
-        with storage.open_read(storage.join(uri, entry.path)) as file:
-            found[entry.path] = file.read()
+        files, path = url_to_fs(storage.join(uri, entry.path))
+        found[entry.path] = files.cat_file(path)
     return found
 
 
@@ -181,14 +181,9 @@ def test_what_is_not_there_lists_as_nothing_and_is_an_error_to_read(place: str, 
     assert storage.listing(place) == ()
     assert not storage.exists(place)
     storage.remove(place)
-    for read in (
-        lambda: storage.download(place, tmp_path / "x"),
-        lambda: storage.open_read(place),
-        lambda: storage.checksum(place),
-    ):
-        with pytest.raises(ServiceError, match="there is nothing at") as caught:
-            read()
-        assert place in str(caught.value)
+    with pytest.raises(ServiceError, match="there is nothing at") as caught:
+        storage.download(place, tmp_path / "x")
+    assert place in str(caught.value)
     assert not (tmp_path / "x").exists()
 
 
@@ -211,12 +206,15 @@ def test_removal_takes_exactly_what_is_named(place: str, tmp_path: Path) -> None
     assert set(contents(place)) == {"ab/1", "fg"}
 
 
-def test_a_checksum_is_the_sha256_of_the_file(place: str, tmp_path: Path) -> None:
+def test_a_file_where_a_folder_is_needed_is_named(place: str, tmp_path: Path) -> None:
     storage.upload(write_tree(tmp_path / "source"), place)
-    assert storage.checksum(f"{place}/sub/b.bin") == hashlib.sha256(TREE["sub/b.bin"]).hexdigest()
-    with storage.open_read(f"{place}/a.txt") as file:
-        assert file.read(2) == b"al"
-        assert file.read() == b"pha"
+    file = tmp_path / "target"
+    file.touch()
+    for target in (file, file / "deeper"):
+        with pytest.raises(UsageError, match="target is a file, and a folder is needed") as caught:
+            storage.download(place, target)
+        assert "Errno" not in str(caught.value)
+        assert caught.value.exit_code == 2
 
 
 def test_progress_grows_to_the_whole_and_no_further(place: str, tmp_path: Path) -> None:
