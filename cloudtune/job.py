@@ -12,6 +12,7 @@ import attrs
 from cloudtune import jobs, pipelines, runs
 from cloudtune.errors import UsageError
 from cloudtune.html import table
+from cloudtune.order import job_name
 from cloudtune.plan import Plan
 from cloudtune.runs import Run, RunList
 from cloudtune.spec import document
@@ -88,7 +89,8 @@ class Job(JobSpec):
 
     def run_list(self) -> RunList:
         """Return the runs of jobs of this name, newest first."""
-        return RunList(run for run in runs.runs() if run.name == self.name)
+        name = job_name(self)
+        return RunList(run for run in runs.runs() if run.name == name)
 
     def _repr_html_(self) -> str:
         return _html(self, "Job")
