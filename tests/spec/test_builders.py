@@ -249,7 +249,8 @@ def test_the_python_of_the_oci_guide_runs_with_its_import_line_changed(shared: P
     old = "from ads.jobs import Job, DataScienceJob, PyTorchDistributedRuntime"
     new = (
         "from cloudtune.spec.job import JobSpec as Job\n"
-        "from cloudtune.spec import DataScienceJob, PyTorchDistributedRuntime"
+        "from cloudtune.spec.infrastructure import DataScienceJob\n"
+        "from cloudtune.spec.runtimes import PyTorchDistributedRuntime"
     )
     assert old in block
     scope: dict[str, Any] = {}
