@@ -12,6 +12,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from cloudtune.node.flags import SWITCHES, own_options
+
 TORCHRUN, ACCELERATE, DEEPSPEED, COMMAND = "torchrun", "accelerate", "deepspeed", "command"
 
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
@@ -37,27 +39,6 @@ _MODULES: Mapping[str, str] = {
     "accelerate.commands.launch": ACCELERATE,
     "deepspeed": DEEPSPEED,
     "deepspeed.launcher.runner": DEEPSPEED,
-}
-#: Options without a value (torch 2.13 and accelerate 1.15 asked for theirs; DeepSpeed's are recalled). Every other
-#: option takes the next word.
-_SWITCHES: Mapping[str, frozenset[str]] = {
-    TORCHRUN: frozenset(
-        "h help standalone m module no_python run_path virtual_local_rank use_env".split()  # noqa: SIM905
-    ),
-    ACCELERATE: frozenset(
-        (  # noqa: SIM905
-            "h help quiet q cpu multi_gpu tpu enable_cpu_affinity dynamo_use_fullgraph dynamo_use_dynamic "
-            "dynamo_use_regional_compilation use_deepspeed use_fsdp use_parallelism_config use_megatron_lm use_xpu "
-            "same_network m module no_python tpu_cluster no_tpu_cluster tpu_use_sudo downcast_bf16 "
-            "fp8_use_autocast_during_eval debug"
-        ).split()
-    ),
-    DEEPSPEED: frozenset(
-        (  # noqa: SIM905
-            "h help q quiet force_multi save_pid module no_python no_local_rank no_ssh no_ssh_check elastic_training "
-            "bind_cores_to_rank"
-        ).split()
-    ),
 }
 #: The flags of a launcher that say how many nodes and processes there are, and whether the second counts all nodes'.
 _FLAGS: Mapping[str, tuple[tuple[str, ...], str, bool]] = {
@@ -180,7 +161,7 @@ def _launcher(words: Sequence[str]) -> Seen | None:
         if rest[:1] != ["launch"]:
             return None
         rest = rest[1:]
-    return Seen(name, _options(rest, _SWITCHES[name])) if name in _SWITCHES else None
+    return Seen(name, own_options(rest, SWITCHES[name])) if name in SWITCHES else None
 
 
 def _inside_shell(words: Sequence[str]) -> Seen | None:
@@ -202,25 +183,6 @@ def _module(words: Sequence[str]) -> tuple[str, list[str]]:
         if not word.startswith("-"):
             break
     return "", []
-
-
-def _options(words: Sequence[str], switches: frozenset[str]) -> dict[str, str]:
-    """Return the options before the script; a word that ends in .py is the script, whatever stands before it."""
-    options: dict[str, str] = {}
-    position = 0
-    while position < len(words):
-        word = words[position]
-        position += 1
-        if not word.startswith("-") or word == "--":
-            break
-        key, equals, value = word.partition("=")
-        key = key.lstrip("-").replace("-", "_")
-        following = words[position] if position < len(words) else ""
-        if not equals and key not in switches and not following.endswith(".py"):
-            value = following
-            position += 1
-        options[key] = value
-    return options
 
 
 def _base(word: str) -> str:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from cloudtune.node.flags import SWITCHES, own_options
 from cloudtune.node.order import Order
 from cloudtune.node.ranks import Place
 
@@ -20,52 +21,9 @@ PRIVATE = ("CLOUDTUNE_SUPERVISOR_FD", "CLOUDTUNE_ROLL_PORT", "CLOUDTUNE_SYNC_SEC
 OWN_RANKS = ("torchrun", "neuron", "accelerate", "deepspeed")
 
 _SYSTEM_FOLDERS = ("/usr/bin", "/usr/local/bin", "/bin")
-_ACCELERATE_SWITCHES = frozenset(
-    [
-        "-q",
-        "--quiet",
-        "--cpu",
-        "--multi_gpu",
-        "--tpu",
-        "--enable_cpu_affinity",
-        "--dynamo_use_fullgraph",
-        "--dynamo_use_dynamic",
-        "--dynamo_use_regional_compilation",
-        "--use_deepspeed",
-        "--use_fsdp",
-        "--use_parallelism_config",
-        "--use_megatron_lm",
-        "--same_network",
-        "-m",
-        "--module",
-        "--no_python",
-        "--tpu_cluster",
-        "--no_tpu_cluster",
-        "--tpu_use_sudo",
-        "--downcast_bf16",
-        "--fp8_use_autocast_during_eval",
-        "--debug",
-        "-h",
-        "--help",
-    ]
-)
-_ACCELERATE_KINDS = frozenset(["--cpu", "--multi_gpu", "--tpu", "--use_deepspeed", "--use_fsdp", "--use_megatron_lm"])
-_DEEPSPEED_SWITCHES = frozenset(
-    [
-        "--module",
-        "--no_python",
-        "--no_local_rank",
-        "--no_ssh",
-        "--no_ssh_check",
-        "--force_multi",
-        "--save_pid",
-        "--bind_cores_to_rank",
-        "-q",
-        "--quiet",
-        "-h",
-        "--help",
-    ]
-)
+#: Flags of accelerate of which one chooses the kind of training.
+_ACCELERATE_KINDS = frozenset("cpu multi_gpu tpu use_deepspeed use_fsdp use_megatron_lm config_file".split())  # noqa: SIM905
+_DEEPSPEED_CHOICES = frozenset("i include e exclude H hostfile".split())  # noqa: SIM905
 
 
 class Paths(NamedTuple):
@@ -227,8 +185,8 @@ def accelerate_arguments(arguments: Sequence[str], variables: Mapping[str, str],
         ours += ["--same_network"]
     if variables.get("PET_RDZV_CONF"):
         ours += ["--rdzv_conf", variables["PET_RDZV_CONF"]]
-    given = given_options(arguments, _ACCELERATE_SWITCHES)
-    if world > 1 and not has_config and not given & (_ACCELERATE_KINDS | {"--config_file"}):
+    given = own_options(arguments, SWITCHES["accelerate"])
+    if world > 1 and not has_config and not _ACCELERATE_KINDS.intersection(given):
         ours += ["--multi_gpu"]
     return [*ours, *arguments]
 
@@ -238,10 +196,10 @@ def deepspeed_arguments(arguments: Sequence[str], variables: Mapping[str, str], 
 
     The names in the hostfile only count nodes and slots when deepspeed runs without ssh.
     """
-    given = given_options(arguments, _DEEPSPEED_SWITCHES)
+    given = own_options(arguments, SWITCHES["deepspeed"])
     port = ["--master_port", variables["CLOUDTUNE_MAIN_PORT"]]
     if int(variables["CLOUDTUNE_NUM_NODES"]) == 1:
-        chosen = given & {"-i", "--include", "-e", "--exclude", "-H", "--hostfile"}
+        chosen = _DEEPSPEED_CHOICES.intersection(given)
         return [*port, *([] if chosen else ["--num_gpus", variables["CLOUDTUNE_PROCESSES_PER_NODE"]]), *arguments]
     return [
         *("--no_ssh", "--hostfile", hostfile),
@@ -256,18 +214,3 @@ def hostfile_text(variables: Mapping[str, str]) -> str:
     """Return deepspeed's list of nodes and slots."""
     slots = variables["CLOUDTUNE_PROCESSES_PER_NODE"]
     return "".join(f"node-{rank} slots={slots}\n" for rank in range(int(variables["CLOUDTUNE_NUM_NODES"])))
-
-
-def given_options(arguments: Sequence[str], switches: frozenset[str]) -> set[str]:
-    """Return the names of the options before the training script; ``switches`` are those that take no value."""
-    found: set[str] = set()
-    waiting = list(arguments)
-    while waiting:
-        word = waiting.pop(0)
-        if not word.startswith("-") or word == "--":
-            break
-        name, equals, _ = word.partition("=")
-        found.add(name)
-        if not equals and name not in switches and waiting:
-            waiting.pop(0)
-    return found

@@ -1,6 +1,7 @@
 import pytest
 
 from cloudtune.launch.launchers import Seen, counts, doubts, look
+from cloudtune.node.flags import SWITCHES
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,21 @@ def test_the_launcher_of_a_command(command: str | tuple[str, ...], launcher: str
 )
 def test_options_end_where_the_script_begins(command: str, options: dict[str, str]) -> None:
     assert look(command).options == options
+
+
+@pytest.mark.parametrize(
+    ("launcher", "module", "parser"),
+    [
+        ("torchrun", "torch.distributed.run", "get_args_parser"),
+        ("accelerate", "accelerate.commands.launch", "launch_command_parser"),
+    ],
+)
+def test_the_switches_are_those_of_the_launchers_that_are_installed(launcher: str, module: str, parser: str) -> None:
+    actions = getattr(pytest.importorskip(module), parser)()._actions
+    own = {name.lstrip("-").replace("-", "_") for each in actions if each.nargs == 0 for name in each.option_strings}
+    valued = {name.lstrip("-").replace("-", "_") for each in actions if each.nargs != 0 for name in each.option_strings}
+    assert own <= SWITCHES[launcher]
+    assert not valued & SWITCHES[launcher]
 
 
 @pytest.mark.parametrize(

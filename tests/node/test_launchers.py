@@ -187,6 +187,9 @@ def test_accelerate_gets_the_place_by_flags_before_the_users() -> None:
         ("--config_file=fsdp.yaml", "train.py"),
         ("--cpu", "train.py"),
         ("-m", "--multi_gpu", "package.train"),
+        ("--use-fsdp", "train.py"),
+        ("--config-file", "fsdp.yaml", "train.py"),
+        ("--use_xpu", "--cpu", "train"),
     ],
 )
 def test_accelerates_kind_of_training_is_the_users(words: tuple[str, ...]) -> None:
@@ -221,4 +224,6 @@ def test_deepspeed_on_one_node_takes_its_gpus_or_the_users_choice() -> None:
     found = launchers.deepspeed_arguments(["train.py"], alone, hostfile="")
     assert found == ["--master_port", "4000", "--num_gpus", "4", "train.py"]
     chosen = launchers.deepspeed_arguments(["--include", "localhost:1", "train.py"], alone, hostfile="")
+    assert "--num_gpus" not in chosen
+    chosen = launchers.deepspeed_arguments(["--elastic_training", "-i", "localhost:1", "train"], alone, hostfile="")
     assert "--num_gpus" not in chosen
