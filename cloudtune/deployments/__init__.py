@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -11,6 +12,7 @@ from typing import Any
 import attrs
 
 from cloudtune.errors import UsageError
+from cloudtune.home import check_name, is_name
 from cloudtune.store import Deployment, Store
 
 PLACES = {"local": "cloudtune.deployments.local"}
@@ -25,33 +27,52 @@ def put_up(
     store: Store,
     progress: Callable[[str], object] | None = None,
 ) -> Deployment:
-    """Serve a registered model (``NAME`` or ``NAME:VERSION``) or a folder; returns once it answers."""
+    """Serve a registered model (``NAME`` or ``NAME:VERSION``) or a folder; returns once it answers.
+
+    The name is taken before anything starts, and what runs is ended again if it cannot be recorded.
+    """
     place = _place(to)
     if shape is not None and to == "local":
         raise UsageError("--shape is for clouds; this machine is what it is", hint="leave --shape out")
     folder, called = _model_folder(model, store)
     name = name or called
-    if any(one.name == name for one in store.deployments(name)):
+    check_name(name, "name of a deployment")
+    if store.deployments(name):
         raise UsageError(f"deployment {name} exists already", hint=f"cloudtune delete {name}, or give --name")
-    directory = store.folder / "deployments" / name
-    served = place.deploy(folder, name=name, directory=directory, progress=progress)
+    reserved = place.reserve(folder, name=name, directory=_folder(store, name))
     deployment = Deployment(
-        name=name, backend=to, model=str(folder), url=served.url, created=time.time(), details=attrs.asdict(served)
+        name=name, backend=to, model=str(folder), created=time.time(), details=attrs.asdict(reserved)
     )
     store.add_deployment(deployment)
+    try:
+        served = place.deploy(reserved, progress=progress)
+    except BaseException:
+        store.remove_deployment(name)
+        raise
+    deployment = attrs.evolve(deployment, url=served.url, details=attrs.asdict(served))
+    try:
+        store.remove_deployment(name)
+        store.add_deployment(deployment)
+    except BaseException:
+        place.stop(served)
+        raise
     return deployment
 
 
 def state_of(deployment: Deployment) -> str:
-    """Return ``running`` or ``lost``."""
+    """Return ``starting`` until it answers, ``running``, or ``lost`` if nothing is there any more."""
     place = _place(deployment.backend)
-    return "running" if place.alive(place.from_details(deployment.details)) else "lost"
+    if not place.alive(place.from_details(deployment.details)):
+        return "lost"
+    return "running" if deployment.url else "starting"
 
 
 def take_down(deployment: Deployment, store: Store) -> None:
-    """Stop a deployment and forget it."""
+    """Stop a deployment, also one that is still starting, and forget it and its log."""
     place = _place(deployment.backend)
     place.stop(place.from_details(deployment.details))
+    if is_name(deployment.name) and _folder(store, deployment.name).is_dir():
+        shutil.rmtree(_folder(store, deployment.name))
     store.remove_deployment(deployment.name)
 
 
@@ -63,9 +84,17 @@ def ask(
     show: Callable[[str], object] | None = None,
 ) -> str:
     """Send a prompt, or a whole request body, and return the answer."""
+    if deployment.url is None:
+        hint = "cloudtune list --deployments tells its state; delete it if it is lost, and deploy it again"
+        raise UsageError(f"deployment {deployment.name} does not answer yet", hint=hint)
     place = _place(deployment.backend)
     answer: str = place.invoke(place.from_details(deployment.details), prompt, body=body, show=show)
     return answer
+
+
+def _folder(store: Store, name: str) -> Path:
+    """Return the folder of a deployment's log and caches."""
+    return store.folder / "deployments" / name
 
 
 def _place(to: str) -> Any:
@@ -83,7 +112,7 @@ def _model_folder(model: str, store: Store) -> tuple[Path, str]:
             return Path(known.uri.removeprefix("file://")), name
     folder = Path(model.removeprefix("file://"))
     if (folder / "config.json").is_file():
-        return folder.absolute(), folder.name
+        return folder.absolute(), folder.absolute().name
     raise UsageError(
         f"{model} is neither a registered model nor a folder with a config.json",
         hint="cloudtune list --models shows the registered ones",

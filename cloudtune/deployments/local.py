@@ -47,61 +47,74 @@ class LocalDeployment:
     log: str
 
 
+def reserve(model_dir: Path, *, name: str, directory: Path) -> LocalDeployment:
+    """Return what is known of a deployment before it starts: enough to end it, whatever becomes of its starter.
+
+    ``directory`` will receive its log.
+
+    Raises:
+        UsageError: the folder holds no model.
+        MissingExtra: the server's packages are not installed.
+    """
+    _check(model_dir)
+    mark = f"serve-{secrets.token_hex(6)}"
+    return LocalDeployment(
+        name=name, url="", model=str(model_dir.absolute()), mark=mark, pid=0, log=str(directory / "log")
+    )
+
+
 def deploy(
-    model_dir: Path,
+    reserved: LocalDeployment,
     *,
-    name: str,
-    directory: Path,
     port: int | None = None,
     timeout_s: float = 300.0,
     device: str | None = None,
     progress: Callable[[str], object] | None = None,
 ) -> LocalDeployment:
-    """Start a server for the model in a folder and return once it answers; it outlives this process.
+    """Start the server of a reserved deployment and return once it answers; it outlives this process.
 
-    ``directory`` receives its log. The device is ``cuda`` where there is an NVIDIA GPU, else ``cpu``.
+    The device is ``cuda`` where there is an NVIDIA GPU, else ``cpu``.
 
     Raises:
-        UsageError: the folder holds no model.
-        MissingExtra: the server's packages are not installed.
+        UsageError: the port that is asked for is taken.
         CloudtuneError: the server ended, or did not answer in time; the message has its last lines.
     """
-    _check(model_dir)
     tell = progress or str
-    directory.mkdir(parents=True, exist_ok=True)
+    Path(reserved.log).parent.mkdir(parents=True, exist_ok=True)
     device = device or ("cuda" if Path("/dev/nvidia0").exists() else "cpu")
-    tell(f"starting a server for {model_dir} on {device}")
+    tell(f"starting a server for {reserved.model} on {device}")
     for _ in range(_PORTS_TRIED):
-        served = _start(model_dir.absolute(), name, directory, _free_port(port), device, timeout_s, tell)
+        served = _start(reserved, _free_port(port), device, timeout_s, tell)
         if served is not None:
             return served
     raise CloudtuneError("every port that was free is taken by the time the server starts", hint="try again")
 
 
 def _start(
-    model: Path, name: str, directory: Path, port: int, device: str, timeout_s: float, tell: Callable[[str], object]
+    reserved: LocalDeployment, port: int, device: str, timeout_s: float, tell: Callable[[str], object]
 ) -> LocalDeployment | None:
     """Start one server and wait for it; returns None if somebody else has the port."""
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model)]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", reserved.model]
     command += ["--device", device, "--host", HOST, "--port", str(port)]
-    mark, log = f"serve-{secrets.token_hex(6)}", directory / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=directory,
-            env=_environment(directory, mark),
-            start_new_session=True,
-        )
-    url = f"http://{HOST}:{port}"
-    served = LocalDeployment(name=name, url=url, model=str(model), mark=mark, pid=process.pid, log=str(log))
+    directory = Path(reserved.log).parent
+    process: subprocess.Popen[bytes] | None = None
     try:
+        with open(reserved.log, "wb") as output:  # noqa: PTH123 - it is kept as text
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=directory,
+                env=_environment(directory, reserved.mark),
+                start_new_session=True,
+            )
+        served = attrs.evolve(reserved, url=f"http://{HOST}:{port}", pid=process.pid)
         _wait(served, process, timeout_s, tell)
     except BaseException as error:
-        processes.end_all(mark, grace_s=1.0)
-        process.wait()
+        processes.end_all(reserved.mark, grace_s=1.0)
+        if process is not None:
+            process.wait()
         if isinstance(error, CloudtuneError) and "address already in use" in error.message:
             return None
         raise
@@ -128,10 +141,11 @@ def stop(deployment: LocalDeployment) -> None:
         CloudtuneError: a process could not be ended.
     """
     left = processes.end_all(deployment.mark, grace_s=GRACE_S)
-    try:
-        os.waitpid(deployment.pid, os.WNOHANG)
-    except ChildProcessError:  # it was not this process that started the server
-        pass
+    if deployment.pid:  # 0 before it is known
+        try:
+            os.waitpid(deployment.pid, os.WNOHANG)
+        except ChildProcessError:  # it was not this process that started the server
+            pass
     if left:
         numbers = ", ".join(map(str, sorted(left)))
         raise CloudtuneError(f"processes {numbers} of deployment {deployment.name} do not end", hint="kill -9 them")

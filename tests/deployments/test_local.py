@@ -113,18 +113,19 @@ def test_a_server_that_is_down_is_named(served):
 
 def test_what_is_no_model_is_refused_before_anything_starts(tmp_path):
     with pytest.raises(UsageError, match=r"no config\.json"):
-        local.deploy(tmp_path, name="m", directory=tmp_path / "d")
+        local.reserve(tmp_path, name="m", directory=tmp_path / "d")
     (tmp_path / "adapter_config.json").touch()
     with pytest.raises(UsageError) as error:
-        local.deploy(tmp_path, name="m", directory=tmp_path / "d")
+        local.reserve(tmp_path, name="m", directory=tmp_path / "d")
     assert "merge it first" in error.value.hint
     assert not (tmp_path / "d").exists()
 
 
 def test_a_port_that_is_taken_is_refused(served, tmp_path):
     (tmp_path / "config.json").write_text("{}")
+    reserved = local.reserve(tmp_path, name="m", directory=tmp_path / "d")
     with pytest.raises(UsageError, match="cannot be had"):
-        local.deploy(tmp_path, name="m", directory=tmp_path / "d", port=int(served.url.rpartition(":")[2]))
+        local.deploy(reserved, port=int(served.url.rpartition(":")[2]))
 
 
 def test_the_server_inherits_nothing_of_a_job_around_it(tmp_path, monkeypatch):

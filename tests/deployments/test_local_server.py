@@ -18,7 +18,8 @@ pytestmark = pytest.mark.heavy
 def test_a_model_answers_until_it_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     told: list[str] = []
-    served = local.deploy(tiny.random_model(), name="mine", directory=tmp_path, progress=told.append)
+    reserved = local.reserve(tiny.random_model(), name="mine", directory=tmp_path)
+    served = local.deploy(reserved, progress=told.append)
     try:
         assert local.alive(served)
         assert told[0].startswith("starting a server for")
@@ -38,7 +39,10 @@ def test_a_model_answers_until_it_is_stopped(tmp_path, monkeypatch):
         refused.value.close()
         assert refused.value.code == 400
         with pytest.raises(UsageError):
-            local.deploy(tiny.random_model(), name="m", directory=tmp_path / "b", port=int(served.url.split(":")[2]))
+            local.deploy(
+                local.reserve(tiny.random_model(), name="m", directory=tmp_path / "b"),
+                port=int(served.url.split(":")[2]),
+            )
     finally:
         local.stop(served)
     assert not local.alive(served)
@@ -50,7 +54,7 @@ def test_a_server_that_ends_shows_its_last_lines(tmp_path):
     model.mkdir()
     (model / "config.json").write_text('{"model_type": "no such thing"}')
     with pytest.raises(CloudtuneError, match="ended with exit code") as error:
-        local.deploy(model, name="broken", directory=tmp_path / "d")
+        local.deploy(local.reserve(model, name="broken", directory=tmp_path / "d"))
     log = tmp_path / "d" / "log"
     assert log.read_text().splitlines()[-1] in error.value.message
     assert str(log) in error.value.hint
