@@ -5,6 +5,7 @@ The public names are loaded when they are first used, so that ``import cloudtune
 
 from __future__ import annotations
 
+import builtins
 from importlib import import_module
 from typing import Any
 
@@ -28,13 +29,13 @@ _HOMES = {
     "cloudtune.states": "Failure LogLine Status",
     "cloudtune.store": "Deployment Model",
     "cloudtune.verbs": (
-        "cancel delete deploy deployments diff init invoke list logs merge models outputs register run schema status"
-        " watch"
+        "cancel delete deploy diff init invoke list logs merge models outputs register run schema status watch"
     ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604 - the table above is the one list of public names
+# the table above is the one list of public names; `import *` brings none that would hide a builtin, such as `list`
+__all__ = [*(name for name in _HOME if not hasattr(builtins, name)), "__version__"]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
@@ -47,4 +48,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:  # type: ignore[valid-type]
-    return sorted(__all__)
+    return sorted({*_HOME, "__version__"})

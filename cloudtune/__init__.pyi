@@ -115,9 +115,6 @@ from cloudtune.verbs import (
     deploy as deploy,
 )
 from cloudtune.verbs import (
-    deployments as deployments,
-)
-from cloudtune.verbs import (
     diff as diff,
 )
 from cloudtune.verbs import (

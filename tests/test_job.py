@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import pkgutil
 import re
 from pathlib import Path
 
@@ -71,7 +73,16 @@ def test_values_show_themselves_in_a_notebook() -> None:
     for value in (job(), job().plan(), job().run(), cloudtune.list(), cloudtune.Model(name="m", version="1", uri="/x")):
         html = value._repr_html_()
         assert html.startswith("<table")
-        assert "&lt;" not in html or "<script" not in html
+
+
+def test_what_users_wrote_is_text_in_a_notebook() -> None:
+    bad = '<img src="x" onerror="alert(1)">'
+    named = job(f"echo {bad}").with_name(bad)
+    model = cloudtune.Model(name=bad, version="1", uri="/x", metrics={bad: bad})
+    for value in (named, named.plan(), named.run(), cloudtune.list(), model):
+        html = value._repr_html_()
+        assert "&lt;img src=" in html
+        assert "<img" not in html
 
 
 def test_placeholders_warn_in_a_plan_and_stop_a_run() -> None:
@@ -114,7 +125,19 @@ def test_the_python_of_the_oci_guide_runs_with_its_import_line_changed(shared: P
 def test_every_public_name_exists_and_is_typed() -> None:
     stub = (Path(cloudtune.__file__).parent / "__init__.pyi").read_text()
     typed = set(re.findall(r"as (\w+),", stub)) | {"__version__"}
-    assert typed == set(cloudtune.__all__)
-    for name in cloudtune.__all__:
+    assert typed == set(dir(cloudtune))
+    for name in typed:
         assert getattr(cloudtune, name) is not None
-    assert set(cloudtune.__all__) <= set(dir(cloudtune))
+
+
+def test_a_star_import_hides_no_builtin() -> None:
+    names: dict[str, object] = {}
+    exec("from cloudtune import *", names)
+    assert set(names) - {"__builtins__"} == set(dir(cloudtune)) - {"list"}
+    assert [name for name in names if hasattr(builtins, name)] == []
+    assert callable(cloudtune.list)
+
+
+def test_no_public_name_is_a_room_of_the_package_too() -> None:
+    """What a room is called would be the room as soon as something imports it."""
+    assert {module.name for module in pkgutil.iter_modules(cloudtune.__path__)} & set(dir(cloudtune)) == set()
