@@ -47,12 +47,14 @@ class LocalBackend:
         order, values = order_of(job, how, run_id, name=name, code=code, outputs=outputs)
         infrastructure = job.infrastructure
         python = infrastructure.python if isinstance(infrastructure, LocalJob) else None
+        archive = workspace is not None and workspace.is_archive  # it travels as it is
+        staged = {"runId": run_id, "nodes": how.nodes, "python": python, "archive": archive}
         steps = (
             Step(
                 id="stage",
                 service="process",
                 operation="stage",
-                parameters={"runId": run_id, "nodes": how.nodes, "python": python, "order": order},
+                parameters={**staged, "order": order},
                 files=() if workspace is None else workspace.files,
                 token=run_id,
                 undo=Call(service="process", operation="remove", parameters={"runId": run_id}),

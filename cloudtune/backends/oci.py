@@ -2,7 +2,8 @@
 
 A run is one job, its artifact and one job run, over one node or a group of nodes; ``multiNode: jobRuns`` is the older
 form with a job run for each node. The artifact is a zip: the agent, its order, the file that starts it, and the code,
-which the agent unpacks (files below ``code/`` travel as ``code.tar.gz``, which keeps links and executable bits).
+which the agent unpacks (files below ``code/`` travel as ``code.tar.gz``, which keeps links and executable bits; an
+archive that the user names is that file).
 """
 
 from __future__ import annotations
@@ -174,6 +175,9 @@ def _with_agent(job: JobSpec, how: Launch, run_id: str, name: str, workspace: Wo
     text = json.dumps(order, indent=1, ensure_ascii=False)
     made = (_made("agent.pyz", agent_bytes()), _made(ENTRY, _START), _made("order.json", text.encode()))
     theirs = () if workspace is None else workspace.files
+    if workspace is not None and workspace.is_archive:
+        # it travels as it is: the node looks at the bytes, not the name
+        return (*made, *(attrs.evolve(file, path="code.tar.gz") for file in theirs))
     return (*made, *(attrs.evolve(file, path=f"code/{file.path}") for file in theirs))
 
 

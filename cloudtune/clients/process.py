@@ -19,7 +19,7 @@ from cloudtune.node import processes
 from cloudtune.node.pack import agent_bytes
 from cloudtune.node.report import write_json
 from cloudtune.plan import Call, File
-from cloudtune.workspace import Workspace, pack
+from cloudtune.workspace import pack
 
 try:
     import fcntl
@@ -85,7 +85,7 @@ def _folder(parameters: Mapping[str, Any]) -> Path:
 def _stage(folder: Path, parameters: Mapping[str, Any], files: tuple[File, ...]) -> Mapping[str, Any]:
     order = parameters.get("order")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if Workspace(root=folder, files=files).is_archive:
+    if parameters.get("archive"):
         shutil.copyfile(str(files[0].source), folder / "code.tar.gz")  # the node looks at the bytes, not the name
     elif files:
         pack(files, folder / "code.tar.gz")

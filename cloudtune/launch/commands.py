@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from cloudtune.errors import Fault, SpecError
+from cloudtune.node.archives import is_archive, last_part
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime, Recipe, Runtime
 
 AGENT = "@agent"
 _SPEC = "spec.runtime.spec"
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".whl")
 
 Argv = tuple[str, ...]
 Warnings = tuple[tuple[str, str], ...]
@@ -98,8 +98,10 @@ def _entry(entrypoint: str | None, source: str | None, key: str, what: str) -> s
     """Return the file that starts: the entrypoint, or the source itself where that is a single file."""
     if entrypoint:
         return entrypoint
-    if source and not source.endswith(("/", "\\", *_ARCHIVES)):
-        return re.split(r"[/\\]", source)[-1]
+    if source and not source.endswith(("/", "\\")):
+        name = last_part(source) if "://" in source else re.split(r"[/\\]", source)[-1]
+        if name and not is_archive(name):
+            return name
     hint = f"name it in {key}, relative to {what}" if source else f"set {key}"
     raise SpecError([Fault(path=f"{_SPEC}.{key}", message="nothing says which file starts", hint=hint)])
 

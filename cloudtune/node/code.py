@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cloudtune.node.archives import is_archive, last_part
 from cloudtune.node.errors import NodeError
 from cloudtune.node.log import Log
 from cloudtune.node.steps import run_step, try_step
 
-_ARCHIVES = (".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz", ".zip")
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
 
 #: Fetches a URI to a local path: a file to that path, a folder's content below it.
@@ -27,7 +27,8 @@ def unpack(archive: Path, target: Path) -> None:
     """Extract a tar or zip archive; raises NodeError for members that would land outside the target."""
     target.mkdir(parents=True, exist_ok=True)
     try:
-        if zipfile.is_zipfile(archive):
+        # a tar that ends with a zip looks like one
+        if not tarfile.is_tarfile(archive) and zipfile.is_zipfile(archive):
             _unpack_zip(archive, target)
         else:
             _unpack_tar(archive, target)
@@ -86,16 +87,6 @@ def _inside(archive: str, name: str, *, absolute: bool = False) -> PurePosixPath
     if absolute or name.startswith("/") or re.match(r"[A-Za-z]:", name):
         raise NodeError(f"{archive} is refused: {name!r} would land outside the job's folder")
     return PurePosixPath(*parts)
-
-
-def last_part(uri: str) -> str:
-    """Return the last part of a URI's path, "" if it has none."""
-    return re.split(r"[?#]", uri, maxsplit=1)[0].rstrip("/").rpartition("/")[2]
-
-
-def is_archive(name: str) -> bool:
-    """Whether a file of that name is unpacked."""
-    return name.lower().endswith(_ARCHIVES)
 
 
 def fetch_uri(uri: str, target: Path, fetch: Fetch) -> None:

@@ -19,11 +19,11 @@ from typing import IO, BinaryIO
 import attrs
 
 from cloudtune.errors import CloudtuneError, Fault, SpecError
+from cloudtune.node.archives import is_archive
 from cloudtune.plan import File
 from cloudtune.workspace.credentials import LIMIT, looks_like
 from cloudtune.workspace.tree import OWN_RULES, Tree, list_tree, shown_path
 
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _CHUNK = 1 << 20
 _LARGEST = 5
 
@@ -33,10 +33,12 @@ class Workspace:
     """The files of a folder, or one file, as they were when they were read.
 
     ``files`` are sorted by path (as bytes), links included; ``notes`` say what was passed over and should be known.
+    ``alone`` says that a file was named and not a folder.
     """
 
     root: Path
     files: tuple[File, ...] = ()
+    alone: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -57,7 +59,7 @@ class Workspace:
     @property
     def is_archive(self) -> bool:
         """Whether this is one archive that the user named; it travels as it is."""
-        return len(self.files) == 1 and self.files[0].path.lower().endswith(_ARCHIVES)
+        return self.alone and is_archive(self.files[0].path)
 
     def summary(self) -> str:
         """Return how much travels, in one line: files, size, and the largest five."""
@@ -89,7 +91,8 @@ def gather(path: Path, *, allow: Collection[str] = ()) -> Workspace:
         root, tree = absolute.parent, Tree(files=(absolute.name,))
     else:
         raise SpecError(f"{shown_path(str(path))} is neither a file nor a folder", hint="name the folder of your code")
-    return _read(root, tree, {_relative(root, each) for each in allow})
+    found = _read(root, tree, {_relative(root, each) for each in allow})
+    return attrs.evolve(found, alone=not absolute.is_dir())
 
 
 def _read(root: Path, tree: Tree, allowed: Collection[str]) -> Workspace:

@@ -119,6 +119,14 @@ def test_files_are_what_they_are_said_to_be(tmp_path: Path) -> None:
     assert order_in(plan(GIT))["code"]["kind"] == "git"
 
 
+def test_an_archive_that_is_named_is_the_code(tmp_path: Path) -> None:
+    (tmp_path / "mine.zip").write_bytes(b"PK whatever")
+    runtime = ScriptRuntime(script_path_uri=str(tmp_path / "mine.zip"), entrypoint="a.sh")
+    sources = {file.path: file.source for file in step(plan(runtime), "artifact").files}
+    assert sources["code.tar.gz"] == str(tmp_path / "mine.zip")
+    assert not [path for path in sources if path.startswith("code/")]
+
+
 def test_the_entry_starts_the_agent_beside_it(tmp_path: Path) -> None:
     artifact = {file.path: file.content for file in step(plan(), "artifact").files}
     (tmp_path / "at").mkdir()

@@ -46,6 +46,16 @@ def test_an_archive_of_the_user_is_unpacked(tmp_path: Path) -> None:
     assert texts(run) == ["from the archive"]
 
 
+def test_a_folder_that_holds_one_archive_stays_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    with zipfile.ZipFile(tmp_path / "code" / "data.zip", "w") as archive:
+        archive.writestr("inside.txt", "1")
+    runtime = PyTorchDistributedRuntime(command="ls", script_path_uri=str(tmp_path / "code"), replicas=1)
+    run = jobs.start(JobSpec(name="data", runtime=runtime))
+    run.wait(60)
+    assert texts(run) == ["data.zip"]
+
+
 def test_nodes_leave_their_outputs_apart() -> None:
     command = 'echo "$CLOUDTUNE_NODE_RANK" > "$CLOUDTUNE_OUTPUT_DIR/who.txt"'
     run = jobs.start(JobSpec(name="outputs", runtime=PyTorchDistributedRuntime(command=command, replicas=3)))

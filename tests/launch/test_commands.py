@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from cloudtune.errors import SpecError
 from cloudtune.launch.commands import command_of, container_argv, recipe_flags
+from cloudtune.node.archives import SUFFIXES
 from cloudtune.spec.runtimes import (
     ContainerRuntime,
     GitPythonRuntime,
@@ -27,6 +28,7 @@ from cloudtune.spec.runtimes import (
         (ScriptRuntime(script_path_uri="code\\train.py"), "python -u train.py"),
         (ScriptRuntime(script_path_uri="oci://b@n/x/run.sh"), "bash run.sh"),
         (ScriptRuntime(script_path_uri="bin/run"), "./run"),
+        (ScriptRuntime(script_path_uri="https://h/x/train.py?signature=a/b.zip"), "python -u train.py"),
         (ScriptRuntime(script_path_uri="code/", entrypoint="bin/run", args=("x",)), "bin/run x"),
         (ScriptRuntime(script_path_uri="code.zip", entrypoint="a/run.py"), "python -u a/run.py"),
         (
@@ -62,6 +64,13 @@ def test_the_command_of_a_runtime(runtime: Runtime, command: str) -> None:
     built = command_of(runtime).command
     assert isinstance(built, tuple)
     assert " ".join(built) == command
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".ZIP", ".zip?signature=x"])
+def test_an_archive_is_no_entrypoint(suffix: str) -> None:
+    for source in (f"https://h/code{suffix}", *([f"a/code{suffix}"] if "?" not in suffix else [])):
+        with pytest.raises(SpecError, match="nothing says which file starts"):
+            command_of(ScriptRuntime(script_path_uri=source))
 
 
 def test_a_users_line_is_not_rewritten() -> None:

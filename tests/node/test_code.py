@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cloudtune.node import code
+from cloudtune.node.archives import SUFFIXES
 from cloudtune.node.errors import NodeError
 from cloudtune.node.log import Log, Redaction
 from cloudtune.node.transfer import copy_tree
@@ -116,6 +117,31 @@ def test_a_broken_archive_is_an_error_with_its_name(tmp_path: Path, content: byt
     (tmp_path / "code.tar.gz").write_bytes(content)
     with pytest.raises(NodeError, match=r"cannot unpack code\.tar\.gz"):
         code.unpack(tmp_path / "code.tar.gz", tmp_path / "work")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_archive_of_every_kind_is_unpacked(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"code{suffix}"
+    if suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as pack:
+            pack.writestr("train.py", "1")
+    else:
+        kind = {".tar": "w", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}.get(suffix, "w:gz")
+        with tarfile.open(path, kind) as archive:
+            archive.addfile(member("train.py", size=1), io.BytesIO(b"1"))
+    code.fetch_uri(str(path), tmp_path / "work", fetch)
+    assert tree(tmp_path / "work") == {"train.py"}
+
+
+def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path) -> None:
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as pack:
+        pack.writestr("inside.txt", "1")
+    with tarfile.open(tmp_path / "code.tar", "w") as archive:
+        archive.addfile(member("train.py", size=1), io.BytesIO(b"1"))
+        archive.addfile(member("data.zip", size=len(inner.getvalue())), io.BytesIO(inner.getvalue()))
+    code.unpack(tmp_path / "code.tar", tmp_path / "work")
+    assert tree(tmp_path / "work") == {"train.py", "data.zip"}
 
 
 def fetch(uri: str, target: Path) -> None:

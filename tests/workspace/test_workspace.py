@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudtune.errors import CloudtuneError, SpecError
+from cloudtune.node.archives import SUFFIXES
 from cloudtune.plan import File
 from cloudtune.workspace import Workspace, gather, pack
 from tests.rights import as_somebody_else
@@ -77,12 +78,18 @@ def test_a_file_travels_alone(root: Path) -> None:
     assert not workspace.is_archive
 
 
-@pytest.mark.parametrize("name", ["code.zip", "code.tar", "code.tar.gz", "code.TGZ"])
+@pytest.mark.parametrize("name", ["code.TGZ", *(f"code{suffix}" for suffix in SUFFIXES)])
 def test_an_archive_that_is_named_travels_as_it_is(root: Path, name: str) -> None:
     (root / name).write_bytes(b"PK\x03\x04 whatever")
     workspace = gather(root / name)
     assert workspace.is_archive
     assert workspace.files[0].sha256 == hashlib.sha256(b"PK\x03\x04 whatever").hexdigest()
+
+
+def test_a_folder_with_nothing_but_an_archive_is_a_folder(root: Path) -> None:
+    (root / "data.zip").write_bytes(b"PK\x03\x04 whatever")
+    assert paths(gather(root)) == ["data.zip"]
+    assert not gather(root).is_archive
 
 
 def test_a_folder_without_a_repository_honours_both_ignore_files(root: Path) -> None:
