@@ -24,6 +24,9 @@ from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import ContainerRuntime, NeuronDistributedRuntime, Runtime
 from cloudtune.states import Event, Failure, Handle, LogLine, Status
 
+#: Seconds that a job has to save when it is ended; with what its agents then do, a cancel is over within 15.
+GRACE_S = 8
+
 
 class LocalBackend:
     """The local backend; see :class:`cloudtune.backends.Backend` for the protocol."""
@@ -45,6 +48,7 @@ class LocalBackend:
         outputs = {"dir": runtime.output_dir, "uri": uri, "layout": runtime.output_layout}
         code = {"kind": "archive", "path": "code.tar.gz"} if workspace is not None else None
         order, values = order_of(job, how, run_id, name=name, code=code, outputs=outputs)
+        order["graceInSeconds"] = GRACE_S
         infrastructure = job.infrastructure
         python = infrastructure.python if isinstance(infrastructure, LocalJob) else None
         archive = workspace is not None and workspace.is_archive  # it travels as it is

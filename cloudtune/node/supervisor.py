@@ -25,8 +25,8 @@ from cloudtune.node.report import write_json
 
 #: Seconds for the other nodes to end by themselves after one has failed: victims usually notice at once.
 SETTLE_S = 2.0
-#: Seconds between asking the nodes to end and ending them by force; a cancel is over within 15.
-GRACE_S = 8.0
+#: Seconds that an agent has behind its command's grace to keep outputs and log and to report, before it is ended.
+KEEP_S = 5.0
 
 
 class Supervisor:
@@ -42,6 +42,8 @@ class Supervisor:
         self.cancelled = False  # asked for
         self.stopped = False  # and carried out while nodes were still running
         self.wake_read, self.wake_write = os.pipe()
+        grace_s = self.order.get("graceInSeconds")  # an order that is wrong is the agents' to complain about
+        self.patience_s = (grace_s if isinstance(grace_s, (int, float)) else 0) + KEEP_S
 
     def keep(self) -> str:
         """Run the job to its end and return the final state."""
@@ -118,7 +120,7 @@ class Supervisor:
                 self.stopped = self.cancelled
                 self.tell("stopping" if self.cancelled else "running")
                 self._signal(signal.SIGTERM)
-            if asked is not None and now - asked >= GRACE_S:
+            if asked is not None and now - asked >= self.patience_s:
                 processes.end_all(self.order["runId"], grace_s=0)
                 self._signal(signal.SIGKILL)
             ready, _, _ = select.select([self.wake_read], [], [], 0.2)
