@@ -31,7 +31,8 @@ BACKENDS: dict[str, Row] = {
     "eksJob": Row("eks", "cloudtune.backends.launch_only:EksBackend"),
 }
 
-#: A place's own notion of how far a log has been read; JSON, and None at the start.
+#: A place's own notion of how far a log has been read; JSON, and None at the start. Where it has the key ``caughtUp``,
+#: that says whether everything has been read that was there when the reading began.
 Cursor = Mapping[str, Any] | None
 
 
@@ -71,7 +72,10 @@ class Backend(Protocol):
         ...
 
     def lines(self, handle: Handle, reply: Mapping[str, Any]) -> tuple[tuple[LogLine, ...], Cursor]:
-        """Return the lines in the reply to :meth:`logs`, in order, and the cursor behind them."""
+        """Return the lines in the reply to :meth:`logs`, in order, and the cursor behind them.
+
+        All replies together have every line once, ordered by time over all replicas.
+        """
         ...
 
     def cancel(self, handle: Handle) -> tuple[Call, ...]:

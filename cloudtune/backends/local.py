@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cloudtune.backends.local_logs import merged
 from cloudtune.backends.patches import patched
 from cloudtune.code import gather_code
 from cloudtune.errors import Fault, SpecError
 from cloudtune.home import runs_folder
 from cloudtune.launch import launch
-from cloudtune.node.lines import parse_line
 from cloudtune.order import job_name, order_of
 from cloudtune.plan import Call, FieldNote, Notice, Plan, Ref, Step
 from cloudtune.spec.infrastructure import LocalJob
@@ -112,19 +112,11 @@ class LocalBackend:
 
     def logs(self, handle: Handle, cursor: Mapping[str, Any] | None) -> Call:
         """Ask for what the nodes' logs hold behind the offsets of the cursor."""
-        return _call("read_logs", handle, offsets=dict(cursor or {}))
+        return _call("read_logs", handle, offsets=(cursor or {}).get("offsets", {}), cursor=cursor)
 
     def lines(self, handle: Handle, reply: Mapping[str, Any]) -> tuple[tuple[LogLine, ...], Mapping[str, Any] | None]:
-        """Read the lines, merged over the nodes by time."""
-        found: list[LogLine] = []
-        for node, text in reply["logs"].items():
-            last = 0.0
-            for raw in text.splitlines():
-                time_s, rank, stream, words = parse_line(raw) or (last, None, "agent", raw)
-                last = time_s
-                found.append(LogLine(time=time_s, replica=int(node), rank=rank, stream=stream, text=words))
-        found.sort(key=lambda line: line.time)
-        return tuple(found), reply["offsets"]
+        """Read the lines, merged over the nodes by time; one that another node may still precede is read again."""
+        return merged(reply)
 
     def cancel(self, handle: Handle) -> tuple[Call, ...]:
         """Ask the supervisor to end all nodes; without one, end what is left of them."""

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ class ProcessClient:
     def read(self, call: Call) -> Mapping[str, Any]:
         """Carry out ``describe`` or ``read_logs``."""
         folder = _folder(call.parameters)
-        return _describe(folder) if call.operation == "describe" else _read_logs(folder, call.parameters["offsets"])
+        return _describe(folder) if call.operation == "describe" else _read_logs(folder, call.parameters)
 
 
 def _folder(parameters: Mapping[str, Any]) -> Path:
@@ -168,21 +169,34 @@ def _held(folder: Path) -> bool:
     return False
 
 
-def _read_logs(folder: Path, offsets: Mapping[str, int]) -> Mapping[str, Any]:
-    """Return whole lines of each node's log behind its byte offset; an unfinished last one once the run is over."""
+def _read_logs(folder: Path, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return whole lines of each node's log behind its byte offset; an unfinished last one once the run is over.
+
+    ``sizes`` are those of the logs when the reading began, at ``time`` (None where nothing is written any more), and
+    ``more`` says whose log goes on behind its part.
+    """
     over = (folder / "result.json").exists() or not _held(folder)
+    offsets: Mapping[str, int] = parameters["offsets"]
+    paths = {path.parent.name.removeprefix("node-"): path for path in sorted(folder.glob("node-*/log"))}
+    # all sizes first: what one node writes behind its size is later than what others have written up to theirs
+    sizes = {node: path.stat().st_size for node, path in paths.items()}
+    began = time.time()
     logs: dict[str, str] = {}
-    reached = dict(offsets)
-    for path in sorted(folder.glob("node-*/log")):
-        node = path.parent.name.removeprefix("node-")
+    reached, more = dict(offsets), {}
+    for node, path in paths.items():
+        offset = offsets.get(node, 0)
         with path.open("rb") as log:
-            log.seek(offsets.get(node, 0))
-            data = log.read(CHUNK)
-        end = len(data) if over and len(data) < CHUNK else data.rfind(b"\n") + 1
+            log.seek(offset)
+            data = log.read(max(0, min(CHUNK, sizes[node] - offset)))
+        more[node] = offset + len(data) < sizes[node]
+        end = data.rfind(b"\n") + 1
+        if (over and not more[node]) or (not end and len(data) == CHUNK):
+            end = len(data)
         if end:
-            logs[node] = data[:end].decode(errors="replace")
-            reached[node] = offsets.get(node, 0) + end
-    return {"logs": logs, "offsets": reached}
+            logs[node] = data[:end].decode(errors="surrogateescape")  # so that the bytes can be counted
+            reached[node] = offset + end
+    facts = {"sizes": sizes, "more": more, "time": None if over else began}
+    return {"logs": logs, "offsets": reached, "cursor": parameters.get("cursor"), **facts}
 
 
 def _stop(folder: Path, parameters: Mapping[str, Any]) -> Mapping[str, Any]:

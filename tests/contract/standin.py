@@ -26,6 +26,8 @@ from cloudtune.spec.job import JobSpec
 from cloudtune.states import Failure, Handle, LogLine, Status
 
 SERVICE = "standin"
+#: Lines in one reply.
+PAGE = 2
 
 
 @attrs.frozen(kw_only=True)
@@ -143,7 +145,8 @@ class StandinClient:
         if call.operation == "lines":
             count = 5 if thing["detail"]["state"] != "pending" else 0
             begin = call.parameters["from"]
-            return {"lines": [[n, f"line {n}"] for n in range(begin, count)], "next": max(begin, count)}
+            end = max(begin, min(begin + PAGE, count))
+            return {"lines": [[n, f"line {n}"] for n in range(begin, end)], "next": end}
         thing["looks"] += 1
         if thing["kind"] == "job" and thing["looks"] > 3:
             thing["detail"]["state"] = "ACTIVE"

@@ -23,12 +23,28 @@ from cloudtune.store import Store
 
 @attrs.frozen(kw_only=True)
 class Place:
-    """A backend under test and its jobs: one that ends well and says something, one that fails, one that is long."""
+    """A backend under test and its jobs.
+
+    One ends well and says something, one fails, one is long, and one says more than fits into one reply, the most of it
+    on one of two replicas.
+    """
 
     backend: Backend
     good: JobSpec
     bad: JobSpec
     long: JobSpec
+    talkative: JobSpec
+
+
+def replies(backend: Backend, run: runs.Run) -> list[int]:
+    """Return how many lines of a run that is over come with each reply."""
+    assert run.handle is not None
+    client, cursor, counts = runs.client_of(backend), None, []
+    while True:
+        found, cursor = backend.lines(run.handle, client.read(backend.logs(run.handle, cursor)))
+        if not found:
+            return counts
+        counts.append(len(found))
 
 
 class BackendContract:
@@ -76,12 +92,16 @@ class BackendContract:
         assert [one.id for one in runs.runs()] == [run.id]
 
     def test_lines_come_in_order_and_once(self, place: Place) -> None:
-        run = jobs.start(place.good)
+        run = jobs.start(place.talkative)
         followed = [line for line in run.lines(follow=True) if line.stream != "agent"]
-        assert followed
-        assert [line.time for line in followed] == sorted(line.time for line in followed)
+        assert {line.replica for line in followed} == {0, 1}
         after = [line for line in runs.get(run.id).lines() if line.stream != "agent"]
+        for lines in (followed, after):
+            assert [line.time for line in lines] == sorted(line.time for line in lines)
         assert sorted(map(repr, after)) == sorted(map(repr, followed))
+        last = [line for line in run.logs(tail=3) if line.stream != "agent"]
+        assert max(line.time for line in last) == followed[-1].time
+        assert len(replies(place.backend, run)) > 1
 
     def test_failure_names_the_replica(self, place: Place) -> None:
         run = jobs.start(place.bad)

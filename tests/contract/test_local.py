@@ -30,6 +30,10 @@ class TestLocal(BackendContract):
             good=job("echo one; echo two >&2"),
             bad=job('echo "about to fail"; if [ "$CLOUDTUNE_NODE_RANK" = 1 ]; then exit 3; fi; sleep 30'),
             long=job("sleep 300"),
+            talkative=job(
+                'if [ "$CLOUDTUNE_NODE_RANK" = 1 ]; then for i in 1 2 3 4 5; do echo "short $i"; sleep 0.1; done; fi;'
+                ' if [ "$CLOUDTUNE_NODE_RANK" = 0 ]; then seq -f "a line of a long log: %.0f" 30000; fi'
+            ),
         )
 
     @pytest.fixture

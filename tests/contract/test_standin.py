@@ -44,7 +44,7 @@ class TestStandin(BackendContract):
     def place(self, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Place:
         ends = {"test_failure_names_the_replica": "failed", "test_cancel_ends_the_run": "running"}
         monkeypatch.setenv("STANDIN_END", ends.get(request.node.originalname, "succeeded"))
-        return Place(backend=StandinBackend(), good=job(), bad=job(), long=job())
+        return Place(backend=StandinBackend(), good=job(), bad=job(), long=job(), talkative=job())
 
     @pytest.fixture
     def foreign(self) -> Callable[[Handle], str]:
