@@ -27,7 +27,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) 
         return
     if not sys.stdout.isatty():
         for row in [head, *kept]:
-            print("\t".join(str(cell) for cell in row))
+            print("\t".join(_in_a_line(str(cell)) for cell in row))
         return
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for name in head:
@@ -44,7 +44,7 @@ def live_lines(lines: Iterable[LogLine]) -> None:
         # the lines go to a file or a pipe: the live line alone is for the terminal
         with Live(console=talk, refresh_per_second=4, transient=True) as live:
             for line, progress in _with_progress(lines):
-                sys.stdout.write(label(line) + line.text + "\n")
+                print(label(line) + line.text, flush=True)
                 live.update(Text(str(progress), style="bold"))
         return
     with Live(console=data, refresh_per_second=4, transient=True) as live:
@@ -53,6 +53,11 @@ def live_lines(lines: Iterable[LogLine]) -> None:
             style = "dim" if line.stream == "agent" else ""
             data.print(Text.assemble((label(line), colour), (line.text, style)))
             live.update(Text(str(progress), style="bold"))
+
+
+def _in_a_line(text: str) -> str:
+    """Return a cell's text without what would end it for a program that reads the table."""
+    return text.replace("\t", "\\t").replace("\n", "\\n")
 
 
 def _with_progress(lines: Iterable[LogLine]) -> Iterable[tuple[LogLine, Progress]]:

@@ -7,23 +7,36 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import attrs
 
 from cloudtune import deployments as deployments_room
 from cloudtune import examples as ready_made
 from cloudtune import jobs, pipelines, registries, runs
+from cloudtune.comparison import Comparison, Side
 from cloudtune.errors import RunNotFound, UsageError
+from cloudtune.jobs import Announce
 from cloudtune.plan import Plan
 from cloudtune.runs import Run, RunList
-from cloudtune.spec.document import load
+from cloudtune.spec.document import load, to_dict
 from cloudtune.spec.job import JobSpec, PipelineSpec
 from cloudtune.states import LogLine, Status
 from cloudtune.store import Deployment, Model, Store
 from cloudtune.submit import Progress
+from cloudtune.uri import local_path
 
 Spec = JobSpec | PipelineSpec
+
+
+@attrs.frozen(kw_only=True)
+class Deleted:
+    """What ``delete`` did: to a ``run``, ``model`` or ``deployment``, where data was removed, and what stays."""
+
+    kind: str
+    name: str
+    removed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 def read(
@@ -46,6 +59,33 @@ def plan(spec: Spec) -> Plan:
     return jobs.plan_job(spec)
 
 
+@overload
+def run(
+    file: str | os.PathLike[str] | Spec | None = None,
+    *,
+    set: Sequence[str] = ...,
+    env: Sequence[str] = ...,
+    infrastructure: str | None = ...,
+    allow_file: Sequence[str] = ...,
+    resume: str | None = ...,
+    dry_run: Literal[False] = ...,
+    progress: Progress | None = ...,
+    announce: Announce | None = ...,
+) -> Run: ...
+
+
+@overload
+def run(
+    file: str | os.PathLike[str] | Spec | None = None,
+    *,
+    set: Sequence[str] = ...,
+    env: Sequence[str] = ...,
+    infrastructure: str | None = ...,
+    allow_file: Sequence[str] = ...,
+    dry_run: Literal[True],
+) -> Plan: ...
+
+
 def run(
     file: str | os.PathLike[str] | Spec | None = None,
     *,
@@ -54,9 +94,13 @@ def run(
     infrastructure: str | None = None,
     allow_file: Sequence[str] = (),
     resume: str | None = None,
+    dry_run: bool = False,
     progress: Progress | None = None,
-) -> Run:
-    """Submit a job or pipeline, or continue one that stopped, and return the run.
+    announce: Announce | None = None,
+) -> Run | Plan:
+    """Submit a job or pipeline, or continue one that stopped, and return the run; with ``dry_run`` return the plan.
+
+    ``announce`` is called with the run's id as soon as it is known, before anything is sent.
 
     Raises:
         SpecError: the job cannot run as written; nothing was sent.
@@ -67,23 +111,40 @@ def run(
         spec = file
     else:
         spec = read(file, set=set, env=env, infrastructure=infrastructure, allow_file=allow_file)
-    if resume is not None:
-        found = runs.get(resume)
-        if found.is_pipeline:
-            return pipelines.resume_pipeline(
-                found, pipeline=spec if isinstance(spec, PipelineSpec) else None, progress=progress
-            )
-        return jobs.resume(found.id, job=spec if isinstance(spec, JobSpec) else None, progress=progress)
+    if resume is not None and not dry_run:
+        return _resumed(_run_called(resume), spec, progress, announce)
     if spec is None:
         raise UsageError("there is nothing to run", hint="name a file: cloudtune run -f job.yaml")
+    if dry_run:
+        return plan(spec)
     if isinstance(spec, PipelineSpec):
-        return pipelines.start_pipeline(spec, progress=progress)
-    return jobs.start(spec, progress=progress)
+        return pipelines.start_pipeline(spec, progress=progress, announce=announce)
+    return jobs.start(spec, progress=progress, announce=announce)
 
 
-def watch(run: str, *, show: Callable[[str], object] = print) -> Status:
-    """Show every line of every replica until the run has ended, and return how it ended."""
-    return runs.get(run).watch(show)
+def watch(
+    run: str,
+    *,
+    since: float | None = None,
+    tail: int | None = None,
+    replica: int | None = None,
+    grep: str | None = None,
+    show: Callable[[str], object] = print,
+) -> Status:
+    """Show every line of every replica, or those that the options choose, until the end; return how the run ended.
+
+    A run that is not fully submitted has nothing to show: it is said how to continue it.
+    """
+    found = _run_called(run)
+    if not unsubmitted(found):
+        for line in found.logs(since=since, tail=tail, replica=replica, grep=grep, follow=True):
+            show(runs.label(line) + line.text)
+    status = found.status
+    why = status.failure or status.reason
+    show(f"run {found.id} {status.state}" + (f": {why}" if why else ""))
+    if unsubmitted(found):
+        show(to_continue(found))
+    return status
 
 
 def logs(
@@ -96,72 +157,125 @@ def logs(
     follow: bool = False,
 ) -> Iterator[LogLine]:
     """Yield log lines of a run: after ``since`` (seconds since the epoch), the last ``tail``, of one replica."""
-    return runs.get(run).logs(since=since, tail=tail, replica=replica, grep=grep, follow=follow)
+    return _run_called(run).logs(since=since, tail=tail, replica=replica, grep=grep, follow=follow)
+
+
+@overload
+def list(  # noqa: A001
+    *,
+    models: Literal[False] = ...,
+    deployments: Literal[False] = ...,
+    state: Collection[str] = ...,
+    since: float | None = ...,
+    name: str | None = ...,
+    backend: str | None = ...,
+    limit: int | None = ...,
+) -> RunList: ...
+
+
+@overload
+def list(  # noqa: A001
+    *, models: Literal[True], since: float | None = ..., name: str | None = ..., limit: int | None = ...
+) -> tuple[Model, ...]: ...
+
+
+@overload
+def list(  # noqa: A001
+    *,
+    deployments: Literal[True],
+    state: Collection[str] = ...,
+    since: float | None = ...,
+    name: str | None = ...,
+    backend: str | None = ...,
+    limit: int | None = ...,
+) -> tuple[Deployment, ...]: ...
 
 
 def list(  # noqa: A001 - the command line's own word
     *,
+    models: bool = False,
+    deployments: bool = False,
     state: Collection[str] = (),
     since: float | None = None,
     name: str | None = None,
     backend: str | None = None,
     limit: int | None = None,
-) -> RunList:
-    """Return runs, newest first, with their states brought up to date."""
+) -> RunList | tuple[Model, ...] | tuple[Deployment, ...]:
+    """Return runs, newest first, with their states brought up to date; or registered models, or deployments."""
+    if models and (deployments or state or backend):
+        raise UsageError("a list of models can be chosen by since, name and limit only")
+    if models:
+        return tuple(one for one in Store().models() if _listed(one, since, name))[:limit]
+    if deployments:
+        found = (one for one in Store().deployments() if _listed(one, since, name) and backend in {None, one.backend})
+        return tuple(one for one in found if not state or deployment_state(one) in state)[:limit]
     return runs.runs(state=state, since=since, name=name, backend=backend, limit=limit)
 
 
 def models(name: str | None = None) -> tuple[Model, ...]:
-    """Return the registered models, newest first."""
+    """Return the registered models, or the versions of the one of this name, newest first."""
     return Store().models(name)
-
-
-def deployments(name: str | None = None) -> tuple[Deployment, ...]:
-    """Return the deployments, newest first."""
-    return Store().deployments(name)
 
 
 def status(run: str) -> Run:
     """Return a run by its id, a unique beginning of it, or the place's own id."""
-    return runs.get(run)
+    return _run_called(run)
+
+
+def unsubmitted(run: Run) -> bool:
+    """Return whether the run was never fully submitted: its submission was cut off, or goes on somewhere else."""
+    return run.record is not None and run.status.state == "pending"
+
+
+def to_continue(run: Run) -> str:
+    """Return what to do about a run that was never fully submitted."""
+    whole = run.record.parent if run.record is not None and run.record.parent else run.id
+    return f"not fully submitted; unless that is still going on: cloudtune run --resume {whole}"
 
 
 def cancel(run: str) -> Status:
     """End a run: every process of every node; returns its last state."""
-    return runs.get(run).cancel()
+    return _run_called(run).cancel()
 
 
-def outputs(run: str, *, directory: str | os.PathLike[str] | None = None) -> builtins.list[dict[str, Any]]:
-    """Return the files that a run has left, as ``{uri, bytes}``; with a directory, download them into it."""
-    from cloudtune import storage
+def outputs(
+    run: str, *, directory: str | os.PathLike[str] | None = None, force: bool = False
+) -> builtins.list[dict[str, Any]]:
+    """Return the files that a run has left, as ``{uri, bytes}``; with a directory, download them into it.
 
-    found: builtins.list[dict[str, Any]] = []
-    for uri in runs.get(run).outputs():
-        if not storage.exists(uri):
-            continue
-        found += [{"uri": storage.join(uri, entry.path), "bytes": entry.bytes} for entry in storage.listing(uri)]
-        if directory is not None:
-            storage.download(uri, Path(directory))
-    return found
+    The steps of a pipeline get a folder each.
+
+    Raises:
+        UsageError: a file is there already, and ``force`` is not given; nothing was written.
+    """
+    from cloudtune import harvest
+
+    found = _run_called(run)
+    if directory is not None:
+        harvest.download(found, Path(directory), force=force)
+    return harvest.files(found)
 
 
-def delete(what: str, *, outputs: bool = False) -> str:
-    """Forget a run, a deployment (it is stopped) or a model ``NAME[:VERSION]``; returns which of them it was."""
+def delete(what: str, *, outputs: bool = False, all_versions: bool = False) -> Deleted:
+    """Forget a deployment (it is stopped), a model ``NAME[:VERSION]`` or a run, the first of them that has the name.
+
+    Raises:
+        UsageError: the model has several versions, the run has not ended, or another run's outputs lie in its place.
+    """
     store = Store()
-    if any(one.name == what for one in store.deployments(what)):
-        deployments_room.take_down(store.deployments(what)[0], store)
-        return "deployment"
     name, _, version = what.partition(":")
     versions = [model for model in store.models(name) if not version or model.version == version]
+    deployed = store.deployments(what)
+    if deployed:
+        deployments_room.take_down(deployed[0], store)
+        return Deleted(kind="deployment", name=what, kept=tuple(f"model {one.name}:{one.version}" for one in versions))
     if versions:
-        for model in versions:
-            registries.remove(model, store, files=outputs)
-        return "model"
+        return _delete_models(what, versions, store, files=outputs, all_versions=all_versions)
     try:
-        runs.get(what).delete(outputs=outputs)
+        found = _run_called(what)
     except RunNotFound as error:
         raise RunNotFound(f"there is no run, model or deployment {what}", hint=error.hint) from None
-    return "run"
+    return _delete_run(found, outputs=outputs)
 
 
 def merge(
@@ -213,16 +327,27 @@ def deployment_state(deployment: Deployment) -> str:
 
 def kept_plan(run: str) -> dict[str, Any]:
     """Return the plan that a run was submitted with, as JSON data; secrets were masked when it was kept."""
-    record = runs.get(run).record
+    record = _run_called(run).record
     if record is None or record.plan is None:
         raise UsageError(f"run {run} was not started by cloudtune: its plan is not known")
     plan: dict[str, Any] = json.loads(record.plan)
     return plan
 
 
-def diff(first: Mapping[str, Any], second: Mapping[str, Any]) -> builtins.list[tuple[str, Any, Any]]:
-    """Return every place where two plans (as JSON data) differ, as (path, in the first, in the second)."""
-    return builtins.list(_differences("", first, second))
+def diff(*run: str, file: str | os.PathLike[str] | None = None, infrastructure: str | Sequence[str] = ()) -> Comparison:
+    """Compare what two runs sent, or what the job of a file would send in two places.
+
+    ``infrastructure`` names two places, or one that is compared with the job's own.
+    """
+    places = (infrastructure,) if isinstance(infrastructure, str) else tuple(infrastructure)
+    if file is None and not places and len(run) == 2:
+        first, second = (_side_of_run(one) for one in run)
+    elif file is not None and not run and 1 <= len(places) <= 2:
+        first, second = (_side_of_place(file, place) for place in (None, *places)[-2:])
+    else:
+        hint = "cloudtune diff RUN RUN, or cloudtune diff -f job.yaml --infrastructure A B"
+        raise UsageError("name two runs, or a job and one or two places", hint=hint)
+    return Comparison(first=first, second=second)
 
 
 def examples() -> dict[str, str]:
@@ -242,27 +367,71 @@ def schema() -> dict[str, Any]:
     return schema_of_files()
 
 
-def _differences(path: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for key in dict.fromkeys([*one, *other]):
-            yield from _differences(f"{path}.{key}" if path else key, one.get(key), other.get(key))
-    elif isinstance(one, builtins.list) and isinstance(other, builtins.list):
-        left, right = _by_id(one), _by_id(other)
-        for key in dict.fromkeys([*left, *right]):
-            yield from _differences(f"{path}[{key}]", left.get(key), right.get(key))
-    elif one != other:
-        yield path, one, other
+def _run_called(text: str) -> Run:
+    """Return a run; one that is not there is answered with the steps of the pipeline that was probably meant."""
+    try:
+        return runs.get(text)
+    except RunNotFound as error:
+        parent = Store().find(text.partition("-")[0]) if "-" in text else None
+        if parent is not None and text.startswith(f"{parent.id}-"):
+            steps = ", ".join(step.id for step in runs.run_of(parent, Store()).steps)
+            error.hint = f"its pipeline is {parent.id}" + (f", with the steps {steps}" if steps else "")
+        raise
 
 
-def _by_id(items: builtins.list[Any]) -> dict[Any, Any]:
-    """Return a list's items by what names them: an id or a path of their own, else their place."""
+def _resumed(found: Run, spec: Spec | None, progress: Progress | None, announce: Announce | None) -> Run:
+    if spec is not None and isinstance(spec, PipelineSpec) != found.is_pipeline:
+        kind = "pipeline" if found.is_pipeline else "job"
+        raise UsageError(f"run {found.id} is a {kind}, and the file a {spec.kind}", hint="leave the file out")
+    if announce is not None:
+        announce(found.id)
+    if found.is_pipeline:
+        return pipelines.resume_pipeline(
+            found, pipeline=spec if isinstance(spec, PipelineSpec) else None, progress=progress
+        )
+    return jobs.resume(found.id, job=spec if isinstance(spec, JobSpec) else None, progress=progress)
 
-    def name(index: int, item: Any) -> Any:
-        named = item.get("id") or item.get("path") if isinstance(item, Mapping) else None
-        return named if named is not None else index
 
-    named = {name(index, item): item for index, item in enumerate(items)}
-    return named if len(named) == len(items) else dict(enumerate(items))
+def _listed(one: Model | Deployment, since: float | None, name: str | None) -> bool:
+    return (since is None or one.created >= since) and (name is None or name in one.name)
+
+
+def _delete_models(what: str, versions: Sequence[Model], store: Store, *, files: bool, all_versions: bool) -> Deleted:
+    if len(versions) > 1 and not all_versions:
+        known = ", ".join(model.version for model in versions)
+        hint = f"name one of them, such as {what}:{versions[0].version}, or add --all-versions"
+        raise UsageError(f"model {what} has the versions {known}", hint=hint)
+    for model in versions:
+        registries.remove(model, store, files=files)
+    uris = tuple(model.uri for model in versions)
+    return Deleted(kind="model", name=what, removed=uris if files else (), kept=() if files else _still_there(uris))
+
+
+def _delete_run(found: Run, *, outputs: bool) -> Deleted:
+    from cloudtune import harvest
+
+    ended = all(one.status.finished for one in (found, *found.steps))
+    places = found.outputs()
+    removed = harvest.remove(found) if outputs and ended else ()
+    found.delete(outputs=outputs)
+    return Deleted(kind="run", name=found.id, removed=removed, kept=() if outputs else _still_there(places))
+
+
+def _still_there(uris: Sequence[str]) -> tuple[str, ...]:
+    """Return the places that are elsewhere, or on this machine and not gone."""
+    return tuple(uri for uri in uris if (path := local_path(uri)) is None or path.exists())
+
+
+def _side_of_run(run: str) -> Side:
+    found = _run_called(run)
+    data = kept_plan(found.id)
+    assert found.record is not None
+    return Side(name=found.id, plan=data, spec=to_dict(load(found.record.spec or "")))
+
+
+def _side_of_place(file: str | os.PathLike[str], place: str | None) -> Side:
+    spec = read(file, infrastructure=place)
+    return Side(name=place or os.fspath(file), plan=plan(spec).to_dict(), spec=to_dict(spec))
 
 
 def _output(named: str | None) -> str:

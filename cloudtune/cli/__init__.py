@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from cloudtune.cli.talk import nobody_reads
+
 #: Verb, module, one line of help. Grouped as the help shows them.
 VERBS: dict[str, dict[str, str]] = {
     "Jobs": {
@@ -59,7 +61,7 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             # here, because click itself would end with 1
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            nobody_reads(sys.stdout)
             return 0
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from cloudtune.cli import options
+from cloudtune.cli.talk import say
 
 
 @click.command("deploy")
@@ -17,13 +18,11 @@ def command(model: str, to: str, name: str | None, shape: str | None, output: st
     """Serve a model (NAME, NAME:VERSION or a folder) with an OpenAI-compatible API; returns once it answers."""
     from cloudtune import verbs
 
-    deployment = verbs.deploy(model, to=to, name=name, shape=shape, progress=lambda text: click.echo(text, err=True))
+    deployment = verbs.deploy(model, to=to, name=name, shape=shape, progress=say)
     if output == "json":
         import attrs
 
         options.emit(attrs.asdict(deployment), "json")
     else:
-        click.echo(f"{deployment.name} answers at {deployment.url}", err=True)
-        click.echo(
-            f'  ask it: cloudtune invoke {deployment.name} "..."   end it: cloudtune delete {deployment.name}', err=True
-        )
+        say(f"{deployment.name} answers at {deployment.url}")
+        say(f'  ask it: cloudtune invoke {deployment.name} "..."   end it: cloudtune delete {deployment.name}')

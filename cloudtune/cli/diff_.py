@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from cloudtune.cli import options
+
+if TYPE_CHECKING:
+    from cloudtune.comparison import Side
 
 
 @click.command("diff")
 @click.argument("runs", nargs=-1, metavar="[RUN RUN | PLACE]")
 @click.option("-f", "--file", type=click.Path(), metavar="FILE", help="The job whose plans are compared.")
 @click.option("--infrastructure", metavar="A", help="First place: a file or a profile; the second follows.")
-@options.output("text", "json")
-def command(runs: tuple[str, ...], file: str | None, infrastructure: str | None, output: str) -> int:
+@options.output("text", "json", "yaml")
+def command(runs: tuple[str, ...], file: str | None, infrastructure: str | None, output: str) -> None:
     """Compare what a job would send in two places, or what two runs sent.
+
+    First what differs in requests and ranks, then, for each of the two, which keys of the spec it supports,
+    approximates and refuses.
 
     \b
     cloudtune diff -f job.yaml --infrastructure A B     two places
@@ -26,27 +33,31 @@ def command(runs: tuple[str, ...], file: str | None, infrastructure: str | None,
     from cloudtune.display import table
 
     if file is not None:
-        places = (infrastructure, *runs) if infrastructure else ()
-        if not 1 <= len(places) <= 2:
-            raise click.UsageError("name one or two places: cloudtune diff -f job.yaml --infrastructure A B")
-        names = tuple(str(place) for place in places) if len(places) == 2 else (file, str(places[0]))
-        first = verbs.read(file, infrastructure=places[0] if len(places) == 2 else None)
-        second = verbs.read(file, infrastructure=places[-1])
-        rows = verbs.diff(verbs.plan(first).to_dict(), verbs.plan(second).to_dict())
-    elif len(runs) == 2:
-        names = runs
-        rows = verbs.diff(*(verbs.kept_plan(run) for run in runs))
+        found = verbs.diff(file=file, infrastructure=(infrastructure, *runs) if infrastructure else ())
+    elif infrastructure is not None:
+        raise click.UsageError("name the job: cloudtune diff -f job.yaml --infrastructure A B")
     else:
-        raise click.UsageError(
-            "name two runs, or a job and its places: cloudtune diff -f job.yaml --infrastructure A B"
-        )
-    if output == "json":
-        options.emit([{"path": path, "first": one, "second": other} for path, one, other in rows], "json")
-    else:
-        table(("path", *names), [(path, _cell(one), _cell(other)) for path, one, other in rows], empty="no difference")
-    return 0
+        found = verbs.diff(*runs)
+    if output != "text":
+        options.emit(found.to_dict(), output)
+        return
+    rows = [(path, _cell(one), _cell(other)) for path, one, other in found.differences]
+    table(("path", *(side.name for side in found.sides)), rows, empty="no difference")
+    for side in found.sides:
+        _tell_fields(side)
 
 
 def _cell(value: object) -> str:
-    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _tell_fields(side: Side) -> None:
+    """Print how a place honours the keys of the spec."""
+    click.echo(f"\nfields in {side.name}")
+    for status, lines in (
+        ("supported", list(side.supported)),
+        ("approximated", [f"{path}: {reason}" for path, reason in side.notes("approximated")]),
+        ("refused", [f"{path}: {reason}" for path, reason in side.notes("refused")]),
+    ):
+        for line in lines or ["none"]:
+            click.echo(f"  {status:<13} {line}")

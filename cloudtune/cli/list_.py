@@ -10,10 +10,10 @@ from cloudtune.cli import options
 @click.command("list")
 @click.option("--models", is_flag=True, help="List registered models.")
 @click.option("--deployments", is_flag=True, help="List deployments.")
-@click.option("--state", multiple=True, help="Runs in this state only; repeatable.")
-@click.option("--since", type=options.Since(), help="Runs submitted in the last 90s, 10m, 2h, 1d.")
+@click.option("--state", multiple=True, help="Runs or deployments in this state only; repeatable.")
+@click.option("--since", type=options.Since(), help="Those of the last 90s, 10m, 2h, 1d, or after an ISO time.")
 @click.option("--name", help="Those whose name has this in it.")
-@click.option("--backend", help="Runs of one backend: local, oci, sagemaker, eks.")
+@click.option("--backend", help="Runs or deployments of one backend: local, oci, sagemaker, eks.")
 @click.option("--limit", type=click.IntRange(min=1), help="So many at most.")
 @options.output("text", "json")
 def command(
@@ -35,8 +35,10 @@ def command(
     for one in state:
         if one not in STATES:
             raise click.UsageError(f"{one!r} is no state: {', '.join(STATES)}")
+    if models and (deployments or state or backend):
+        raise click.UsageError("--models goes with --since, --name and --limit only")
     if models:
-        found = [model for model in verbs.models() if name is None or name in model.name][:limit]
+        found = verbs.list(models=True, since=since, name=name, limit=limit)
         if output == "json":
             options.emit([model.to_dict() for model in found], "json")
             return
@@ -44,7 +46,7 @@ def command(
         table(("name", "version", "base", "run", "metrics", "uri"), rows, empty="no model is registered yet")
         return
     if deployments:
-        kept = [one for one in verbs.deployments() if name is None or name in one.name][:limit]
+        kept = verbs.list(deployments=True, state=state, since=since, name=name, backend=backend, limit=limit)
         if output == "json":
             options.emit([{**_plain(one), "state": verbs.deployment_state(one)} for one in kept], "json")
             return

@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 Command = Callable[..., Any]
+#: Forms of an answer; a folder of such a name is written ``./json``.
+FORMS = ("text", "json", "yaml")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -52,6 +54,22 @@ def output(*choices: str) -> Callable[[Command], Command]:
     return click.option(
         "-o", "--output", type=click.Choice(choices or ("text", "json")), default="text", help="Form of the answer."
     )
+
+
+def place_or_form(text: str) -> Callable[[Command], Command]:
+    """Return the option ``-o`` of a verb that leaves files: a place for them, or a form for the answer, or both."""
+    return click.option(
+        "-o", "--output", "place_and_form", multiple=True, metavar="PLACE|text|json|yaml", callback=_apart, help=text
+    )
+
+
+def _apart(_: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str | None, str]:
+    """Return the place, if one was named, and the form."""
+    forms = [value for value in values if value in FORMS]
+    places = [value for value in values if value not in FORMS]
+    if len(forms) > 1 or len(places) > 1 or "" in places:
+        raise click.BadParameter("name one place and one form at most", param=param)
+    return (places[0] if places else None), (forms[0] if forms else "text")
 
 
 def filters(command: Command) -> Command:

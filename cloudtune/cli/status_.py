@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from cloudtune.cli import options
+from cloudtune.cli.talk import say
 
 
 @click.command("status")
@@ -30,6 +31,8 @@ def command(run: str, output: str) -> int:
             click.echo(f"failure  {found.failure}")
             for line in found.failure.lines[-12:]:
                 click.echo(f"           {line}")
+        if verbs.unsubmitted(found):
+            say(f"  {verbs.to_continue(found)}")
         for name, link in data["links"].items():
             click.echo(f"{name:<9}{link}")
         for uri in data["outputs"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -20,11 +21,16 @@ def command(run: str, output: str, **filters: Any) -> int:
     one is gone and after the end of the run.
     """
     from cloudtune import verbs
-    from cloudtune.cli.watching import chosen, follow, show_json
-    from cloudtune.states import EXIT_CODES, NOT_FINISHED
+    from cloudtune.cli.watching import follow, show_json, show_lines, tell_end
 
     found = verbs.status(run)
-    if output == "json":
-        show_json(chosen(found, filters, follow=True))
-        return EXIT_CODES.get(found.state, NOT_FINISHED)
-    return follow(found, lines=chosen(found, filters, follow=True))
+
+    def show() -> None:
+        lines = () if verbs.unsubmitted(found) else found.logs(**filters, follow=True)
+        if output == "json":
+            show_json(lines)
+        else:
+            show_lines(lines, live=sys.stderr.isatty())
+            tell_end(found)
+
+    return follow(found, show)

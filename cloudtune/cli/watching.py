@@ -4,55 +4,47 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cloudtune.cli.talk import nobody_reads, say
 from cloudtune.plan import Notice, Plan
 from cloudtune.runs import Run, label
-from cloudtune.states import EXIT_CODES, NOT_FINISHED, LogLine, Status
+from cloudtune.states import NOT_FINISHED, LogLine
+from cloudtune.verbs import to_continue, unsubmitted
 from cloudtune.workspace import Workspace
 
 
-def follow(run: Run, *, output: str = "text", quiet: bool = False, lines: Iterable[LogLine] | None = None) -> int:
-    """Show the lines of a run until it has ended; return the exit code. Ctrl-C leaves the run going."""
+def follow(run: Run, show: Callable[[], None]) -> int:
+    """Show a run until it has ended and return its exit code; Ctrl-C, or a reader that goes away, leaves it going."""
     try:
-        chosen = run.lines(follow=True) if lines is None else lines
-        if quiet:
-            run.wait()
-        elif output == "text":
-            show_lines(chosen, live=sys.stderr.isatty())
-        else:
-            for line in chosen:
-                click.echo(label(line) + line.text, err=True)
-        status = run.status
+        show()
     except KeyboardInterrupt:
-        click.echo(f"\nrun {run.id} goes on; come back with: cloudtune watch {run.id}", err=True)
-        click.echo(f"  end it with: cloudtune cancel {run.id}", err=True)
+        say(f"\nrun {run.id} goes on; come back with: cloudtune watch {run.id}")
+        say(f"  end it with: cloudtune cancel {run.id}")
         return 130
-    if output != "text":
-        from cloudtune.cli.options import emit
-
-        emit(run.to_dict(), output)
-    elif not quiet:
-        tell_end(run, status)
-    return EXIT_CODES.get(status.state, NOT_FINISHED)
+    except BrokenPipeError:
+        nobody_reads(sys.stdout)
+        if run.exit_code == NOT_FINISHED:
+            say(f"run {run.id} goes on; come back with: cloudtune watch {run.id}")
+    return run.exit_code
 
 
 def warn(warnings: Iterable[Notice]) -> None:
     """Say a plan's warnings."""
     for warning in warnings:
-        click.echo(f"warning: {warning.path}: {warning.message}", err=True)
+        say(f"warning: {warning.path}: {warning.message}")
 
 
 def tell_uploads(plan: Plan) -> None:
     """Say how many files and bytes travel with the job."""
     for step in plan.steps:
         if step.files:
-            click.echo(f"{step.id}: {Workspace(root=Path(), files=step.files).summary()}", err=True)
+            say(f"{step.id}: {Workspace(root=Path(), files=step.files).summary()}")
 
 
 def show_lines(lines: Iterable[LogLine], *, live: bool = False) -> None:
@@ -79,23 +71,20 @@ def line_dict(line: LogLine) -> dict[str, Any]:
     return {**data, "step": line.step} if line.step else data
 
 
-def tell_end(run: Run, status: Status) -> None:
+def tell_end(run: Run) -> None:
     """Say how the run ended, who failed first, and what to do next."""
+    status = run.status
     if status.state == "succeeded":
-        click.echo(f"run {run.id} succeeded", err=True)
+        say(f"run {run.id} succeeded")
         for uri in run.outputs():
-            click.echo(f"  outputs: {uri}", err=True)
+            say(f"  outputs: {uri}")
         return
-    click.echo(f"run {run.id} {status.state}" + (f": {status.reason}" if status.reason else ""), err=True)
-    failure = status.failure
-    if failure is not None:
-        click.echo(f"  first to fail: {failure}; its last lines:", err=True)
-        for line in failure.lines[-12:]:
-            click.echo(f"    {line}", err=True)
+    say(f"run {run.id} {status.state}" + (f": {status.reason}" if status.reason else ""))
+    if unsubmitted(run):
+        say(f"  {to_continue(run)}")
+    if status.failure is not None:
+        say(f"  first to fail: {status.failure}; its last lines:")
+        for line in status.failure.lines[-12:]:
+            say(f"    {line}")
     if status.state in {"failed", "lost"}:
-        click.echo(f"  the whole log: cloudtune logs {run.id}", err=True)
-
-
-def chosen(run: Run, filters: dict[str, Any], *, follow: bool) -> Iterator[LogLine]:
-    """Return the lines that the options choose."""
-    return run.logs(**filters, follow=follow)
+        say(f"  the whole log: cloudtune logs {run.id}")

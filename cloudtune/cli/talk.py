@@ -1,0 +1,22 @@
+"""Words to people, on stderr; and what to do when nobody reads any more (``| head``)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+import click
+
+
+def say(text: str) -> None:
+    """Print a line on stderr; that nobody reads there is no reason to stop what is going on."""
+    try:
+        click.echo(text, err=True)
+    except BrokenPipeError:
+        nobody_reads(sys.stderr)
+
+
+def nobody_reads(stream: TextIO) -> None:
+    """Let what is still written to a stream go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

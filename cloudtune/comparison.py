@@ -1,0 +1,123 @@
+"""Two plans side by side: what differs in requests and ranks, and which keys of the spec each place honours. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+#: One place where two plans differ: its path, the value in the first plan, the value in the second.
+Difference = tuple[str, Any, Any]
+
+
+@attrs.frozen(kw_only=True)
+class Side:
+    """One side: what it is called, its plan as JSON data, and the spec that the plan was made from, as plain data."""
+
+    name: str
+    plan: Mapping[str, Any]
+    spec: Mapping[str, Any]
+
+    def notes(self, status: str) -> tuple[tuple[str, str], ...]:
+        """Return (path, reason) of the keys that the place has ``approximated`` or ``refused``."""
+        return tuple((note["path"], note["reason"]) for note in self.plan["fields"] if note["status"] == status)
+
+    @property
+    def supported(self) -> tuple[str, ...]:
+        """The keys that the spec sets and that the plan has no note on."""
+        noted = [note["path"] for note in self.plan["fields"]]
+        return tuple(
+            key
+            for key in dict.fromkeys(_keys("spec", self.spec["spec"]))
+            if not any(_inside(key, path) or _inside(path, key) for path in noted)
+        )
+
+    def fields(self) -> dict[str, Any]:
+        """Return the keys by how the place honours them, as JSON data."""
+        noted = {
+            status: [{"path": path, "reason": reason} for path, reason in self.notes(status)]
+            for status in ("approximated", "refused")
+        }
+        return {"place": self.name, "supported": list(self.supported), **noted}
+
+
+@attrs.frozen(kw_only=True)
+class Comparison:
+    """Two plans side by side."""
+
+    first: Side
+    second: Side
+
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        """Every place where the plans differ; how their keys are honoured is told apart, by each side."""
+        plans = ({key: value for key, value in side.plan.items() if key != "fields"} for side in self.sides)
+        return differences(*plans)
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Both sides."""
+        return self.first, self.second
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the comparison as ``diff -o json`` shows it."""
+        return {
+            "first": self.first.name,
+            "second": self.second.name,
+            "differences": [{"path": path, "first": one, "second": other} for path, one, other in self.differences],
+            "fields": [side.fields() for side in self.sides],
+        }
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[Difference, ...]:
+    """Return every place where two plans (as JSON data) differ, as (path, in the first, in the second).
+
+    What one of them lacks is None there, key by key, so that a step that only one plan has can be read.
+    """
+    return tuple(_differences("", first, second))
+
+
+def _differences(path: str, one: Any, other: Any) -> Iterator[Difference]:
+    pair = [value for value in (one, other) if value is not None]
+    if one == other:
+        return
+    if any(pair) and all(isinstance(value, Mapping) for value in pair):
+        left, right = one or {}, other or {}
+        for key in dict.fromkeys([*left, *right]):
+            yield from _differences(f"{path}.{key}" if path else key, left.get(key), right.get(key))
+    elif any(pair) and all(isinstance(value, list) for value in pair):
+        left, right = _by_id(one or []), _by_id(other or [])
+        for key in dict.fromkeys([*left, *right]):
+            yield from _differences(f"{path}[{key}]", left.get(key), right.get(key))
+    else:
+        yield path, one, other
+
+
+def _by_id(items: Sequence[Any]) -> dict[Any, Any]:
+    """Return a list's items by what names them: an id or a path of their own, else their place."""
+
+    def name(index: int, item: Any) -> Any:
+        named = item.get("id") or item.get("path") if isinstance(item, Mapping) else None
+        return named if isinstance(named, str) else index
+
+    named = {name(index, item): item for index, item in enumerate(items)}
+    return named if len(named) == len(items) else dict(enumerate(items))
+
+
+def _keys(path: str, value: Any) -> Iterator[str]:
+    """Yield the paths of the keys that a spec sets; a list is one key, but for the steps of a pipeline."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            if key != "kind":
+                yield from _keys(f"{path}.{key}", item)
+    elif path == "spec.steps":
+        for index, step in enumerate(value):
+            yield from _keys(f"{path}[{index}]", step)
+    else:
+        yield path
+
+
+def _inside(path: str, other: str) -> bool:
+    """Return whether a path is another one or lies below it."""
+    return path == other or path.startswith((f"{other}.", f"{other}["))

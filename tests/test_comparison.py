@@ -1,0 +1,99 @@
+"""Two plans side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudtune.comparison import Comparison, Side, differences
+
+KEYS = st.sampled_from(["id", "path", "x", "y"])
+JSON = st.recursive(
+    st.integers(2, 4) | st.sampled_from(["a", "b"]),
+    lambda inner: st.lists(inner, min_size=1, max_size=3) | st.dictionaries(KEYS, inner, min_size=1),
+    max_leaves=8,
+)
+PLANS = st.dictionaries(KEYS, JSON)
+
+
+def side(name: str, spec: dict[str, Any], *notes: tuple[str, str]) -> Side:
+    fields = [{"path": path, "status": status, "reason": f"because of {path}"} for path, status in notes]
+    return Side(name=name, plan={"backend": name, "fields": fields}, spec={"kind": "job", "spec": spec})
+
+
+def test_differences_are_told_by_what_they_are_about() -> None:
+    first = {"launch": {"nodes": 6}, "steps": [{"id": "job", "p": {"x": [1]}}, {"id": "run"}], "files": [1, 2]}
+    second = {"launch": {"nodes": 2}, "steps": [{"id": "run"}], "files": [1, 3], "more": True, "none": {}}
+    assert differences(first, second) == (
+        ("launch.nodes", 6, 2),
+        ("steps[job].id", "job", None),
+        ("steps[job].p.x[0]", 1, None),
+        ("files[1]", 2, 3),
+        ("more", None, True),
+        ("none", None, {}),
+    )
+    assert differences(first, first) == ()
+
+
+@given(one=PLANS, other=PLANS)
+def test_equal_plans_alone_do_not_differ(one: dict[str, Any], other: dict[str, Any]) -> None:
+    found = differences(one, other)
+    assert (found == ()) == (one == other)
+    assert sorted(differences(other, one), key=str) == sorted(((path, b, a) for path, a, b in found), key=str)
+
+
+def test_keys_are_supported_unless_the_plan_has_a_note_on_them_or_on_what_they_belong_to() -> None:
+    spec = {
+        "name": "j",
+        "infrastructure": {"kind": "infrastructure", "type": "cloud", "spec": {"shapeName": "A"}},
+        "runtime": {
+            "kind": "runtime",
+            "type": "python",
+            "spec": {"conda": {"type": "service", "slug": "s"}, "env": [{"name": "X", "value": "1"}], "replicas": 2},
+        },
+    }
+    found = side(
+        "cloud",
+        spec,
+        ("spec.runtime.spec.conda", "approximated"),
+        ("spec.runtime.spec.env[0].value", "refused"),
+        ("spec.infrastructure.spec.stagingUri", "approximated"),
+    )
+    assert found.supported == (
+        "spec.name",
+        "spec.infrastructure.type",
+        "spec.infrastructure.spec.shapeName",
+        "spec.runtime.type",
+        "spec.runtime.spec.replicas",
+    )
+    assert [path for path, _ in found.notes("approximated")] == [
+        "spec.runtime.spec.conda",
+        "spec.infrastructure.spec.stagingUri",
+    ]
+    assert found.notes("refused") == (("spec.runtime.spec.env[0].value", "because of spec.runtime.spec.env[0].value"),)
+
+
+def test_the_keys_of_a_pipeline_are_told_by_step() -> None:
+    steps = [{"name": "a", "job": {"runtime": {"type": "python"}}}, {"name": "m", "merge": {"base": "b"}}]
+    found = side("p", {"steps": steps}, ("spec.steps[0].job.runtime.type", "refused"))
+    assert found.supported == ("spec.steps[0].name", "spec.steps[1].name", "spec.steps[1].merge.base")
+
+
+def test_a_comparison_as_data_has_both_sides() -> None:
+    first, second = side("here", {"name": "j"}), side("there", {"name": "j"}, ("spec.name", "refused"))
+    assert Comparison(first=first, second=second).to_dict() == {
+        "first": "here",
+        "second": "there",
+        "differences": [{"path": "backend", "first": "here", "second": "there"}],
+        "fields": [
+            {"place": "here", "supported": ["spec.name"], "approximated": [], "refused": []},
+            {
+                "place": "there",
+                "supported": [],
+                "approximated": [],
+                "refused": [{"path": "spec.name", "reason": "because of spec.name"}],
+            },
+        ],
+    }
