@@ -1,0 +1,195 @@
+"""What the verbs print: data on stdout in the form that was asked for, talk on stderr."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import yaml
+
+from cloudtune import display, verbs
+from cloudtune.deployments import local
+from cloudtune.store import Deployment, Model, Record, Store
+from tests.cli.calling import call
+from tests.deployments.test_local import PIECES, Speaker
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> str:
+    """Return a job file whose run leaves one file."""
+    return write_job(tmp_path / "job.yaml", 'echo working; echo 1 > "$CLOUDTUNE_OUTPUT_DIR/a.txt"')
+
+
+def write_job(file: Path, command: str) -> str:
+    runtime = {"type": "pyTorchDistributed", "spec": {"command": command}}
+    file.write_text(json.dumps({"kind": "job", "spec": {"name": "j", "runtime": runtime}}))
+    return str(file)
+
+
+@pytest.fixture
+def run(job: str) -> str:
+    """Return the id of a run that has succeeded."""
+    return call("run", "-q", "-f", job).out.strip()
+
+
+def test_run_tells_the_id_first_and_ends_with_the_result(job: str) -> None:
+    answer = call("run", "-f", job)
+    assert answer.code == 0
+    (record,) = Store().runs()
+    said = answer.err.splitlines()
+    assert said[0] == f"run {record.id} (j)"
+    assert f"run {record.id} succeeded" in said
+    assert "[0/0] working" in answer.out.splitlines()
+
+
+@pytest.mark.parametrize("more", [(), ("-d",)])
+def test_a_quiet_run_prints_its_id_alone_or_its_data_alone(more: tuple[str, ...], job: str) -> None:
+    plain = call("run", "-q", *more, "-f", job)
+    assert (plain.code, plain.err) == (0, "")
+    assert plain.out.strip() in {record.id for record in Store().runs()}
+    as_json = call("run", "-q", "-o", "json", *more, "-f", job)
+    assert json.loads(as_json.out)["id"] in {record.id for record in Store().runs()}
+    assert as_json.err == ""
+    assert yaml.safe_load(call("run", "-q", "-o", "yaml", *more, "-f", job).out)["name"] == "j"
+
+
+@pytest.mark.parametrize("form", ["json", "yaml", "text"])
+def test_a_form_of_outputs_makes_no_folder(
+    form: str, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = call("outputs", run, "-o", form)
+    assert not (tmp_path / form).exists()
+    assert "a.txt" in answer.out
+    if form != "text":
+        assert answer.out == call("outputs", run, "-o", form, "-o", "here").out
+        assert [file["bytes"] for file in yaml.safe_load(answer.out) if file["uri"].endswith("/a.txt")] == [2]
+        assert (tmp_path / "here" / "a.txt").exists()
+
+
+def test_outputs_go_into_any_folder_that_is_named_as_a_path(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = call("outputs", run, "-o", "./json")
+    assert (answer.code, answer.out) == (0, "")
+    assert "-> ./json" in answer.err
+    assert (tmp_path / "json" / "a.txt").read_text() == "1\n"
+    again = call("outputs", run, "-o", "./json")
+    assert again.code == 2
+    assert "is there already" in again.err
+    assert call("outputs", run, "-o", "./json", "--force").code == 0
+    for wrong in (("-o", "a", "-o", "b"), ("-o", "json", "-o", "yaml"), ("-o", "")):
+        assert "one place and one form" in call("outputs", run, *wrong).err
+
+
+def test_merge_prints_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    @attrs.frozen
+    class Result:
+        path: str
+        checksums: dict[str, str]
+
+    asked: dict[str, Any] = {}
+
+    def merge(base: str, adapter: tuple[str, ...], **options: Any) -> Result:
+        asked.update(options)
+        return Result(options["output"], {"a": "0"})
+
+    monkeypatch.setattr(verbs, "merge", merge)
+    assert call("merge", "base", "adapter", "-o", "there").out == "there\n"
+    answer = call("merge", "base", "adapter", "-o", "there", "-o", "json")
+    assert json.loads(answer.out) == {"path": "there", "checksums": {"a": "0"}}
+    assert asked["output"] == "there"
+    call("merge", "base", "adapter", "-o", "json")
+    assert asked["output"] is None
+
+
+def test_init_prints_paths_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert json.loads(call("init", "quickstart", "-o", "json").out) == ["quickstart.yaml"]
+    known = {one["name"]: one["summary"] for one in json.loads(call("init", "-o", "json").out)}
+    assert known["quickstart"]
+
+
+def test_an_answer_of_a_model_is_data_too(tmp_path: Path) -> None:
+    server = ThreadingHTTPServer((local.HOST, 0), Speaker)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://{local.HOST}:{server.server_port}"
+    served = local.LocalDeployment(name="mine", url=url, model="m", mark="serve-none", pid=0, log="l")
+    Store().add_deployment(Deployment(name="mine", backend="local", model="m", url=url, details=attrs.asdict(served)))
+    body = tmp_path / "body.json"
+    body.write_text('{"messages": []}')
+    try:
+        whole = "".join(PIECES)
+        assert json.loads(call("invoke", "mine", "Why?", "-o", "json").out) == {"answer": whole}
+        assert json.loads(call("invoke", "mine", "--body", str(body), "-o", "json").out) == {"answer": whole}
+        assert call("invoke", "mine", stdin="Why?").out == f"{whole}\n"
+        body.write_text("[]")
+        assert "holds no JSON object" in call("invoke", "mine", "--body", str(body)).err
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_lists_have_the_contracts_keys(run: str) -> None:
+    Store().add_model(Model(name="m", version="1", uri="/x", created=1.0))
+    (model,) = json.loads(call("list", "--models", "-o", "json").out)
+    assert list(model) == ["name", "version", "uri", "base", "run", "checksums", "metrics"]
+    assert [one["id"] for one in json.loads(call("list", "-o", "json").out)] == [run]
+    assert call("list", "--models", "--state", "failed").code == 2
+
+
+def test_delete_says_what_goes_and_what_stays(run: str, home: Path, tmp_path: Path) -> None:
+    Store().add_model(Model(name=run, version="1", uri=str(tmp_path), created=1.0))
+    assert f"model {run} deleted\n  stays: {tmp_path}\n" == call("delete", run).err
+    place = home / "runs" / run / "outputs"
+    assert f"run {run} deleted\n  removed: {place}\n" == call("delete", run, "--outputs").err
+    assert not (home / "runs" / run).exists()
+
+
+def pending() -> str:
+    now = time.time()
+    Store().add_run(Record(id="abcdefgh", name="j", backend="local", state="pending", created=now, updated=now))
+    return "abcdefgh"
+
+
+def test_a_run_that_was_cut_off_is_told_how_to_go_on() -> None:
+    run = pending()
+    for verb in ("watch", "status"):
+        answer = call(verb, run)
+        assert answer.code == 101
+        assert "cloudtune run --resume abcdefgh" in answer.err
+    assert call("watch", run, "-o", "json") == (101, "", "")
+
+
+def test_a_difference_is_shown_whole(job: str, tmp_path: Path) -> None:
+    place = tmp_path / "cloud.yaml"
+    subnets = [f"subnet-{'0' * 16}{index}" for index in range(9)]
+    spec = {"instanceType": "ml.g5.12xlarge", "subnetIds": subnets, "securityGroupIds": ["sg-1"]}
+    place.write_text(json.dumps({"kind": "infrastructure", "type": "sageMakerTrainingJob", "spec": spec}))
+    long = "echo " + "x" * 200
+    answer = call("diff", "-f", write_job(Path(job), long), "--infrastructure", "local", str(place))
+    assert answer.code == 0
+    assert long in answer.out
+    rows = [line.split("\t") for line in answer.out.partition("\n\n")[0].splitlines()]
+    assert rows[0] == ["path", "local", str(place)]
+    assert ["backend", "local", "sagemaker"] in rows
+    assert {len(row) for row in rows} == {3}
+    here, there = answer.out.split("\nfields in ")[1:]
+    assert here.splitlines()[:2] == ["local", "  supported     spec.name"]
+    assert "  refused       none" in here
+    assert "  supported     spec.infrastructure.spec.subnetIds" in there
+    assert "  refused       spec.infrastructure.type: " in there
+    data = json.loads(call("diff", "-f", job, "--infrastructure", "local", str(place), "-o", "json").out)
+    assert [one["place"] for one in data["fields"]] == ["local", str(place)]
+
+
+def test_a_cell_of_a_table_is_one_line_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    display.table(("a", "b"), [("one\ntwo", "x\ty")], empty="")
+    assert capsys.readouterr().out == "a\tb\none\\ntwo\tx\\ty\n"
