@@ -163,8 +163,25 @@ def test_exit_codes_tell_how_it_ended(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_never_started_can_be_cancelled_and_deleted() -> None:
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    runtime = PyTorchDistributedRuntime(command="true")
+    with pytest.raises(KeyboardInterrupt):
+        jobs.start(JobSpec(name="fault", infrastructure=LocalJob(), runtime=runtime), announce=interrupt)
+    (run,) = runs.runs()
+    assert run.state == "pending"
+    assert not (runs_folder() / run.id).exists()
+    assert run.cancel().state == "cancelled"
+    run.delete()
+    assert runs.runs() == []
+    assert not (runs_folder() / run.id).exists()
+
+
+def test_a_run_that_has_ended_is_left_as_it_is_and_can_be_deleted() -> None:
     run = start("true")
     run.wait(60)
     assert run.cancel().state == "succeeded"
     run.delete()
+    assert runs.runs() == []
     assert not (runs_folder() / run.id / "run.json").exists()
