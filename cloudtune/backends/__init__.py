@@ -7,11 +7,11 @@ point's name is the infrastructure type).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
-from cloudtune.errors import UsageError
+from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.plan import Call, Plan
 from cloudtune.spec.job import JobSpec
 from cloudtune.states import Handle, LogLine, Status
@@ -31,6 +31,8 @@ BACKENDS: dict[str, Row] = {
     "eksJob": Row("eks", "cloudtune.backends.launch_only:EksBackend"),
 }
 
+#: The entry points by which other distributions add backends.
+GROUP = "cloudtune.backends"
 #: A place's own notion of how far a log has been read; JSON, and None at the start. Where it has the key ``caughtUp``,
 #: that says whether everything has been read that was there when the reading began.
 Cursor = Mapping[str, Any] | None
@@ -95,41 +97,60 @@ def load(dotted: str) -> Any:
 
 def backend_of(infrastructure_type: str) -> Backend:
     """Return the backend for a type of infrastructure, e.g. ``local`` or ``dataScienceJob``."""
-    row = BACKENDS.get(infrastructure_type) or _plugins().get(infrastructure_type)
-    if row is None:
-        raise UsageError(
-            f"there is no backend for infrastructure type {infrastructure_type!r}",
-            hint=f"known types: {', '.join(sorted([*BACKENDS, *_plugins()]))}",
-        )
-    backend: Backend = load(row.code)()
-    return backend
+    row = BACKENDS.get(infrastructure_type)
+    if row is not None:
+        backend: Backend = load(row.code)()
+        return backend
+    return _added(infrastructure_type)
 
 
 def backend_named(name: str) -> Backend:
     """Return the backend by the name that records and handles carry, e.g. ``oci``."""
-    for rows in (BACKENDS, _plugins()):
-        for infrastructure_type, row in rows.items():
-            if row.name == name:
-                return backend_of(infrastructure_type)
+    for infrastructure_type, row in BACKENDS.items():
+        if row.name == name:
+            return backend_of(infrastructure_type)
+    for backend in _all_added():
+        if backend.name == name:
+            return backend
     raise UsageError(f"there is no backend named {name!r}", hint="was the package that added it removed?")
 
 
-def every_backend() -> tuple[Backend, ...]:
-    """Return all backends, those of other distributions included."""
-    return tuple(backend_of(infrastructure_type) for infrastructure_type in (*BACKENDS, *_plugins()))
+def every_backend() -> Iterator[Backend]:
+    """Yield all backends, those of other distributions last; raises CloudtuneError behind them if one is broken."""
+    for infrastructure_type in BACKENDS:
+        yield backend_of(infrastructure_type)
+    yield from _all_added()
 
 
-def _plugins() -> dict[str, Row]:
-    from importlib.metadata import entry_points
+def _added(infrastructure_type: str) -> Backend:
+    """Return the backend that another distribution adds; it is imported here and not before."""
+    from cloudtune.spec import plugins
 
-    found: dict[str, Row] = {}
-    owners: dict[str, str] = {}
-    for point in entry_points(group="cloudtune.backends"):
-        owner = point.dist.name if point.dist else "?"
-        if point.name in BACKENDS or point.name in found:
-            raise UsageError(
-                f"both {owners.get(point.name, 'cloudtune')} and {owner} offer a backend for {point.name!r}",
-                hint=f"uninstall one of them: pip uninstall {owner}",
-            )
-        found[point.name], owners[point.name] = Row(load(point.value).name, point.value), owner
-    return found
+    point = plugins.plugin(GROUP, infrastructure_type)
+    if point is None:
+        known = sorted({*BACKENDS, *plugins.plugin_names(GROUP)})
+        message = f"there is no backend for infrastructure type {infrastructure_type!r}"
+        raise UsageError(message, hint=f"known types: {', '.join(known)}")
+    if infrastructure_type in BACKENDS:
+        raise plugins.broken(point, ValueError("cloudtune has a backend of that type itself"))
+    made = plugins.loaded(point)
+    try:
+        backend: Backend = made()
+    except Exception as error:
+        raise plugins.broken(point, error) from error
+    return backend
+
+
+def _all_added() -> Iterator[Backend]:
+    from cloudtune.spec import plugins
+
+    first: CloudtuneError | None = None
+    for infrastructure_type in plugins.plugin_names(GROUP):
+        try:
+            backend = _added(infrastructure_type)
+        except CloudtuneError as error:
+            first = first or error
+        else:
+            yield backend
+    if first is not None:
+        raise first  # what is looked for may have been its

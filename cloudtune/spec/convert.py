@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 
+from cloudtune.errors import CloudtuneError
 from cloudtune.spec.environment import EnvironmentVariable, text_of
 from cloudtune.spec.faults import Path, nearest, shortened
 from cloudtune.spec.fields import Key, keys_of
@@ -22,6 +23,7 @@ from cloudtune.spec.nodes import Node
 from cloudtune.spec.place import Infrastructure, LocalJob
 from cloudtune.spec.runtime import Runtime
 from cloudtune.spec.runtimes import RUNTIMES
+from cloudtune.spec.types import Types
 
 API_VERSION = "v1.0"
 
@@ -108,12 +110,13 @@ class Reader(FormReader):
                 hint = f"did you mean {meant!r}?"
                 self.faults.add(f"unknown type {shortened(name)!r}", said.place, (*path, "type"), hint)
             else:
-                meant = self.faults.unknown("type", name, tuple(types), said.place, (*path, "type"))
-                meant = meant or nearest(name, types, cutoff=0.5)
+                names = _names(types)
+                meant = self.faults.unknown("type", name, names, said.place, (*path, "type"))
+                meant = meant or nearest(name, names, cutoff=0.5)
             if meant:
-                return types[meant]
+                return _usable(types, meant)
         elif isinstance(node.value, dict) and (said is None or said.value is None) and not node.broken:
-            self.missing("type", node, path, f"one of {', '.join(types)}")
+            self.missing("type", node, path, f"one of {', '.join(_names(types))}")
         fits = {name: len(words & {key.word for key in keys_of(cls)}) for name, cls in types.items()}
         best = max(fits, key=fits.__getitem__)
         return types[best] if fits[best] else None
@@ -303,3 +306,16 @@ def _step(step: PipelineStep) -> dict[str, Any]:
     if step.verb is not None:
         data[step.verb] = options
     return data
+
+
+def _names(types: Mapping[str, type[Any]]) -> tuple[str, ...]:
+    """Return the types there are, those of other distributions included."""
+    return types.names() if isinstance(types, Types) else tuple(types)
+
+
+def _usable(types: Mapping[str, type[Any]], name: str) -> type[Any] | None:
+    """Return a class that was not asked for by its own name; None if its distribution is broken."""
+    try:
+        return types[name]
+    except CloudtuneError:
+        return None

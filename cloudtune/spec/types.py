@@ -14,30 +14,34 @@ class Types(MutableMapping[str, "type[Value]"], Generic[Value]):
     """Classes by the ``type`` of the YAML; the table holds classes or ``module:Class``.
 
     A type that is not in the table is looked for among the entry points of ``group``, where other distributions add
-    theirs.
+    theirs; those are no part of the iteration.
     """
 
     def __init__(self, table: Mapping[str, str], group: str | None = None) -> None:
         self._table: dict[str, Any] = dict(table)
         self._group = group
+        self._added: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> type[Value]:
-        found = self._table.get(name)
+        found = self._table.get(name) or self._added.get(name)
         if found is None:
-            found = self._plugin(name)
+            found = self._added[name] = self._plugin(name)
         elif isinstance(found, str):
             module, _, word = found.partition(":")
-            found = getattr(import_module(module), word)
-        self._table[name] = found
+            found = self._table[name] = getattr(import_module(module), word)
         cls: type[Value] = found
         return cls
 
+    def names(self) -> tuple[str, ...]:
+        """Return the types there are, those of other distributions last; nothing is imported but the list of them."""
+        added = _plugins().plugin_names(self._group) if self._group is not None else ()
+        return tuple(dict.fromkeys((*self._table, *added)))
+
     def _plugin(self, name: str) -> Any:
-        if self._group is None:
+        point = _plugins().plugin(self._group, name) if self._group is not None else None
+        if point is None:
             raise KeyError(name)
-        for point in import_module("importlib.metadata").entry_points(group=self._group, name=name):
-            return point.load()
-        raise KeyError(name)
+        return _plugins().loaded(point)
 
     def __setitem__(self, name: str, cls: type[Value]) -> None:
         self._table[name] = cls
@@ -50,6 +54,10 @@ class Types(MutableMapping[str, "type[Value]"], Generic[Value]):
 
     def __len__(self) -> int:
         return len(self._table)
+
+
+def _plugins() -> Any:
+    return import_module("cloudtune.spec.plugins")  # only a type that is unknown here costs a look at what is installed
 
 
 def found(name: str, homes: Mapping[str, tuple[str, ...]], module: str) -> Any:

@@ -82,7 +82,7 @@ def test_what_is_about_submitted_runs_says_that_there_are_none(place: Infrastruc
 
 
 def test_their_ids_are_not_recognised() -> None:
-    backends: tuple[Backend, ...] = every_backend()
+    backends: tuple[Backend, ...] = tuple(every_backend())
     text = "ocid1.datasciencejobrun.oc1.iad.abc"
     assert [backend.recognise(text) for backend in backends] == [None] * len(backends)
     with pytest.raises(RunNotFound):
