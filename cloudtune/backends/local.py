@@ -7,6 +7,7 @@ harmless when sent twice: the folder is named by the run id, and the supervisor 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class LocalBackend:
         order, values = order_of(job, how, run_id, name=name, code=code, outputs=outputs)
         order["graceInSeconds"] = GRACE_S
         infrastructure = job.infrastructure
-        python = infrastructure.python if isinstance(infrastructure, LocalJob) else None
+        python = _interpreter(infrastructure.python) if isinstance(infrastructure, LocalJob) else None
         archive = workspace is not None and workspace.is_archive  # it travels as it is
         staged = {"runId": run_id, "nodes": how.nodes, "python": python, "archive": archive}
         steps = (
@@ -125,6 +126,18 @@ class LocalBackend:
     def delete(self, handle: Handle, *, outputs: bool) -> tuple[Call, ...]:
         """Remove the run's folder; its outputs only if asked."""
         return (_call("remove", handle, outputs=outputs),)
+
+
+def _interpreter(named: str | None) -> str | None:
+    """Return the path of the nodes' Python: they start in folders of their own, where a relative one leads nowhere."""
+    if named is None:
+        return None
+    found = shutil.which(os.path.expanduser(named))  # noqa: PTH111 - a Path would make ./python a bare name
+    if found is None:
+        message = f"there is no program {named}"
+        hint = f"relative paths start at the current folder, {Path.cwd()}; a bare name is looked for on PATH"
+        raise SpecError([Fault(path="spec.infrastructure.spec.python", message=message, hint=hint)])
+    return os.path.abspath(found)  # noqa: PTH100 - the link of a virtual environment is its name
 
 
 def _call(operation: str, handle: Handle, **parameters: Any) -> Call:
