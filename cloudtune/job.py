@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import attrs
 
 from cloudtune import jobs, pipelines, runs
-from cloudtune.errors import UsageError
+from cloudtune.errors import SpecError, UsageError
 from cloudtune.html import table
 from cloudtune.order import job_name
 from cloudtune.plan import Plan
@@ -18,6 +18,7 @@ from cloudtune.runs import Run, RunList
 from cloudtune.spec import document
 from cloudtune.spec.environment import variables
 from cloudtune.spec.job import JobSpec, PipelineSpec
+from cloudtune.spec.secrecy import masked
 
 Value = TypeVar("Value", bound="Job | Pipeline")
 
@@ -92,6 +93,8 @@ class Job(JobSpec):
         name = job_name(self)
         return RunList(run for run in runs.runs() if run.name == name)
 
+    __repr__ = JobSpec.__repr__
+
     def _repr_html_(self) -> str:
         return _html(self, "Job")
 
@@ -117,6 +120,8 @@ class Pipeline(PipelineSpec):
         """Submit the pipeline as a new run and return the run; ``.watch()`` shows its log."""
         return pipelines.start_pipeline(self)
 
+    __repr__ = PipelineSpec.__repr__
+
     def _repr_html_(self) -> str:
         return _html(self, "Pipeline")
 
@@ -128,5 +133,10 @@ def _of_kind(cls: type[Value], spec: JobSpec | PipelineSpec) -> Value:
 
 
 def _html(value: Job | Pipeline, title: str) -> str:
-    rows = [tuple(line.split(":", 1)) if ":" in line else (line, "") for line in value.to_yaml().splitlines()]
-    return table(f"{title} {value.name or ''}", ("key", "value"), [(key, text.strip()) for key, text in rows])
+    name = f"{title} {value.name or ''}"
+    try:
+        lines = document.dumps(masked(value)).splitlines()
+    except SpecError as error:
+        return table(name, ("fault",), [(str(error),)])
+    rows = [tuple(line.split(":", 1)) if ":" in line else (line, "") for line in lines]
+    return table(name, ("key", "value"), [(key, text.strip()) for key, text in rows])

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from string import Template
 from typing import Any
 
+from cloudtune.home import runs_folder
 from cloudtune.launch import Launch, run_time_limit_s
-from cloudtune.plan import FromShell, Leaf, Masked, mask
-from cloudtune.spec.environment import interpolated
-from cloudtune.spec.fields import thaw
+from cloudtune.plan import FromShell, Leaf, Masked
+from cloudtune.spec.environment import interpolated, secret_variables
 from cloudtune.spec.job import JobSpec
+from cloudtune.spec.masks import is_secret_name
 from cloudtune.spec.runtimes import GitPythonRuntime, PyTorchDistributedRuntime, Runtime
+from cloudtune.spec.secrecy import address_variables, taken_out, without_addresses
+from cloudtune.uri import local_path
 
 #: Seconds between the polite end of a job and the hard one.
 GRACE_S = 30
+_NAME = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})")
+#: Beginnings of variables that mean another thing on the node than here.
+_NODES_OWN = ("CLOUDTUNE_", "PET_", "TORCHELASTIC_")
 
 
 def order_of(
@@ -28,11 +36,12 @@ def order_of(
 ) -> tuple[dict[str, Any], dict[str, Leaf]]:
     """Return the order as JSON data, and the values that must reach the agent's environment another way.
 
-    ``code`` is an archive of this machine, or None for code that the node fetches itself.
+    ``code`` is an archive of this machine, or None for code that the node fetches itself; ``outputs`` come from
+    :func:`outputs_of`. In URIs the order has the names of variables in place of passwords and signatures.
     """
-    runtime = job.runtime
-    assert runtime is not None
-    literals, values = environment_of(runtime)
+    assert job.runtime is not None
+    literals, values = environment_of(job.runtime)
+    runtime, _ = without_addresses(job.runtime)
     order = {
         "runId": run_id,
         "name": name,
@@ -49,7 +58,7 @@ def order_of(
         "workingDir": getattr(runtime, "working_dir", None),
         "pythonPath": list(getattr(runtime, "python_path", ())),
         "dependencies": _dependencies(runtime),
-        "inputs": thaw(runtime.inputs),
+        "inputs": {_ours_literal(uri): path for uri, path in runtime.inputs.items()},
         "outputs": dict(outputs) if outputs else None,
         "rendezvousTimeoutInSeconds": runtime.rendezvous_timeout_in_seconds,
         "maximumRuntimeInSeconds": run_time_limit_s(job)[0],
@@ -67,25 +76,73 @@ def job_name(job: JobSpec) -> str:
     runtime = job.runtime
     if job.name is None:
         return runtime.recipe.name if runtime and runtime.recipe else (runtime.type if runtime else "job")
-    return Template(job.name).safe_substitute(interpolated(runtime.env) if runtime else {})
+    return Template(job.name).safe_substitute(environment_of(runtime)[0] if runtime else {})
 
 
 def environment_of(runtime: Runtime) -> tuple[dict[str, str], dict[str, Leaf]]:
     """Return the job's plain variables, and those whose values are masked or read from the shell."""
-    literals = interpolated(runtime.env)
-    hidden = [value for name, value in literals.items() if isinstance(mask(name, value), Masked)]
-    plain: dict[str, str] = {}
-    special: dict[str, Leaf] = {}
-    for name, value in literals.items():
-        # a secret that was filled into another variable makes a secret of that one too
-        if isinstance(mask(name, value), Masked) or any(secret in value for secret in hidden):
-            special[name] = Masked(name, value)
-        else:
-            plain[name] = value
-    for variable in runtime.env:
-        if variable.value is None and variable.secret is None:
-            special[variable.name] = FromShell(variable.name)
+    hidden = secret_variables(runtime.env)
+    plain = {name: value for name, value in interpolated(runtime.env).items() if name not in hidden}
+    special: dict[str, Leaf] = {name: Masked(name, value) for name, value in hidden.items()}
+    read = [variable.name for variable in runtime.env if variable.value is None and variable.secret is None]
+    special |= {name: FromShell(name) for name in (*read, *address_variables(runtime))}
+    special |= {name: Masked(name, value) for name, value in without_addresses(runtime)[1].items()}
     return plain, special
+
+
+# --- places
+
+
+def outputs_of(runtime: Runtime, run_id: str, *, here: bool = False) -> dict[str, Any]:
+    """Return which files are outputs and where they go, as the plan, the record and the order have it.
+
+    ``$NAME`` is filled in as far as it is known before the run starts; passwords and signatures are names of variables.
+    ``here`` is for nodes on this machine: they know its variables, paths start at the current folder, and outputs have
+    a place without being told one. ``expand: False`` says that a dollar sign in the place is no more than that.
+    """
+    uri, is_open = runtime.output_uri, False
+    if uri:
+        uri, is_open = _filled(taken_out(uri, {}), _known(runtime, run_id, here=here))
+        path = local_path(uri) if here and "://" not in uri and not uri.startswith("$") else None
+        uri = str(path) if path is not None else uri
+    elif here:
+        uri = str(runs_folder() / run_id / "outputs")
+    literal = {"expand": False} if uri and "$" in uri and not is_open else {}
+    return {"dir": runtime.output_dir, "uri": uri, "layout": runtime.output_layout, **literal}
+
+
+def _known(runtime: Runtime, run_id: str, *, here: bool) -> dict[str, str]:
+    """Return the variables that the nodes are known to see, but no secrets."""
+    given = {variable.name for variable in runtime.env}
+    known = {name: value for name, value in os.environ.items() if name not in given} if here else {}
+    known = {name: value for name, value in known.items() if not (is_secret_name(name) or name.startswith(_NODES_OWN))}
+    return {**known, **environment_of(runtime)[0], "CLOUDTUNE_RUN_ID": run_id}
+
+
+def _filled(text: str, known: Mapping[str, str]) -> tuple[str, bool]:
+    """Return a text with ``$NAME`` filled in by the rule of the node, and whether names are left for the node."""
+    # a value with a dollar sign would be filled in a second time
+    known = {name: value for name, value in known.items() if "$" not in value}
+    left = any(found[0] != "$$" and (found[1] or found[2]) not in known for found in _NAME.finditer(text))
+
+    def value(found: re.Match[str]) -> str:
+        if found[0] == "$$":
+            return "$$" if left else "$"
+        return known.get(found[1] or found[2], found[0])
+
+    return _NAME.sub(value, text), left
+
+
+def _ours_literal(uri: str) -> str:
+    """Return a URI in which the name of cloudtune's own folder is taken as it is: nobody wrote it for the job."""
+    ours = str(runs_folder())
+    for start in (ours, f"file://{ours}"):
+        if "$" in ours and uri.startswith(start):
+            return start.replace("$", "$$") + uri[len(start) :]
+    return uri
+
+
+# --- code
 
 
 def _fetched_code(runtime: Runtime) -> dict[str, Any] | None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import builtins
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -22,10 +21,10 @@ import attrs
 
 from cloudtune.html import table
 from cloudtune.launch import Launch
+from cloudtune.spec import masks
 
 API_VERSION = "cloudtune/v1"
-#: Names whose literal values are masked (the public contract's list).
-SECRET_NAME = re.compile(r"(?:^|_)(?:TOKEN|KEY|PASSWORD|SECRET)$", re.IGNORECASE)
+SECRET_NAME = masks.SECRET_NAME
 
 
 @attrs.frozen
@@ -47,7 +46,7 @@ class Masked:
     value: str | None = attrs.field(default=None, repr=False)
 
     def __str__(self) -> str:
-        return f"${{masked:{self.name}}}"
+        return masks.mask_of(self.name)
 
 
 @attrs.frozen
@@ -65,7 +64,7 @@ Leaf = Ref | Masked | FromShell
 
 def mask(name: str, value: str) -> str | Masked:
     """Return the value, or its mask where the variable's name says that it is a secret."""
-    return Masked(name, value) if value and SECRET_NAME.search(name) else value
+    return Masked(name, value) if value and masks.is_secret_name(name) else value
 
 
 @attrs.frozen(kw_only=True)
@@ -171,7 +170,7 @@ class Plan:
         if self.launches:
             out["launches"] = {step: launch.to_dict() for step, launch in self.launches.items()}
         out["steps"] = [_step_dict(step) for step in self.steps]
-        out["outputs"] = list(self.outputs)
+        out["outputs"] = [masks.shown(uri) for uri in self.outputs]
         out["fields"] = [attrs.asdict(note) for note in self.fields]
         out["warnings"] = [attrs.asdict(warning) for warning in self.warnings]
         return out

@@ -1,23 +1,26 @@
 """The text of a URI: what it names, how to go deeper, and how it may be shown. Pure; nothing is opened.
 
 A URI is a local path, ``file:///path`` (the path as it is, nothing is percent-encoded), or ``scheme://place/path``,
-with OCI's bucket written ``oci://bucket@namespace/path``.
+with OCI's bucket written ``oci://bucket@namespace/path``. The node reads local ones by the same rule
+(:mod:`cloudtune.node.transfer`).
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from cloudtune.errors import UsageError
+from cloudtune.spec import masks
+
+#: A URI, or a text with URIs in it, as people and logs may see it.
+shown = masks.shown
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|([A-Za-z][A-Za-z0-9+.-]*)::|(file):(?=/)")
 _LOCAL = ("file", "local")
-#: Where the part before an @ is a name and no password.
-_NAMES_BEFORE_AT = ("oci", "ocilake", "abfs", "abfss", "hf")
-_USER = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*)://(?:[^/@\s'\"?]*|[^/@\s'\"?]*:[^@\s'\"?]*)@")
-_QUERY = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*)(://[^\s'\"?]*)\?[^\s'\")]*")
+_SECRET = re.compile(rf"\$\{{({masks.URI_VARIABLE.pattern})\}}")
 
 
 def scheme_of(uri: str) -> str:
@@ -33,6 +36,8 @@ def local_path(uri: str) -> Path | None:
         return None
     match = _SCHEME.match(uri)
     path = uri[match.end() :] if match else os.path.expanduser(uri)  # noqa: PTH111 - a name with ~ may be no user's
+    if match and path.startswith("localhost/"):
+        path = path[len("localhost") :]
     if re.match(r"/[A-Za-z]:", path) and os.name == "nt":
         path = path[1:]
     return Path(os.path.abspath(path))  # noqa: PTH100 - lexical: links are followed when it is opened
@@ -65,14 +70,17 @@ def join(uri: str, *parts: str) -> str:
     return out
 
 
-def shown(text: str) -> str:
-    """Return a URI, or a text with URIs in it, as people and logs may see it: without passwords and signed queries."""
+def filled(uri: str, environ: Mapping[str, str]) -> str:
+    """Return a URI with the secrets put back that a plan and a record leave out.
 
-    def user(found: re.Match[str]) -> str:
-        named = found[1].lower() in _NAMES_BEFORE_AT and ":" not in found[0].partition("://")[2]
-        return found[0] if named else f"{found[1]}://***@"
+    Raises:
+        UsageError: one of them is not among the variables.
+    """
 
-    def query(found: re.Match[str]) -> str:
-        return found[0] if found[1].lower() in _LOCAL else f"{found[1]}{found[2]}?***"
+    def value(found: re.Match[str]) -> str:
+        if found[1] in environ:
+            return environ[found[1]]
+        hint = f"give it again: export {found[1]}=..."
+        raise UsageError(f"the password or signature in {uri} is not kept with the run", hint=hint)
 
-    return _QUERY.sub(query, _USER.sub(user, text))
+    return _SECRET.sub(value, uri)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudtune.errors import UsageError
-from cloudtune.uri import absolute, join, local_path, scheme_of, shown
+from cloudtune.node import transfer
+from cloudtune.uri import absolute, filled, join, local_path, scheme_of, shown
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,36 @@ from cloudtune.uri import absolute, join, local_path, scheme_of, shown
 )  # fmt: skip
 def test_the_scheme_of_a_uri(uri: str, scheme: str) -> None:
     assert scheme_of(uri) == scheme
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("file:///tmp/o%20ut", "/tmp/o%20ut"), ("file:///a b/ü", "/a b/ü"), ("FILE:///a", "/a"), ("file:/a", "/a"),
+        ("file://localhost/a", "/a"), ("file://localhost", "HERE/localhost"), ("local:///a", "/a"), ("file://a/b", "HERE/a/b"),
+        ("/a%41$b", "/a%41$b"), ("~/a", "ME/a"), ("~nobody-of-that-name/a", "HERE/~nobody-of-that-name/a"), ("file:///~/a", "/~/a"),
+        ("a/../b//c/", "HERE/b/c"), ("a:b", "HERE/a:b"), (".", "HERE"), ("what?x=1#y", "HERE/what?x=1#y"), ("S3://b/k", None),
+        ("x://y", None), ("simplecache::s3://b/k", None), ("dir::file:///a", None), ("memory://a", None), ("git@host:a", "HERE/git@host:a"),
+    ],
+)  # fmt: skip
+def test_the_node_reads_local_uris_by_the_same_rule(
+    uri: str, path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    there = transfer.local_path(uri)
+    assert scheme_of(uri) == transfer.scheme_of(uri)
+    assert str(local_path(uri)) == os.path.abspath(there) if there is not None else local_path(uri) is None  # noqa: PTH100
+    expected = path and path.replace("HERE", str(tmp_path)).replace("ME", str(tmp_path / "me"))
+    assert local_path(uri) == (Path(expected) if expected else None)
+
+
+def test_what_a_plan_leaves_out_of_a_uri_can_be_given_again() -> None:
+    name = "CLOUDTUNE_URI_0A1B2C3D_SECRET"
+    assert filled(f"sftp://${{{name}}}@host/$X/${{Y}}", {name: "me:pw"}) == "sftp://me:pw@host/$X/${Y}"
+    with pytest.raises(UsageError, match="not kept with the run") as caught:
+        filled(f"sftp://${{{name}}}@host/x", {})
+    assert f"export {name}=" in str(caught.value.hint)
 
 
 def test_a_local_path_is_made_absolute_and_the_rest_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +99,7 @@ def test_joining_never_leads_upwards() -> None:
     ("text", "seen"),
     [
         ("sftp://me:hunter2@host/x", "sftp://***@host/x"),
-        ("sftp://me@host/x", "sftp://***@host/x"),
+        ("sftp://me@host/x", "sftp://me@host/x"),
         ("s3://AKIA:se/cr+et@bucket/k", "s3://***@bucket/k"),
         ("https://h/k?X-Amz-Signature=abc&x=1", "https://h/k?***"),
         ("could not get 'https://h/k?sig=abc' (403)", "could not get 'https://h/k?***' (403)"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cloudtune.backends.unsubmitted import Unsubmitted, refusal
 from cloudtune.launch import launch, run_time_limit_s
 from cloudtune.launch.machine import runtime_of
-from cloudtune.order import job_name
+from cloudtune.order import job_name, outputs_of
 from cloudtune.plan import Notice, Plan
 from cloudtune.spec.job import JobSpec
 
@@ -20,7 +20,7 @@ class _LaunchOnly(Unsubmitted):
         how = launch(job)
         _, limit = run_time_limit_s(job)
         warnings = (*how.warnings, *([limit] if limit else []))
-        uri = runtime_of(job).output_uri
+        uri = outputs_of(runtime_of(job), run_id)["uri"]
         return Plan(
             name=job_name(job),
             run_id=run_id,

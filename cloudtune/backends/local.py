@@ -16,9 +16,8 @@ from cloudtune.backends.local_logs import merged
 from cloudtune.backends.patches import patched
 from cloudtune.code import gather_code
 from cloudtune.errors import Fault, SpecError
-from cloudtune.home import runs_folder
 from cloudtune.launch import launch
-from cloudtune.order import job_name, order_of
+from cloudtune.order import job_name, order_of, outputs_of
 from cloudtune.plan import Call, FieldNote, Notice, Plan, Ref, Step
 from cloudtune.spec.infrastructure import LocalJob
 from cloudtune.spec.job import JobSpec
@@ -44,9 +43,7 @@ class LocalBackend:
         workspace = gather_code(job)
         notes = [Notice(path="spec.runtime.spec", message=note) for note in (workspace.notes if workspace else ())]
         name = job_name(job)
-        uri = runtime.output_uri or str(runs_folder() / run_id / "outputs")
-        uri = uri if "://" in uri else os.path.abspath(uri)  # noqa: PTH100 - lexical: a plan looks at no link
-        outputs = {"dir": runtime.output_dir, "uri": uri, "layout": runtime.output_layout}
+        outputs = outputs_of(runtime, run_id, here=True)
         code = {"kind": "archive", "path": "code.tar.gz"} if workspace is not None else None
         order, values = order_of(job, how, run_id, name=name, code=code, outputs=outputs)
         order["graceInSeconds"] = GRACE_S
@@ -79,7 +76,7 @@ class LocalBackend:
             backend=self.name,
             launch=how,
             steps=patched(steps, infrastructure.overrides),
-            outputs=(uri,),
+            outputs=(outputs["uri"],),
             fields=_fields(runtime),
             warnings=(*(Notice(path=path, message=message) for path, message in how.warnings), *notes),
         )

@@ -30,7 +30,7 @@ from cloudtune.errors import Fault, SpecError
 from cloudtune.launch import Launch, launch
 from cloudtune.launch.machine import runtime_of
 from cloudtune.node.pack import agent_bytes
-from cloudtune.order import environment_of, job_name, order_of
+from cloudtune.order import environment_of, job_name, order_of, outputs_of
 from cloudtune.plan import Call, FieldNote, File, Leaf, Notice, Plan, Ref, Step, Until
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.oci import DataScienceJob
@@ -83,7 +83,7 @@ class OciBackend(Unsubmitted):
             files, title = _with_agent(job, how, run_id, name, workspace), "cloudtune.zip"
         runs = _runs(place, runtime, how, run_id, name, grouped=grouped)
         steps = (_create(details, run_id), *_artifact(files, title, run_id), *runs)
-        uri = runtime.output_uri
+        uri = outputs_of(runtime, run_id)["uri"]
         warnings = (*how.warnings, *doubts, *_doubts(place, runtime))
         return Plan(
             name=name,
@@ -169,7 +169,7 @@ def _artifact(files: tuple[File, ...], title: str, run_id: str) -> Iterator[Step
 
 def _with_agent(job: JobSpec, how: Launch, run_id: str, name: str, workspace: Workspace | None) -> tuple[File, ...]:
     runtime = runtime_of(job)
-    outputs = {"dir": runtime.output_dir, "uri": runtime.output_uri, "layout": runtime.output_layout}
+    outputs = outputs_of(runtime, run_id)
     code = {"kind": "archive", "path": "code.tar.gz"} if workspace is not None else None
     order, _ = order_of(job, how, run_id, name=name, code=code, outputs=outputs)
     text = json.dumps(order, indent=1, ensure_ascii=False)

@@ -8,8 +8,9 @@ from typing import Any
 import attrs
 
 from cloudtune.errors import Fault, SpecError
-from cloudtune.plan import Step, mask
+from cloudtune.plan import Masked, Ref, Step, leaves
 from cloudtune.spec.fields import thaw
+from cloudtune.spec.hiding import MASK, taken_apart
 
 _PATH = "spec.infrastructure.spec.overrides"
 
@@ -37,7 +38,8 @@ def merge_patch(target: Any, patch: Any) -> Any:
 def patched(steps: tuple[Step, ...], overrides: Mapping[str, Any]) -> tuple[Step, ...]:
     """Return the steps with the patches of ``overrides`` on their parameters.
 
-    A literal secret among them (``HF_TOKEN: ...``) is masked like one in the job's own variables.
+    A literal secret among them is masked: a text under a key like ``HF_TOKEN``, or one that holds the value of a secret
+    of the plan. ``${masked:NAME}`` stands for a value that the record of a run does not keep.
 
     Raises:
         SpecError: a patch is for a step that the plan does not have, or is no mapping.
@@ -55,16 +57,26 @@ def patched(steps: tuple[Step, ...], overrides: Mapping[str, Any]) -> tuple[Step
     ]
     if faults:
         raise SpecError(faults)
+    names = {
+        leaf.name: leaf.value if isinstance(leaf, Masked) else None
+        for step in steps
+        for leaf in leaves(step.parameters)
+        if not isinstance(leaf, Ref)
+    }
+    kept, values = taken_apart(overrides, names)
     return tuple(
-        attrs.evolve(step, parameters=merge_patch(step.parameters, _masked(overrides[step.id])))
-        if step.id in overrides
+        attrs.evolve(step, parameters=merge_patch(step.parameters, _masked(kept[step.id], values)))
+        if step.id in kept
         else step
         for step in steps
     )
 
 
-def _masked(patch: Any, name: str = "") -> Any:
+def _masked(patch: Any, values: Mapping[str, str]) -> Any:
+    """Return a patch with leaves of the plan in place of ``${masked:NAME}``."""
     if isinstance(patch, Mapping):
-        return {key: _masked(value, key) for key, value in patch.items()}
-    # only what is spelled as variables are: the key of a toleration or a tag is no secret
-    return mask(name, patch) if isinstance(patch, str) and name.isupper() else patch
+        return {key: _masked(value, values) for key, value in patch.items()}
+    if isinstance(patch, (list, tuple)):
+        return [_masked(value, values) for value in patch]
+    mask = MASK.fullmatch(patch) if isinstance(patch, str) else None
+    return Masked(mask[1], values.get(mask[1])) if mask else patch

@@ -11,13 +11,18 @@ import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from cloudtune.node.archives import is_archive, last_part
 from cloudtune.node.errors import NodeError
 from cloudtune.node.log import Log
+from cloudtune.node.masks import shown
 from cloudtune.node.steps import run_step, try_step
 
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
+#: Answers git's question for user and password from the environment, which other users of this machine cannot read.
+_ANSWER = """!f() { if [ "$1" = get ]; then
+printf 'username=%s\\npassword=%s\\n' "$CLOUDTUNE_GIT_USER" "$CLOUDTUNE_GIT_PASSWORD"; fi; }; f"""
 
 #: Fetches a URI to a local path: a file to that path, a folder's content below it.
 Fetch = Callable[[str, Path], None]
@@ -111,7 +116,7 @@ def fetch_git(
 ) -> str:
     """Check out a repository at its branch or commit, shallow where the server allows it; return the commit's id.
 
-    ``key`` is a file with the ssh key.
+    ``key`` is a file with the ssh key. User and password in the URL go to git by its environment alone.
     """
     url, branch, commit = source["url"], source.get("branch"), source.get("commit")
     for word in (url, branch, commit):
@@ -129,32 +134,46 @@ def fetch_git(
     else:
         settings.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o StrictHostKeyChecking=accept-new")
 
-    def git(*words: str, what: str) -> None:
-        run_step(["git", *words], log, variables=settings, folder=target, what=what, quiet=True)
+    seen = shown(url)
+    url, options = _signed_in(url, settings)
 
-    shown = _without_password(url)
-    git("init", "--quiet", what=f"prepare a folder for {shown}")
-    git("remote", "add", "origin", url, what=f"prepare a folder for {shown}")
+    def git(*words: str, what: str) -> None:
+        run_step(["git", *options, *words], log, variables=settings, folder=target, what=what, quiet=True)
+
+    git("init", "--quiet", what=f"prepare a folder for {seen}")
+    git("remote", "add", "origin", url, what=f"prepare a folder for {seen}")
     wanted = commit or branch or "HEAD"
-    shallow = ["git", "fetch", "--quiet", "--depth", "1", "origin", wanted]
+    shallow = ["git", *options, "fetch", "--quiet", "--depth", "1", "origin", wanted]
     code, lines = try_step(shallow, log, variables=settings, folder=target, quiet=True)
     if code == 0:
-        git("checkout", "--quiet", "--detach", "FETCH_HEAD", what=f"check out {wanted} of {shown}")
+        git("checkout", "--quiet", "--detach", "FETCH_HEAD", what=f"check out {wanted} of {seen}")
     elif commit:
         # a short id, or a server that hands out branches only: fetch all of them
-        git("fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*", what=f"fetch {shown}")
-        git("checkout", "--quiet", "--detach", commit, what=f"check out commit {commit} of {shown}")
+        git("fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*", what=f"fetch {seen}")
+        git("checkout", "--quiet", "--detach", commit, what=f"check out commit {commit} of {seen}")
     else:
-        raise NodeError(f"cannot fetch {wanted} of {shown}: git ended with code {code}: " + "\n".join(lines))
+        raise NodeError(f"cannot fetch {wanted} of {seen}: git ended with code {code}: " + "\n".join(lines))
     if (target / ".gitmodules").exists():
-        git("submodule", "--quiet", "update", "--init", "--recursive", "--depth", "1", what=f"fetch modules of {shown}")
+        git("submodule", "--quiet", "update", "--init", "--recursive", "--depth", "1", what=f"fetch modules of {seen}")
     _, lines = try_step(["git", "rev-parse", "HEAD"], log, variables=settings, folder=target, quiet=True)
     return lines[-1] if lines else wanted
 
 
+def _signed_in(url: str, settings: dict[str, str]) -> tuple[str, list[str]]:
+    """Return a URL without a password and git's options beside it; user and password go into the settings."""
+    scheme, slashes, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    user, at, host = place.rpartition("@")
+    name, colon, password = user.partition(":")
+    if not slashes or not at:
+        return url, []
+    if scheme.lower() not in ("http", "https"):
+        return (f"{scheme}://{name}@{host}{slash}{path}" if colon else url), []
+    settings["CLOUDTUNE_GIT_USER"], settings["CLOUDTUNE_GIT_PASSWORD"] = unquote(name), unquote(password)
+    # only for that server, and no helper of the machine is to keep them
+    options = ["-c", "credential.helper=", "-c", f"credential.{scheme}://{host}.helper={_ANSWER}"]
+    return f"{scheme}://{host}{slash}{path}", options
+
+
 def _quoted(path: Path) -> str:
     return "'" + str(path).replace("'", "'\\''") + "'"
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(://)[^/@]*@", r"\1***@", url)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from cloudtune.node.flags import SWITCHES, own_options
+from cloudtune.node.masks import URI_VARIABLE
 from cloudtune.node.order import Order
 from cloudtune.node.ranks import Place
 
@@ -53,7 +54,7 @@ def environment(
         **_addresses(order, place),
         **(_neuron(order) if order.launcher == "neuron" else {}),
     }
-    out = {name: value for name, value in surroundings.items() if name not in PRIVATE}
+    out = {name: value for name, value in surroundings.items() if not (name in PRIVATE or URI_VARIABLE.fullmatch(name))}
     if not out.get("PET_STANDALONE", "0"):
         del out["PET_STANDALONE"]  # an operator sets it to "", on which torchrun fails
     out.update(defaults)

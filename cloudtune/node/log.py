@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from cloudtune.node.lines import format_line
+from cloudtune.node.masks import URI_VARIABLE, is_secret_name
 from cloudtune.node.records import LAST_LINES
 
-#: Variables whose values are secrets by their names.
-SECRET_NAME = re.compile(r"(?:^|_)(?:TOKEN|KEY|PASSWORD|SECRET)$", re.IGNORECASE)
 #: Shorter values are ordinary words too often.
 _SHORTEST = 6
+#: Shorter values in a query are dates and types of content.
+_LONG = 20
 
 
 class Redaction:
@@ -37,7 +38,11 @@ class Redaction:
 
     def add_variables(self, variables: Mapping[str, str]) -> None:
         """Hide the values of those variables whose names say that they are secrets."""
-        self.add(value for name, value in variables.items() if SECRET_NAME.search(name))
+        for name, value in variables.items():
+            if is_secret_name(name):
+                self.add([value])
+            if URI_VARIABLE.fullmatch(name):
+                self.add(_parts(value))
 
     def __call__(self, text: str) -> str:
         """Return the text without secrets."""
@@ -55,6 +60,23 @@ class Redaction:
         if isinstance(value, (list, tuple)):
             return [self.data(item) for item in value]
         return value
+
+
+def _parts(value: str) -> list[str]:
+    """Return what a library may print of what stood in a URI: the password, the longer values of a query."""
+    if "=" in value:
+        values = [parameter.partition("=")[2] for parameter in re.split("[&;]", value)]
+        parts = [one for one in values if len(one) >= _LONG]
+    else:
+        parts = [value.partition(":")[2]]
+    return [*parts, *map(_unquoted, parts)]
+
+
+def _unquoted(text: str) -> str:
+    def decoded(run: re.Match[str]) -> str:
+        return bytes.fromhex(run[0].replace("%", "")).decode("utf-8", "replace")
+
+    return re.sub(r"(?:%[0-9A-Fa-f]{2})+", decoded, text)
 
 
 class Log:

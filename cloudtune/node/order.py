@@ -15,7 +15,8 @@ LAUNCHERS = ("torchrun", "accelerate", "deepspeed", "neuron", "command")
 class Order(NamedTuple):
     """One job, the same on every node. ``command`` is a shell line (str) or an exact argv (tuple).
 
-    An argv that begins with ``@agent`` runs this agent with the arguments that follow.
+    An argv that begins with ``@agent`` runs this agent with the arguments that follow. ``output_uri_open`` is False for
+    a URI in which a dollar sign is no more than that.
     """
 
     run_id: str
@@ -37,6 +38,7 @@ class Order(NamedTuple):
     inputs: Mapping[str, str] = {}
     output_dir: str | None = None
     output_uri: str | None = None
+    output_uri_open: bool = True
     output_layout: str = "perNode"
     rendezvous_timeout_s: float = 600.0
     maximum_runtime_s: float | None = None
@@ -75,6 +77,7 @@ def parse_order(data: Mapping[str, Any]) -> Order:
             inputs=dict(data.get("inputs") or {}),
             output_dir=outputs.get("dir") or None,
             output_uri=outputs.get("uri") or None,
+            output_uri_open=bool(outputs.get("expand", True)),
             output_layout=outputs.get("layout") or "perNode",
             rendezvous_timeout_s=float(data.get("rendezvousTimeoutInSeconds") or 600),
             maximum_runtime_s=float(data["maximumRuntimeInSeconds"]) if data.get("maximumRuntimeInSeconds") else None,

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from cloudtune.node.errors import NodeError
 from cloudtune.node.log import Log
+from cloudtune.node.masks import shown
 from cloudtune.node.transfer import Courier, copy_file, scheme_of
 
 #: Failing files after which the rest is not tried any more.
@@ -18,7 +19,7 @@ _MOST_FAILURES = 5
 
 
 class Store(Protocol):
-    """A place that keeps files by relative names."""
+    """A place that keeps files by relative names; its URI is shown to people."""
 
     uri: str
 
@@ -52,16 +53,17 @@ class RemoteStore:
     """Any place that fsspec reaches."""
 
     def __init__(self, uri: str, courier: Courier) -> None:
-        self.uri = uri.rstrip("/")
+        self._uri = uri.rstrip("/")
+        self.uri = shown(self._uri)
         self._courier = courier
 
     def put(self, source: Path, name: str) -> None:
         """Upload a file."""
-        self._courier.ask(scheme_of(self.uri), do="put", uri=f"{self.uri}/{name}", **{"from": str(source)})
+        self._courier.ask(scheme_of(self._uri), do="put", uri=f"{self._uri}/{name}", **{"from": str(source)})
 
     def remove(self, name: str) -> None:
         """Remove an uploaded file."""
-        self._courier.ask(scheme_of(self.uri), do="remove", uri=f"{self.uri}/{name}")
+        self._courier.ask(scheme_of(self._uri), do="remove", uri=f"{self._uri}/{name}")
 
 
 class Look(NamedTuple):

@@ -151,7 +151,9 @@ class Preparation:
         if source.get("secret"):
             secrets = importlib.import_module("cloudtune.node.secrets")
             key = secrets.write_key(self.tools, self._secret("of the git repository", source["secret"]))
-        commit = code.fetch_git(source, self.code, self.log, variables=self._helper_variables(), key=key)
+        variables = self._helper_variables()
+        source = {**source, "url": expand(source["url"], variables)}
+        commit = code.fetch_git(source, self.code, self.log, variables=variables, key=key)
         if key is not None:
             key.unlink(missing_ok=True)
         self.facts["code"] = {"commit": commit}
@@ -165,8 +167,9 @@ class Preparation:
         dependencies = importlib.import_module("cloudtune.node.dependencies")
         started = time.monotonic()
         file = dependencies.requirements_file(order.pip_requirements, working=self.working, code=self.code)
-        arguments = [*wanted, *dependencies.pip_arguments(order.pip_packages, file)]
         variables = self._helper_variables()
+        words = [expand(word, variables) for word in dependencies.pip_arguments(order.pip_packages, None)]
+        arguments = [*wanted, *words, *dependencies.pip_arguments("", file)]
         self.python = dependencies.private_environment(
             self.directory / "venv", self.python, self.log, variables=variables
         )
@@ -202,7 +205,9 @@ class Preparation:
         self.output_folder.mkdir(parents=True, exist_ok=True)
         if not order.output_uri:
             return
-        uri = expand(order.output_uri, {**self._helper_variables(), "CLOUDTUNE_RUN_ID": order.run_id})
+        uri = order.output_uri
+        if order.output_uri_open:
+            uri = expand(uri, {**self._helper_variables(), "CLOUDTUNE_RUN_ID": order.run_id})
         path = local_path(uri)
         store: Store = FolderStore(path.absolute(), uri) if path is not None else RemoteStore(uri, self.courier)
         interval_s = float(self.surroundings.get("CLOUDTUNE_SYNC_SECONDS") or 30)

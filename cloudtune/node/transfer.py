@@ -17,10 +17,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from cloudtune.node import processes
 from cloudtune.node.errors import NodeError
+from cloudtune.node.masks import shown
 
 #: Schemes -> (module, requirement for pip). s3fs has a floor: unpinned beside a new boto3 pip would choose one of 2020.
 DRIVERS = {
@@ -41,30 +41,36 @@ _PATIENCE_S = 5
 
 # what copy_file_range answers between file systems, or where it is not supported
 _NOT_THERE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM)
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|([A-Za-z][A-Za-z0-9+.-]*)::|(file):(?=/)")
+_LOCAL = ("file", "local")
+_VARIABLE = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})")
 
 
 def scheme_of(uri: str) -> str:
-    """Return the scheme of a URI, in lower case; "file" for a plain path."""
+    """Return the scheme of a URI, in lower case; "file" for a local one."""
     match = _SCHEME.match(uri)
-    return match[1].lower() if match else "file"
+    found = next(filter(None, match.groups()), "file").lower() if match else "file"
+    return "file" if found in _LOCAL else found
 
 
 def local_path(uri: str) -> Path | None:
-    """Return the path of a local URI or plain path, None for any other scheme."""
+    """Return the path of a local URI or plain path, None for any other; nothing in it is percent-encoded."""
     if scheme_of(uri) != "file":
         return None
-    if not uri.lower().startswith("file://"):
-        return Path(uri).expanduser()
-    text = re.sub(r"^file://(localhost(?=/))?", "", uri, flags=re.IGNORECASE)
-    # %20 in a URI is a space, unless there really is such a name
-    return Path(text) if "%" not in text or Path(text).exists() else Path(unquote(text))
+    match = _SCHEME.match(uri)
+    path = uri[match.end() :] if match else os.path.expanduser(uri)  # noqa: PTH111 - a name with ~ may be no user's
+    if match and path.startswith("localhost/"):
+        path = path[len("localhost") :]
+    return Path(path)
 
 
 def expand(uri: str, variables: Mapping[str, str]) -> str:
-    """Return the URI with ``$NAME`` and ``${NAME}`` filled in; unknown names stay as they are."""
-    return _VARIABLE.sub(lambda match: variables.get(match[1] or match[2], match[0]), uri)
+    """Return the URI with ``$NAME`` and ``${NAME}`` filled in; unknown names stay, and ``$$`` is a dollar sign."""
+
+    def value(match: re.Match[str]) -> str:
+        return "$" if match[0] == "$$" else variables.get(match[1] or match[2], match[0])
+
+    return _VARIABLE.sub(value, uri)
 
 
 def requirements(scheme: str, version: Sequence[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -144,7 +150,7 @@ class Courier:
             raise NodeError(f"the process that carries files died: {self._last_words()}")
         reply = json.loads(answer)
         if not reply.get("ok"):
-            raise NodeError(str(reply.get("error")))
+            raise NodeError(shown(str(reply.get("error"))))
 
     def _converse(self, python: str, request: Mapping[str, Any]) -> bytes:
         """Return the answer to a request, b"" if the process died over it."""
@@ -248,4 +254,4 @@ def fetch_input(uri: str, target: Path, courier: Callable[[], Courier]) -> None:
     except NodeError as error:
         problem = str(error)
     if problem:
-        raise NodeError(f"cannot fetch {uri} to {target}: {problem}")
+        raise NodeError(f"cannot fetch {shown(uri)} to {target}: {problem}")

@@ -10,10 +10,11 @@ import attrs
 from cloudtune.errors import SpecError
 from cloudtune.spec.fields import setting
 from cloudtune.spec.graph import sort
+from cloudtune.spec.hiding import SHORTEST
+from cloudtune.spec.masks import is_secret_name, mask_of, secret_spans, shown
 
 #: The variables of a job may grow to so many characters when ``${NAME}`` is filled in.
 LIMIT = 1 << 20
-
 # a name is bounded, so that a text of nothing but "${" is read in linear time
 _REFERENCE = re.compile(r"\$\$|\$\{([^}]{0,100})\}")
 
@@ -28,6 +29,16 @@ class EnvironmentVariable:
         "Reference to a secret that the node fetches: an OCI Vault secret OCID, a Secrets Manager ARN, "
         "`k8s:NAME/KEY` or `env:NAME`."
     )
+
+    def __repr__(self) -> str:
+        return self.described()
+
+    def described(self, hidden: bool = False) -> str:
+        """Return the variable as Python shows it: a value that is ``hidden`` or a secret by its name by its mask."""
+        value = self.value
+        if isinstance(value, str) and value:
+            value = mask_of(self.name) if hidden or is_secret_name(str(self.name)) else shown(value)
+        return f"{type(self).__name__}(name={self.name!r}, value={value!r}, secret={self.secret!r})"
 
 
 def text_of(value: Any) -> str:
@@ -92,6 +103,47 @@ def interpolated(env: Iterable[EnvironmentVariable]) -> dict[str, str]:
     circular = [name for name in literals if name not in done]
     done.update({name: _filled(literals[name], dict(done)) for name in circular})
     return {name: done[name] for name in literals}
+
+
+def secret_variables(env: Iterable[EnvironmentVariable]) -> dict[str, str]:
+    """Return the literal variables that are secrets, filled in.
+
+    One is a secret by its name, for a password or a signed query in a URI, or because it holds the value of another,
+    literally or by ``${NAME}``.
+
+    Raises:
+        SpecError: the values grow without bound.
+    """
+    env = tuple(env)
+    values = interpolated(env)
+    literals = {variable.name: variable.value for variable in env if variable.value is not None}
+    hidden = {name for name, value in values.items() if value and (is_secret_name(name) or secret_spans(value))}
+    contents = {values[name] for name in hidden if len(values[name]) >= SHORTEST}
+    hidden |= {name for name, value in values.items() if any(one in value for one in contents)}
+    order, _ = sort({name: references(text, literals) for name, text in literals.items()})
+    for name in order:
+        if hidden.intersection(references(literals[name], literals)):
+            hidden.add(name)
+    return {name: value for name, value in values.items() if name in hidden}
+
+
+def hidden_values(env: Iterable[Any]) -> dict[str, str]:
+    """Return the secrets among variables that may not have been checked, the longest first; not those too short."""
+    known = [variable for variable in env if isinstance(variable, EnvironmentVariable)]
+    try:
+        found = secret_variables(known)
+    except (SpecError, TypeError):  # nothing is known of them: all are taken for secrets
+        found = {str(variable.name): str(variable.value) for variable in known if variable.value is not None}
+    kept = {name: value for name, value in found.items() if len(value) >= SHORTEST}
+    return dict(sorted(kept.items(), key=lambda item: (-len(item[1]), item[0])))
+
+
+def described(env: Iterable[Any]) -> str:
+    """Return variables as Python shows them, without the values of secrets."""
+    env = tuple(env)
+    hidden = hidden_values(env)
+    parts = [one.described(one.name in hidden) if isinstance(one, EnvironmentVariable) else repr(one) for one in env]
+    return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
 
 
 def _filled(text: str, known: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 import attrs
 
 from cloudtune.errors import SpecError
+from cloudtune.spec.hiding import described
 
 #: Lists and mappings of free-form data may be so deep; a whole document may be 64 deep.
 DEPTH = 48
@@ -77,15 +78,18 @@ def setting(
     choices: tuple[str, ...] = (),
     of: type[Any] | None = None,
     converter: Callable[[Any], Any] = freeze,
+    describe: Callable[[Any], str] = described,
 ) -> Any:
     """Declare one optional key of the spec.
 
     ``key`` is its YAML spelling where it is not the attribute in camelCase; ``aliases`` are other spellings that
     are read but never written; ``minimum`` and ``choices`` are checked on the way in and stand in the JSON Schema.
     ``of`` is the class of a nested value (or of a tuple of them): the constructor takes mappings in its place.
+    ``describe`` gives the text in the value's ``repr``, in which no secret may stand.
     """
     return attrs.field(
         default=default,
+        repr=describe,
         converter=partial(nested, of) if of else converter,
         metadata={"doc": doc, "key": key, "aliases": aliases, "minimum": minimum, "choices": choices},
     )

@@ -1,11 +1,13 @@
 """The job and the pipeline as values: what, where, and in which order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
+from cloudtune.spec.environment import hidden_values
 from cloudtune.spec.fields import flat, freeze, setting
+from cloudtune.spec.masks import mask_of
 from cloudtune.spec.place import Infrastructure, LocalJob
 from cloudtune.spec.runtime import Runtime
 from cloudtune.spec.types import Types
@@ -37,6 +39,9 @@ class JobSpec:
     infrastructure: Infrastructure = attrs.field(factory=LocalJob, metadata={"doc": "Where the job runs."})
     runtime: Runtime | None = attrs.field(default=None, metadata={"doc": "What the job runs."})
     id: str | None = setting("Id of an existing job in the service; accepted as ADS accepts it.")
+
+    def __repr__(self) -> str:
+        return described(self, _variables(self))
 
     def with_name(self, name: str | None) -> "Self":
         """Name of the job; `${NAME}` is filled in from the job's variables."""
@@ -103,6 +108,9 @@ class PipelineSpec:
     infrastructure: Infrastructure = attrs.field(factory=LocalJob, metadata={"doc": "Where its jobs run."})
     steps: tuple[PipelineStep, ...] = setting("The steps.", default=(), of=PipelineStep)
 
+    def __repr__(self) -> str:
+        return described(self, (variable for step in self.steps for variable in _variables(step.job)))
+
     def with_name(self, name: str | None) -> "Self":
         """Name of the pipeline."""
         return attrs.evolve(self, name=name)
@@ -118,3 +126,16 @@ class PipelineSpec:
     def with_step(self, step: PipelineStep) -> "Self":
         """One more step, after those it has."""
         return attrs.evolve(self, steps=(*self.steps, step))
+
+
+def described(spec: JobSpec | PipelineSpec, env: Iterable[Any]) -> str:
+    """Return a spec as Python shows it: the values of secret variables stand nowhere in it."""
+    parts = (f"{field.name}={getattr(spec, field.name)!r}" for field in attrs.fields(type(spec)))
+    text = f"{type(spec).__name__}({', '.join(parts)})"
+    for name, value in hidden_values(env).items():
+        text = text.replace(repr(value)[1:-1], mask_of(name))
+    return text
+
+
+def _variables(job: JobSpec | None) -> tuple[Any, ...]:
+    return job.runtime.env if job is not None and job.runtime is not None else ()

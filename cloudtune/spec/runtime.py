@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 
 from cloudtune.errors import Fault, SpecError
-from cloudtune.spec.environment import EnvironmentVariable, environment
+from cloudtune.spec import hiding
+from cloudtune.spec.environment import EnvironmentVariable, described, environment
 from cloudtune.spec.fields import flat, setting
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Recipe:
 class GitSource:
     """Code from a git repository, at a branch or a commit."""
 
-    url: str = attrs.field(metadata={"doc": "URL of the repository."})
+    url: str = attrs.field(repr=hiding.described, metadata={"doc": "URL of the repository."})
     branch: str | None = setting("Branch or tag.")
     commit: str | None = setting("Commit id; beats the branch.")
     git_secret_id: str | None = setting("OCID of the Vault secret that holds the SSH key.")
@@ -67,7 +68,7 @@ class Runtime:
 
     args: tuple[str, ...] = setting("Arguments of the script, one item each.", default=())
     env: tuple[EnvironmentVariable, ...] = setting(
-        "Environment variables: a list or a mapping.", default=(), converter=environment
+        "Environment variables: a list or a mapping.", default=(), converter=environment, describe=described
     )
     replicas: int | None = setting("Number of nodes.", minimum=1)
     processes_per_node: int | None = setting(
