@@ -166,3 +166,10 @@ def test_generated_pages_are_fresh(maker):
 def test_ci_calls_the_test_command_of_the_readme():
     assert "python3 dev.py test" in (ROOT / "README.md").read_text()
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("\npython3 dev.py test")
+
+
+def test_the_rooms_of_the_contributing_page_are_the_rooms_there_are():
+    layers = re.search(r"^layers = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)[1]
+    page = re.search(r"```text\n(cli .*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[1]
+    told = {room for line in page.splitlines() for room in line.partition("   ")[0].split()}
+    assert told == set(re.findall(r"\w+", layers)) - {"__main__"}

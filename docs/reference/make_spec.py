@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cloudtune.pipelines import BUILT
 from cloudtune.spec.environment import EnvironmentVariable
 from cloudtune.spec.fields import Key, keys_of
 from cloudtune.spec.infrastructure import INFRASTRUCTURES
@@ -26,6 +28,13 @@ FORMS = {
     "jsonMap": "mapping",
     "jsonMaps": "list of mappings",
 }
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return words as a list in a sentence."""
+    return ", ".join(f"`{word}`" for word in words)
+
+
 HEAD = f"""# The spec
 
 <!-- written by docs/reference/make_spec.py; a test keeps it fresh -->
@@ -52,8 +61,11 @@ and the nearest right word. Types are strict: `'false'` is no boolean and `3.7` 
 `env` is a list of `{{name, value}}` or `{{name, secret}}`, or a mapping. `${{NAME}}` in a value is filled in from the
 job's own variables, `$$` is a dollar sign, and `$NAME` is left for the node's shell.
 
-In a pipeline a step is a `job` or one of the verbs {", ".join(f"`{verb}`" for verb in VERBS)}, with the options of the
-command line as keys; `${{steps.NAME.outputs}}` is the place where an earlier step left its outputs.
+In a pipeline a step is a `job` or one of the verbs {listed(VERBS)}, with the options of the
+command line as keys. This release carries out {listed(sorted(BUILT))}; a pipeline with another verb is read and
+checked, and refused before anything runs. `${{steps.NAME.outputs}}` is the place where an earlier step left its
+outputs. Steps run one after the other, and relative paths start at the folder where `run` was called: see
+[several steps in one file](../how-to/pipelines.md).
 """
 
 
