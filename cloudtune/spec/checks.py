@@ -11,7 +11,7 @@ from typing import Any
 
 from cloudtune.errors import SpecError
 from cloudtune.spec.environment import EnvironmentVariable, interpolated, references
-from cloudtune.spec.faults import Faults, Path, Place, nearest
+from cloudtune.spec.faults import Faults, Path, Place, nearest, shortened
 from cloudtune.spec.fields import keys_of
 from cloudtune.spec.graph import sort
 from cloudtune.spec.job import JobSpec, PipelineSpec, PipelineStep
@@ -24,7 +24,8 @@ from cloudtune.spec.runtime import Runtime
 
 Finding = tuple[Path, str, str | None]
 
-_VARIABLE = re.compile(r"[^=\x00-\x1f\x7f\s]+")
+#: What every shell takes; dash, which starts the job's commands in many images, drops variables of other names.
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STEP = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,38}[A-Za-z0-9])?")
 #: References to secrets; `<...>` is a placeholder, which a run refuses and a dry run shows.
 _SECRET = re.compile(
@@ -157,12 +158,19 @@ def of_variable(variable: EnvironmentVariable) -> Iterator[Finding]:
         name = variable.name.partition("=")[0]
         yield ("name",), "a variable with its value is no single word", f"write {{name: {name}, value: ...}}"
     elif variable.name and not _VARIABLE.fullmatch(variable.name):
-        yield ("name",), f"{variable.name!r} cannot be the name of a variable", "no spaces"
+        hint = f"letters, digits and _, no digit first: {_near_name(variable.name)}"
+        yield ("name",), f"{shortened(variable.name, 40)!r} cannot be the name of a variable", hint
     if variable.value is not None and variable.secret is not None:
         yield ("secret",), "a variable has a value or a secret, not both", None
     if variable.secret is not None and not _SECRET.fullmatch(variable.secret):
         hint = "an OCI Vault secret OCID, a Secrets Manager ARN, k8s:NAME/KEY or env:NAME"
         yield ("secret",), "this is no reference to a secret", hint
+
+
+def _near_name(name: str) -> str:
+    """Return a name of a variable that is much like another text."""
+    found = re.sub(r"[^A-Za-z0-9]+", "_", name)[:40]
+    return f"_{found}" if not found or found[0].isdigit() else found
 
 
 # --- pipelines

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from cloudtune.errors import Fault, SpecError
-from cloudtune.spec.document import load
+from cloudtune.spec.document import checked, load
+from cloudtune.spec.job import JobSpec
+from cloudtune.spec.runtimes import PythonRuntime
 
 
 def faults_of(text: str, **options: Any) -> list[Fault]:
@@ -394,6 +396,23 @@ def test_thousands_of_faults_are_said_and_counted() -> None:
     found = faults_of(text)
     assert len(found) == 1001
     assert "4000 more" in found[-1].message
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("my.var", "my_var"), ("A-B", "A_B"), ("2X", "_2X"), ("ÜBER", "_BER"), ("A B", "A_B"), ("-", "_")],
+)
+def test_names_that_shells_drop_are_refused(name: str, meant: str) -> None:
+    for env in (f"[{{name: '{name}', value: x}}]", f"{{'{name}': x}}", f"['{name}']"):
+        (fault,) = faults_of(job(f"scriptPathURI: a\nenv: {env}"))
+        assert "cannot be the name of a variable" in fault.message
+        assert fault.path.startswith("spec.runtime.spec.env")
+        assert meant in str(fault.hint)
+    runtime = PythonRuntime(script_path_uri="a.py", env={name: "x"})
+    with pytest.raises(SpecError, match="cannot be the name of a variable"):
+        checked(JobSpec(runtime=runtime))
+    with pytest.raises(SpecError, match="cannot be the name of a variable"):
+        load(job("scriptPathURI: a"), env=[f"{name}=x"])
 
 
 def test_no_fault_shows_what_may_be_a_secret() -> None:
