@@ -46,7 +46,7 @@ def test_a_bare_name_is_looked_for_on_the_path(here: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PATH", f"{here / 'venv' / 'bin'}{os.pathsep}/nowhere")
     assert staged("python")["python"] == str(here / "venv" / "bin" / "python")
     assert staged(None)["python"] is None
-    with pytest.raises(SpecError, match="there is no program ./python"):
+    with pytest.raises(SpecError, match=r"there is no program \./python"):
         staged("./python")
 
 
