@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cloudtune.backends.local_logs import merged
+from cloudtune.backends.node_logs import merged
 from cloudtune.backends.patches import patched
 from cloudtune.code import gather_code
 from cloudtune.errors import Fault, SpecError

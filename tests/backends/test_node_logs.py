@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudtune.backends.local import LocalBackend
-from cloudtune.backends.local_logs import WAIT_S
+from cloudtune.backends.node_logs import WAIT_S
 from cloudtune.clients import process
 from cloudtune.node.lines import format_line
 from cloudtune.states import Handle, LogLine
