@@ -15,13 +15,13 @@ import attrs
 from cloudtune.backends import Backend, backend_named, backend_of
 from cloudtune.code import gather_code
 from cloudtune.errors import CloudtuneError, Fault, ServiceError, SpecError, UsageError
-from cloudtune.plan import SECRET_NAME, Notice, Plan
+from cloudtune.plan import Notice, Plan
 from cloudtune.runs import Run, client_of, run_of
 from cloudtune.spec.document import checked, dumps
 from cloudtune.spec.document import load as load_document
-from cloudtune.spec.environment import EnvironmentVariable, interpolated
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.placeholders import placeholders
+from cloudtune.spec.secrecy import literal_secrets, without_secrets
 from cloudtune.states import SETTLED
 from cloudtune.store import Entry, Record, Store, new_run_id
 from cloudtune.submit import Progress, Reply, check_shell, submit
@@ -58,7 +58,7 @@ def plan_job(job: JobSpec, run_id: str | None = None) -> Plan:
     notices = [Notice(path=path, message=f"{text!r} is a placeholder: fill it in") for path, text in placeholders(job)]
     notices += [
         Notice(path="spec.runtime.spec.env", message=f"{name} is a literal secret; write it as secret: instead")
-        for name in _literal_secrets(job)
+        for name in literal_secrets(job)
     ]
     return attrs.evolve(plan, warnings=(*plan.warnings, *notices))
 
@@ -228,30 +228,3 @@ def _check_same_files(record: Record, plan: Plan, store: Store) -> None:
     changed = [step for step in now if step not in done and step in kept and kept[step] != now[step]]
     if changed and store.journal(record.id):
         raise UsageError(f"the code has changed since run {record.id} was planned", hint="submit it as a new run")
-
-
-def without_secrets(job: JobSpec) -> JobSpec:
-    """Return the job as it may be kept: a literal secret becomes a name that is read from the shell."""
-    runtime = job.runtime
-    if runtime is None:
-        return job
-    env = tuple(
-        EnvironmentVariable(name=variable.name) if variable.value and SECRET_NAME.search(variable.name) else variable
-        for variable in runtime.env
-    )
-    return attrs.evolve(job, runtime=attrs.evolve(runtime, env=env))
-
-
-def secret_values(job: JobSpec) -> dict[str, str]:
-    """Return the literal values that :func:`without_secrets` takes out, filled in, by name."""
-    runtime, kept = job.runtime, without_secrets(job).runtime
-    if runtime is None or kept is None:
-        return {}
-    literals = interpolated(runtime.env)
-    bare = {variable.name for variable in kept.env if variable.value is None and variable.secret is None}
-    return {name: value for name, value in literals.items() if name in bare}
-
-
-def _literal_secrets(job: JobSpec) -> list[str]:
-    env = job.runtime.env if job.runtime else ()
-    return [variable.name for variable in env if variable.value and SECRET_NAME.search(variable.name)]

@@ -26,9 +26,7 @@ from cloudtune.jobs import (
     id_from,
     plan_job,
     resume,
-    secret_values,
     start,
-    without_secrets,
 )
 from cloudtune.plan import Call, FieldNote, Masked, Plan, Ref, Step
 from cloudtune.runs import Run, client_of, run_of
@@ -39,6 +37,7 @@ from cloudtune.spec.infrastructure import LocalJob
 from cloudtune.spec.job import JobSpec, PipelineSpec, PipelineStep
 from cloudtune.spec.order import order_of_steps
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime
+from cloudtune.spec.secrecy import secrets_of_steps, without_secrets
 from cloudtune.states import Handle, Status
 from cloudtune.store import Record, Store, new_run_id
 from cloudtune.submit import Progress, submit
@@ -238,7 +237,7 @@ def start_pipeline(
         created=time.time(),
         updated=time.time(),
         handle=handle.uri,
-        spec=dumps(_without_secrets(pipeline)),
+        spec=dumps(without_secrets(pipeline)),
         plan=plan.to_json(),
     )
     store.add_run(record)
@@ -265,7 +264,7 @@ def resume_pipeline(run: Run, *, pipeline: PipelineSpec | None = None, progress:
         return run
     if pipeline is not None:
         pipeline = checked(pipeline)
-        store.update_run(run.id, spec=dumps(_without_secrets(pipeline)))
+        store.update_run(run.id, spec=dumps(without_secrets(pipeline)))
     reset = Call(service="process", operation="reset", parameters={"runId": run.id})
     client_of(backend_named("local")).send(reset)
     for step in ("pipeline.stage", "pipeline.run"):
@@ -286,20 +285,13 @@ def _conduct(record: Record, pipeline: PipelineSpec | None, store: Store, progre
     return run_of(store.run(record.id), store)
 
 
-def _without_secrets(pipeline: PipelineSpec) -> PipelineSpec:
-    steps = tuple(
-        attrs.evolve(step, job=without_secrets(step.job)) if step.job is not None else step for step in pipeline.steps
-    )
-    return attrs.evolve(pipeline, steps=steps)
-
-
 def _secret_values(pipeline: PipelineSpec) -> dict[str, str]:
     """Return the literal secrets of all steps by the name under which the conductor gets them, a name for each step."""
+    places = {step.name: index for index, step in enumerate(pipeline.steps)}
     return {
-        f"{_GIVEN}{index}_{name}": value
-        for index, step in enumerate(pipeline.steps)
-        if step.job is not None
-        for name, value in secret_values(step.job).items()
+        f"{_GIVEN}{places[step]}_{name}": value
+        for step, values in secrets_of_steps(pipeline).items()
+        for name, value in values.items()
     }
 
 
