@@ -87,6 +87,9 @@ class Runtime:
     allow_files: tuple[str, ...] = setting(
         "Files that look like credentials and travel with the code all the same.", default=()
     )
+    allow_placeholders: bool = setting(
+        "Text in angle brackets that reads like a placeholder, `<your name>`, is meant as it is.", default=False
+    )
     rendezvous_timeout_in_seconds: int = setting(
         "How long a node waits for the others before it gives up and names who came.", default=600, minimum=1
     )
@@ -156,6 +159,10 @@ class Runtime:
     def with_allow_files(self, *allow_files: str | Sequence[str]) -> "Self":
         """Files that look like credentials and travel with the code all the same."""
         return attrs.evolve(self, allow_files=flat(allow_files))
+
+    def with_allow_placeholders(self, allow_placeholders: bool = True) -> "Self":
+        """Text in angle brackets that reads like a placeholder, `<your name>`, is meant as it is."""
+        return attrs.evolve(self, allow_placeholders=allow_placeholders)
 
     def with_rendezvous_timeout_in_seconds(self, rendezvous_timeout_in_seconds: int) -> "Self":
         """How long a node waits for the others before it gives up and names who came."""
