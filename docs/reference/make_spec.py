@@ -62,15 +62,15 @@ and the nearest right word. Types are strict: `'false'` is no boolean and `3.7` 
 job's own variables, `$$` is a dollar sign, and `$NAME` is left for the node's shell. Names of variables are letters,
 digits and `_`, with no digit first.
 
-URIs are taken as they are: nothing is percent-encoded, `file:///a b` is the folder `/a b`. In `inputs`, `outputUri`, the
-URI of a repository or of code, and `pipPackages` the node fills in `$NAME` and `${{NAME}}` from its variables, the job's
-secrets included; other names stay, and `$$` is a dollar sign. What stands there as a password, a token before the `@`
-or a signed query is a secret: see [secrets](../how-to/secrets.md).
+URIs are taken as they are: nothing is percent-encoded, `file:///a b` is the folder `/a b`. In `inputs`, `outputUri`,
+the URI of a repository or of code, and `pipPackages` the node fills in `$NAME` and `${{NAME}}` from its variables, the
+job's secrets included; other names stay, and `$$` is a dollar sign. What stands there as a password, a token before the
+`@` or a signed query is a secret: see [secrets](../how-to/secrets.md).
 
 Text in angle brackets is a placeholder: a dry run lists it, a run refuses to start. In URIs, in everything about the
 infrastructure and in secrets that is any `<words>`; in other text several words, `<your-...>`, or what clouds give out
-(`<bucket>`, `<project_id>`), so that `<image>` stays text; in commands `<your ...>`, `<replace ...>`, `<insert ...>` and
-`<fill ...>`. Where such text is meant as it is, the runtime says `allowPlaceholders: true`.
+(`<bucket>`, `<project_id>`), so that `<image>` stays text; in commands `<your ...>`, `<replace ...>`, `<insert ...>`
+and `<fill ...>`. Where such text is meant as it is, the runtime says `allowPlaceholders: true`.
 
 In a pipeline a step is a `job` or one of the verbs {listed(VERBS)}, with the options of the
 command line as keys. This release carries out {listed(sorted(BUILT))}; a pipeline with another verb is read and
