@@ -5,6 +5,7 @@ It runs in an environment that has fsspec and a driver; ``http`` and ``https`` a
 
 from __future__ import annotations
 
+import base64
 import http.client
 import importlib
 import json
@@ -140,7 +141,7 @@ def _download(url: str, target: Path, *, into: bool) -> None:
 
 
 def _read(url: str, file: BinaryIO) -> None:
-    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - the caller lets http and https pass only
+    with urllib.request.urlopen(_request(url), timeout=60) as answer:  # noqa: S310 - http and https alone come here
         expected = answer.headers.get("Content-Length")
         arrived = 0
         while True:
@@ -151,3 +152,15 @@ def _read(url: str, file: BinaryIO) -> None:
             arrived += len(block)
     if expected is not None and int(expected) != arrived:
         raise OSError(f"{arrived} of {expected} bytes arrived")
+
+
+def _request(url: str) -> urllib.request.Request:
+    """Return the request for a URL, which may hold user and password; no server that it leads to is told them."""
+    parts = urllib.parse.urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(urllib.parse.urlunsplit(parts._replace(netloc=host)))  # noqa: S310
+    if at:
+        name, _, password = user.partition(":")
+        words = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
+        request.add_unredirected_header("Authorization", "Basic " + base64.b64encode(words.encode()).decode())
+    return request
