@@ -131,7 +131,8 @@ def test_files_of_a_folder_are_parted(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["./nothing", "/nothing/at/all", "rows.jsonl", "a/b/c"])
-def test_a_path_to_nothing_is_told(source):
+def test_a_path_to_nothing_is_told(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(rows.DataError, match="no such file or folder"):
         rows.data_files(source)
 
@@ -144,6 +145,23 @@ def test_a_name_on_the_hub_has_no_files(source):
 def test_an_empty_folder_is_told(tmp_path):
     with pytest.raises(rows.DataError, match=r"no \.jsonl file for training"):
         rows.data_files(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "parted"),
+    [(1, 0.05, False), (2, 0.05, True), (2, 0.6, False), (100, 0.999, False), (100, 0.99, True)],
+)
+def test_rows_are_parted_where_some_are_left_to_train_on(count, fraction, parted):
+    assert rows.can_be_parted(count, fraction) is parted
+
+
+@pytest.mark.heavy
+def test_a_single_row_is_trained_on_without_evaluation(tmp_path, capsys):
+    path = written(tmp_path / "rows.jsonl", TALK)
+    flags = ["--model", "m", "--train-data", str(path), "--eval-fraction", "0.05"]
+    train, evaluation = module("sft", "data").load_data(module("sft", "options").parse(flags))
+    assert (len(train), evaluation) == (1, None)
+    assert "too few rows (1)" in capsys.readouterr().out
 
 
 JSON = st.recursive(

@@ -118,7 +118,9 @@ def load_data(options: Options) -> tuple[Dataset, Dataset | None]:
         return train, dataset_from_hub(source, split, options)
     if options.eval_data:
         raise rows.DataError(f"data set {source} has no split for evaluation\n  hint: name one with --eval-split")
-    if options.eval_fraction:
+    if options.eval_fraction and not rows.can_be_parted(len(train), options.eval_fraction):
+        say(f"data: too few rows ({len(train)}) to set some apart, so training goes without evaluation")
+    elif options.eval_fraction:
         parts = train.train_test_split(test_size=options.eval_fraction, seed=options.seed)
         return parts["train"], parts["test"]
     return train, None

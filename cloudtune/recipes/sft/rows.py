@@ -8,6 +8,7 @@ A row is one JSON object a line, of one of these kinds (one kind a data set):
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,11 @@ def read_rows(
         tell(f"data: {len(faults)} rows are left out; the first: {faults[0]}")
     if not kind:
         raise DataError(f"no row in {', '.join(map(str, paths))}\n  expected: {EXPECTED}")
+
+
+def can_be_parted(count: int, fraction: float) -> bool:
+    """Return whether rows are left for training when a share, rounded up, is set apart for evaluation."""
+    return count - math.ceil(count * fraction) >= 1
 
 
 def data_files(source: str, *, evaluation: bool = False) -> list[Path]:
