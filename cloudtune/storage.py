@@ -27,7 +27,7 @@ from fsspec.callbacks import Callback
 from fsspec.core import url_to_fs
 
 from cloudtune.errors import CloudtuneError, MissingExtra, NotAllowed, ServiceError, UsageError
-from cloudtune.uri import join, local_path, scheme_of, shown
+from cloudtune.uri import filled, join, local_path, scheme_of, shown
 
 __all__ = ["Entry", "download", "exists", "join", "listing", "remove", "upload"]
 
@@ -206,8 +206,11 @@ def _remove_local(path: Path) -> None:
 
 
 def _open(uri: str) -> tuple[Any, str]:
-    """Return the file system of a URI and the path there; nothing remembered from before is trusted."""
-    files, start = url_to_fs(uri)
+    """Return the file system of a URI and the path there; nothing remembered from before is trusted.
+
+    A password that the record of a run leaves out of its URI is taken from the environment.
+    """
+    files, start = url_to_fs(filled(uri, os.environ))
     files.invalidate_cache()
     return files, start
 

@@ -459,3 +459,14 @@ def test_a_local_right_that_is_missing(tmp_path: Path) -> None:
             with pytest.raises(NotAllowed, match=r"you may not .*Permission denied"):
                 refused()
     (tmp_path / "locked").chmod(0o755)
+
+
+def test_a_password_that_a_record_left_out_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "CLOUDTUNE_URI_0000000A_SECRET"
+    (tmp_path / "a").write_text("a")
+    with pytest.raises(UsageError, match="not kept with the run") as caught:
+        storage.listing(f"memory://${{{name}}}/x")
+    assert f"export {name}=" in str(caught.value.hint)
+    monkeypatch.setenv(name, "hidden-place")
+    storage.upload(tmp_path / "a", f"memory://${{{name}}}/x")
+    assert [entry.bytes for entry in storage.listing("memory://hidden-place/x")] == [1]
