@@ -40,6 +40,20 @@ def test_out_of_memory_names_what_is_left_to_try():
     assert "a shape with more memory" in small
 
 
+def test_a_job_is_told_the_keys_of_its_file(monkeypatch):
+    monkeypatch.setenv("CLOUDTUNE_RUN_ID", "abc12345")
+    errors = [
+        OutOfMemoryError(""),
+        ConnectionError("couldn't reach org/data"),
+        ValueError("a template, {% generation %}"),
+    ]
+    said = [faults.explain(error, given()) for error in errors]
+    assert "batchSize: 2, gradientAccumulation: 2 (" in said[0]
+    assert "give that path as trainData" in said[1]
+    assert "assistantOnlyLoss: false" in said[2]
+    assert "--" not in "".join(said)
+
+
 def test_full_fine_tuning_out_of_memory_points_at_lora():
     error = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
     assert "--method lora" in faults.explain(error, given("--method", "full"))

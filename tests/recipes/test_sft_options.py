@@ -78,6 +78,32 @@ def test_a_wrong_line_ends_with_one_message_and_code_2(flags, said, capsys):
     assert len(shown.splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"model": "m"}, "sft: trainData is missing in recipe.args"),
+        ({"learningrate": 1e-4}, "sft: unknown option learningrate in recipe.args, did you mean learningRate?"),
+        ({"learningRate": "fast"}, "sft: learningRate in recipe.args: invalid float value: 'fast'"),
+        ({"batchSize": "two"}, "sft: batchSize in recipe.args: invalid int value: 'two'"),
+        ({"method": "dora"}, "sft: method in recipe.args: invalid choice: 'dora'"),
+        ({"maxLength": 0}, "sft: maxLength must be at least 1"),
+    ],
+)
+def test_a_job_is_told_the_keys_of_its_file(args, said, capsys, monkeypatch):
+    monkeypatch.setenv("CLOUDTUNE_RUN_ID", "abc12345")
+    needed = {} if args == {"model": "m"} else {"model": "m", "trainData": "d"}
+    with pytest.raises(SystemExit):
+        options.parse(recipe_flags({**needed, **args}))
+    shown = capsys.readouterr().err
+    assert shown.startswith(said)
+    assert "--" not in shown
+
+
+def test_a_home_folder_is_written_out(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert options.parse([*NEEDED, "--model", "~/model"]).model == "/home/me/model"
+
+
 def test_every_option_is_in_the_help(capsys):
     with pytest.raises(SystemExit):
         options.parse(["--help"])

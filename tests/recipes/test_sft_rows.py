@@ -83,6 +83,12 @@ def test_a_fault_is_told_with_file_and_line(row, said, tmp_path):
     assert "--bad-rows skip" in str(error.value)
 
 
+def test_a_job_is_told_the_key_of_its_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLOUDTUNE_RUN_ID", "abc12345")
+    with pytest.raises(rows.DataError, match="leave them out with badRows: skip"):
+        list(rows.read_rows([written(tmp_path / "a.jsonl", "x")]))
+
+
 def test_many_faults_are_counted(tmp_path):
     path = written(tmp_path / "a.jsonl", *["x"] * 9)
     with pytest.raises(rows.DataError, match="and 4 more"):

@@ -8,7 +8,7 @@ import datasets
 import rows
 from datasets import Dataset, Features, Json, List, Value
 from model import say
-from options import Options
+from options import Options, called
 
 #: Files up to this size are held in memory; larger ones go through the data set cache on disk.
 IN_MEMORY_BYTES = 64 * 2**20
@@ -84,7 +84,7 @@ def checked(data: Dataset, name: str, options: Options) -> Dataset:
         shown = "\n".join(f"{name} row {index}: {faults[index]}" for index in list(faults)[: rows.SHOWN_FAULTS])
         raise rows.DataError(
             f"{shown}\n  {len(faults)} of {len(data)} rows are not as expected\n"
-            "  hint: leave such rows out with --bad-rows skip"
+            f"  hint: leave such rows out with {called('bad_rows', 'skip')}"
         )
     if faults:
         say(f"data: {len(faults)} of {len(data)} rows of {name} are left out; the first: {next(iter(faults.values()))}")
@@ -117,7 +117,9 @@ def load_data(options: Options) -> tuple[Dataset, Dataset | None]:
     if not apart and (options.eval_data or not files) and (split := evaluation_split(source, options)):
         return train, dataset_from_hub(source, split, options)
     if options.eval_data:
-        raise rows.DataError(f"data set {source} has no split for evaluation\n  hint: name one with --eval-split")
+        raise rows.DataError(
+            f"data set {source} has no split for evaluation\n  hint: name one with {called('eval_split')}"
+        )
     if options.eval_fraction and not rows.can_be_parted(len(train), options.eval_fraction):
         say(f"data: too few rows ({len(train)}) to set some apart, so training goes without evaluation")
     elif options.eval_fraction:

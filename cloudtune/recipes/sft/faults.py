@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from options import Options
+from options import Options, called, in_job
 
 
 class RecipeError(Exception):
@@ -23,19 +23,20 @@ def out_of_memory(options: Options) -> str:
     tries = []
     if options.batch_size > 1:
         tries.append(
-            f"--batch-size {options.batch_size // 2} --gradient-accumulation {options.gradient_accumulation * 2} "
+            f"{called('batch_size', options.batch_size // 2)}{', ' if in_job() else ' '}"
+            f"{called('gradient_accumulation', options.gradient_accumulation * 2)} "
             "(the same training in smaller pieces)"
         )
     if options.gradient_checkpointing is False:
-        tries.append("--gradient-checkpointing true")
+        tries.append(called("gradient_checkpointing", "true"))
     if options.max_length > 512:
-        tries.append(f"--max-length {options.max_length // 2}")
+        tries.append(called("max_length", options.max_length // 2))
     if options.method == "full":
-        tries.append("--method lora")
+        tries.append(called("method", "lora"))
     elif options.method == "lora":
-        tries.append("--method qlora (the frozen weights in four bits)")
+        tries.append(f"{called('method', 'qlora')} (the frozen weights in four bits)")
     if options.sharding == "none":
-        tries.append("--sharding fsdp over several processes")
+        tries.append(f"{called('sharding', 'fsdp')} over several processes")
     tries.append("a shape with more memory")
     return "out of memory\n  try, in this order:\n" + "\n".join(f"    {item}" for item in tries)
 
@@ -44,24 +45,20 @@ def gated(options: Options) -> str:
     """Return how to come by a model that the Hub does not hand out to everybody."""
     return (
         f"the Hub refuses {options.model}: it does not exist, or it is private or gated (401/403)\n"
-        "  hint: check the name; accept the licence on the model's page, and give the job a token that may read it:\n"
+        "  hint: check the name (a folder is given by its full path on the node);\n"
+        "    accept the licence on the model's page, and give the job a token that may read it:\n"
         "    env: [{name: HF_TOKEN, secret: ...}] in the job's runtime"
     )
 
 
 def unreachable(options: Options, text: str) -> str:
     """Return what to do when the Hub does not answer; ``text`` says what was asked of it."""
-    kind = (
-        "--train-data"
-        if options.train_data in text
-        else "--eval-data"
-        if options.eval_data and options.eval_data in text
-        else "--model"
-    )
-    named = {"--train-data": options.train_data, "--eval-data": options.eval_data, "--model": options.model}[kind]
+    asked = (name for name in ("train_data", "eval_data") if getattr(options, name) and getattr(options, name) in text)
+    kind = next(asked, "model")
+    named = getattr(options, kind)
     return (
         f"{named} is nothing on this machine, and the Hub cannot be reached\n"
-        f"  hint: fetch it with the job's inputs ({{URI: path}}) and give that path as {kind}"
+        f"  hint: fetch it with the job's inputs ({{URI: path}}) and give that path as {called(kind)}"
     )
 
 
@@ -77,7 +74,8 @@ def explain(error: BaseException, options: Options) -> str | None:
             return gated(options)
         if name == "RevisionNotFoundError":
             return (
-                f"{options.model} has no revision {options.revision!r} on the Hub\n  hint: --revision BRANCH|TAG|COMMIT"
+                f"{options.model} has no revision {options.revision!r} on the Hub\n"
+                f"  hint: {called('revision', 'BRANCH|TAG|COMMIT')}"
             )
         if name == "DatasetNotFoundError":
             return (
@@ -88,8 +86,9 @@ def explain(error: BaseException, options: Options) -> str | None:
         if "generation %}" in text and "template" in lowered:
             return (
                 "the chat template does not mark the assistant's words ({% generation %}), which "
-                "--assistant-only-loss true needs\n  hint: give a template that does (--chat-template FILE.jinja), "
-                "or take the loss of all words (--assistant-only-loss false)"
+                f"{called('assistant_only_loss', 'true')} needs\n"
+                f"  hint: give a template that does ({called('chat_template', 'FILE.jinja')}), "
+                f"or take the loss of all words ({called('assistant_only_loss', 'false')})"
             )
         if name in ("DataError", "RecipeError"):
             return text

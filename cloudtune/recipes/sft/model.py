@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from faults import RecipeError
-from options import Options
+from options import Options, called
 from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.distributed import DistributedConfig
@@ -59,13 +59,15 @@ def sharding_route(options: Options) -> str:
         return "none"
     if WORLD_SIZE == 1:
         raise RecipeError(
-            "--sharding fsdp was asked for, but there is only one process to shard over\n"
-            "  hint: start it with torchrun and more processes or nodes, or leave --sharding out"
+            f"{called('sharding', 'fsdp')} was asked for, but there is only one process to shard over\n"
+            f"  hint: start it with torchrun and more processes or nodes, or leave {called('sharding')} out"
         )
     if device_kind() != "cpu" and (options.save_strategy != "no" or options.method == "qlora"):
         return "wrapped"
     if options.method == "qlora":
-        raise RecipeError("--method qlora cannot be sharded on a CPU\n  hint: --method lora --sharding fsdp")
+        raise RecipeError(
+            f"{called('method', 'qlora')} cannot be sharded on a CPU\n  hint: {called('method', 'lora')} can"
+        )
     return "loaded"
 
 
@@ -80,7 +82,7 @@ def load_tokenizer(options: Options, *, conversational: bool) -> Any:
         path = Path(options.chat_template)
         if not path.is_file():
             raise RecipeError(
-                f"--chat-template {path}: no such file\n  hint: auto, keep, or a file with a Jinja template"
+                f"{called('chat_template', path)}: no such file\n  hint: auto, keep, or a file with a Jinja template"
             )
         tokenizer.chat_template = path.read_text(encoding="utf-8")
         say(f"chat template: {path}")
@@ -88,7 +90,7 @@ def load_tokenizer(options: Options, *, conversational: bool) -> Any:
         if options.chat_template == "keep":
             raise RecipeError(
                 f"the tokenizer of {options.model} has no chat template, and the data are conversations\n"
-                "  hint: --chat-template auto for a plain one, or --chat-template FILE.jinja"
+                f"  hint: {called('chat_template', 'auto')} for a plain one, or the path of a Jinja file there"
             )
         plain = PLAIN_TEMPLATE if options.assistant_only_loss else portable(PLAIN_TEMPLATE)
         tokenizer.chat_template = plain
@@ -117,7 +119,9 @@ def quantization(options: Options) -> BitsAndBytesConfig | None:
     if options.method != "qlora":
         return None
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise RecipeError("--method qlora needs bitsandbytes\n  hint: dependencies: {pipPackages: bitsandbytes}")
+        raise RecipeError(
+            f"{called('method', 'qlora')} needs bitsandbytes\n  hint: dependencies: {{pipPackages: bitsandbytes}}"
+        )
     compute = torch.bfloat16 if uses_bf16(options) else torch.float32
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -210,7 +214,9 @@ def prove_sharding(model: Any, route: str) -> str:
         return f"{line}, {total} parameters on this rank"
     if not tensors:
         raise RecipeError(
-            f"--sharding fsdp was asked for, but all {total} parameters are whole on this rank: nothing is sharded\n"
-            "  hint: report the versions of torch, transformers and accelerate; --sharding none trains unsharded"
+            f"{called('sharding', 'fsdp')} was asked for, but all {total} parameters are whole on this rank: "
+            "nothing is sharded\n"
+            "  hint: report the versions of torch, transformers and accelerate; "
+            f"{called('sharding', 'none')} trains unsharded"
         )
     return f"sharding: fsdp2, {local} of {total} parameters on this rank, {tensors} DTensors"

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -13,6 +14,25 @@ def option(default: Any, text: str, *names: str, kind: Any = str, choices: tuple
     """Return a field of :class:`Options`: its default, its help, other names that the flag goes by, its type."""
     metadata = {"help": text, "names": names, "kind": kind, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def camel(name: str) -> str:
+    """Return the name that an option has in a job file: ``batch_size`` and ``--batch-size`` are ``batchSize``."""
+    first, *others = name.lstrip("-").replace("-", "_").split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def in_job() -> bool:
+    """Return whether a job started this program, so that its user wrote a job file and no command line."""
+    return "CLOUDTUNE_RUN_ID" in os.environ
+
+
+def called(name: str, value: object = None) -> str:
+    """Return an option, with its value if given, as the user writes it: in the job file, or else as a flag."""
+    shown = camel(name) if in_job() else "--" + name.replace("_", "-")
+    if value is None:
+        return shown
+    return f"{shown}: {value}" if in_job() else f"{shown} {value}"
 
 
 def boolean(text: str) -> bool:
@@ -140,7 +160,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2 and one line, without the usage text of all options."""
-        print(f"sft.py: {message}\n  hint: sft.py --help lists all options", file=sys.stderr)
+        if in_job():
+            message = re.sub(
+                r"^argument (--[a-z0-9-]+)[^:]*", lambda found: camel(found[1]) + " in recipe.args", message
+            )
+            print(f"sft: {message}", file=sys.stderr)
+        else:
+            print(f"sft.py: {message}\n  hint: sft.py --help lists all options", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -174,20 +200,21 @@ def parse(argv: Sequence[str]) -> Options:
     if unknown:
         known = [flag for action in line._actions for flag in action.option_strings]  # noqa: SLF001
         near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
-        line.error(f"unknown option {unknown[0]}" + (f", did you mean {near[0]}?" if near else ""))
+        told, meant = (f"{camel(unknown[0])} in recipe.args", map(camel, near)) if in_job() else (unknown[0], near)
+        line.error(f"unknown option {told}" + "".join(f", did you mean {name}?" for name in meant))
     for name in ("model", "train_data"):
         if not getattr(values, name):
-            line.error(f"--{name.replace('_', '-')} is missing")
+            line.error(f"{called(name)} is missing" + (" in recipe.args" if in_job() else ""))
     for name in ("target_modules", "modules_to_save"):
         given = getattr(values, name)
         if isinstance(given, list):
             setattr(values, name, tuple(word for group in given for word in group))
     for name in ("batch_size", "gradient_accumulation", "logging_steps", "max_length", "lora_r", "save_steps"):
         if getattr(values, name) < 1:
-            line.error(f"--{name.replace('_', '-')} must be at least 1")
+            line.error(f"{called(name)} must be at least 1")
     if not 0 <= values.eval_fraction < 1:
-        line.error("--eval-fraction must be at least 0 and below 1")
+        line.error(f"{called('eval_fraction')} must be at least 0 and below 1")
     values.output_dir = values.output_dir or os.environ.get("CLOUDTUNE_OUTPUT_DIR") or "outputs"
     for name in ("model", "train_data", "eval_data", "chat_template", "resume", "output_dir"):
-        setattr(values, name, getattr(values, name).removeprefix("file://"))
+        setattr(values, name, os.path.expanduser(getattr(values, name).removeprefix("file://")))  # noqa: PTH111
     return Options(**vars(values))

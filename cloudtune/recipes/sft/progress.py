@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from faults import RecipeError
 from model import RANK, WORLD_SIZE, prove_sharding, say
-from options import Options
+from options import Options, called
 from torch import distributed
 from transformers import TrainerCallback
 
@@ -120,7 +120,8 @@ def checkpoint_to_resume(options: Options, route: str) -> str | None:
         path = Path(options.resume)
         if not complete_checkpoints(path.parent).get(int(path.name.rpartition("-")[2] or -1), None):
             raise RecipeError(
-                f"--resume {path}: no complete checkpoint there\n  hint: --resume auto takes the newest one"
+                f"{called('resume', path)}: no complete checkpoint there\n"
+                f"  hint: {called('resume', 'auto')} takes the newest one"
             )
         chosen: Path | None = path
     else:
@@ -134,8 +135,10 @@ def checkpoint_to_resume(options: Options, route: str) -> str | None:
         chosen = here[max(common)] if common else None
     if chosen is not None and route == "loaded":
         raise RecipeError(
-            f"cannot go on from {chosen}: a model that is sharded while it is read (--sharding fsdp on a CPU) keeps no "
-            "optimizer state in its checkpoints\n  hint: --resume never starts anew; --sharding none can go on"
+            f"cannot go on from {chosen}: a model that is sharded while it is read "
+            f"({called('sharding', 'fsdp')} on a CPU) keeps no optimizer state in its checkpoints\n"
+            f"  hint: {called('resume', 'never')} starts anew; "
+            f"{called('sharding', 'none')} can go on"
         )
     if chosen is not None:
         say(f"resume: going on from {chosen}")

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from options import called
+from places import looks_local, nothing_at
+
 Row = dict[str, Any]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -179,7 +182,9 @@ def read_rows(
     if len(faults) > SHOWN_FAULTS:
         shown += f"\n  and {len(faults) - SHOWN_FAULTS} more"
     if faults and (bad_rows == "fail" or not kind):
-        raise DataError(f"{shown}\n  expected: {EXPECTED}\n  hint: mend them, or leave them out with --bad-rows skip")
+        raise DataError(
+            f"{shown}\n  expected: {EXPECTED}\n  hint: mend them, or leave them out with {called('bad_rows', 'skip')}"
+        )
     if faults:
         tell(f"data: {len(faults)} rows are left out; the first: {faults[0]}")
     if not kind:
@@ -208,7 +213,6 @@ def data_files(source: str, *, evaluation: bool = False) -> list[Path]:
         if not chosen and not evaluation:
             raise DataError(f"{path}: no .jsonl file for training in this folder\n  expected: {EXPECTED}")
         return chosen
-    looks_local = source.startswith((".", "/", "~")) or source.endswith((".jsonl", ".json")) or source.count("/") > 1
-    if looks_local:
-        raise DataError(f"{source}: no such file or folder; a data set on the Hub has a name like OWNER/NAME")
+    if looks_local(source):
+        raise DataError(nothing_at(source, "a data set"))
     return []

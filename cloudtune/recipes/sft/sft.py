@@ -19,9 +19,10 @@ from typing import Any
 import datasets
 import model as models
 from data import load_data
-from faults import explain
+from faults import RecipeError, explain
 from model import RANK, say
 from options import Options, parse
+from places import model_fault
 from progress import (
     CHECKPOINTS,
     LossLines,
@@ -98,6 +99,8 @@ def tensorboard(options: Options) -> list[Any]:
 
 def train(options: Options) -> int:
     """Carry out the training; return the exit code."""
+    if fault := model_fault(options.model):
+        raise RecipeError(fault)
     output = Path(options.output_dir)
     (output / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     route = models.sharding_route(options)
