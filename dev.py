@@ -148,14 +148,14 @@ def install(need: str, python: str) -> None:
     stamps[need].write_text(print_of_now)
 
 
-def run_inside(argv: list[str]) -> int:
-    """Run a command with the environment's commands first on PATH and return its exit code."""
+def run_inside(argv: list[str], folder: Path = ROOT) -> int:
+    """Run a command in a folder with the environment's commands first on PATH and return its exit code."""
     environment = {**os.environ, "VIRTUAL_ENV": str(VENV)}
     environment["PATH"] = str(Path(command_path("python")).parent) + os.pathsep + environment.get("PATH", "")
     program = shutil.which(argv[0], path=environment["PATH"])
     if program is None:
         raise Stop(f"no command {argv[0]} in .venv or on PATH")
-    return subprocess.run([program, *argv[1:]], cwd=ROOT, env=environment, check=False).returncode
+    return subprocess.run([program, *argv[1:]], cwd=folder, env=environment, check=False).returncode
 
 
 def check_all(heavy: bool, extra: list[str]) -> int:
@@ -200,14 +200,16 @@ def main() -> int:
     python = interpreter(options.python)
     if options.verb == "quickstart":
         install("local", python)
-        return run_inside(["cloudtune", "run", "-f", "specs/quickstart.yaml"])
+        code = run_inside(["cloudtune", "run", "-f", "specs/quickstart.yaml"])
+        say("the command cloudtune is in .venv: first `. .venv/bin/activate`")
+        return code
     if options.verb == "test":
         install("test", python)
         return check_all(not options.no_heavy, [*options.pytest, *rest])
     if not options.argv:
         parser.error("run needs a command, e.g. `python3 dev.py run cloudtune --help`")
     install("local", python)
-    return run_inside(options.argv)
+    return run_inside(options.argv, Path.cwd())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cloudtune.errors import Fault, SpecError
 from cloudtune.spec.job import JobSpec
+from cloudtune.spec.runtimes import PythonRuntime, Runtime, ScriptRuntime
 from cloudtune.workspace import Workspace, gather
 
 #: The training scripts that cloudtune ships; a recipe NAME is the folder NAME with the entry NAME.py.
@@ -33,8 +34,20 @@ def code_path(job: JobSpec) -> Path | None:
         if not path.exists():
             hint = f"relative paths start at the current folder, {Path.cwd()}"
             raise SpecError([Fault(path=f"spec.runtime.spec.{key}", message=f"{named} does not exist", hint=hint)])
+        if path.is_dir() and key == "scriptPathURI" and type(runtime) in {ScriptRuntime, PythonRuntime}:
+            _check_entrypoint(runtime, named)
         return path
     return None
+
+
+def _check_entrypoint(runtime: Runtime, named: str) -> None:
+    if not getattr(runtime, "entrypoint", None):
+        fault = Fault(
+            path="spec.runtime.spec.entrypoint",
+            message=f"{named} is a folder, and nothing says which of its files starts",
+            hint="name it: entrypoint: train.py",
+        )
+        raise SpecError([fault])
 
 
 def gather_code(job: JobSpec) -> Workspace | None:

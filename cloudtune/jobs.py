@@ -22,13 +22,13 @@ from cloudtune.spec.document import load as load_document
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.placeholders import placeholders
 from cloudtune.spec.secrecy import literal_secrets, without_secrets
-from cloudtune.states import SETTLED
+from cloudtune.states import TERMINAL
 from cloudtune.store import Entry, Record, Store, new_run_id
 from cloudtune.submit import Progress, Reply, check_shell, submit
 
 #: Called with the id of a run as soon as it is recorded, before anything is sent.
 Announce = Callable[[str], None]
-_ENDED = {"succeeded": "succeeded", "failed": "failed", "cancelled": "been cancelled"}
+_ENDED = {"succeeded": "succeeded", "failed": "failed", "cancelled": "been cancelled", "lost": "been lost"}
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -157,7 +157,7 @@ def resume(
     record = store.run(run_id)
     run = run_of(record, store)
     state = run.status.state
-    if state in SETTLED:
+    if state in TERMINAL:
         raise UsageError(
             f"run {run_id} has {_ENDED[state]}: there is nothing to continue", hint="submit it as a new run"
         )

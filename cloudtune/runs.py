@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -132,9 +133,11 @@ class Run:
             finished = not follow or self.status.finished  # asked first: what was written before it is read below
             found, cursor = backend.lines(handle, client.read(backend.logs(handle, cursor)))
             yield from found
+            if not follow and (cursor or {}).get("caughtUp", not found):
+                return  # what is written from now on is not waited for
             if found:
                 pause = LOOK_S[0]
-            elif finished:
+            elif finished and follow:
                 return
             else:
                 time.sleep(pause)
@@ -179,7 +182,7 @@ class Run:
         if tail is None:
             yield from chosen
         elif not follow:
-            yield from list(chosen)[-tail:] if tail else ()
+            yield from deque(chosen, maxlen=tail)
         else:
             seen = sum(1 for line in self.lines() if wanted(line))
             for index, line in enumerate(chosen):

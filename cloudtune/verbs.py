@@ -217,6 +217,12 @@ def models(name: str | None = None) -> tuple[Model, ...]:
     return Store().models(name)
 
 
+def filed_by(run: Run) -> tuple[Model, ...]:
+    """Return the registered models that a run, or a step of a pipeline, has trained."""
+    ids = {run.id, *(step.id for step in run.steps)}
+    return tuple(model for model in models() if model.run in ids)
+
+
 def status(run: str) -> Run:
     """Return a run by its id, a unique beginning of it, or the place's own id."""
     return _run_called(run)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
+@click.argument("job", required=False, metavar="[FILE]")
 @click.option("-f", "--file", type=click.Path(), metavar="FILE", help="The job or pipeline.")
 @options.spec
 @click.option("--infrastructure", metavar="FILE|PROFILE", help="Run the same job elsewhere.")
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 @options.output("text", "json", "yaml")
 @click.option("-q", "--quiet", is_flag=True, help="Print the run's id only; with -o json or yaml, the result only.")
 def command(
+    job: str | None,
     file: str | None,
     set_: tuple[str, ...],
     env: tuple[str, ...],
@@ -43,6 +45,9 @@ def command(
     """
     from cloudtune import verbs
 
+    if file is not None and job is not None:
+        raise click.UsageError(f"two files are named, {file} and {job}")
+    file = file or job
     if file is None and resume is None:
         raise click.UsageError("name a job: cloudtune run -f job.yaml")
     spec = None

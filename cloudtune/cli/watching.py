@@ -15,7 +15,7 @@ from cloudtune.cli.talk import nobody_reads, say
 from cloudtune.plan import Notice, Plan
 from cloudtune.runs import Run, label
 from cloudtune.states import NOT_FINISHED, LogLine
-from cloudtune.verbs import to_continue, unsubmitted
+from cloudtune.verbs import filed_by, to_continue, unsubmitted
 from cloudtune.workspace import Workspace
 
 
@@ -78,13 +78,20 @@ def tell_end(run: Run) -> None:
         say(f"run {run.id} succeeded")
         for uri in run.outputs():
             say(f"  outputs: {uri}")
+        for model in filed_by(run):
+            losses = [model.metrics.get(name) for name in ("eval_loss_before", "eval_loss")]
+            told = f", evaluation loss {losses[0]:.3g} -> {losses[1]:.3g}" if all(losses) else ""
+            say(f"  model: {model.name}:{model.version}{told}")
+            say(f'  ask it: cloudtune deploy {model.name}; cloudtune invoke {model.name} "..."')
         return
     say(f"run {run.id} {status.state}" + (f": {status.reason}" if status.reason else ""))
     if unsubmitted(run):
         say(f"  {to_continue(run)}")
     if status.failure is not None:
-        say(f"  first to fail: {status.failure}; its last lines:")
+        say(f"  first to fail: {status.failure}" + ("; its last lines:" if status.failure.lines else ""))
         for line in status.failure.lines[-12:]:
             say(f"    {line}")
     if status.state in {"failed", "lost"}:
         say(f"  the whole log: cloudtune logs {run.id}")
+        if run.is_pipeline:
+            say(f"  go on with the step that failed: cloudtune run --resume {run.id}")

@@ -143,8 +143,7 @@ class Supervisor:
         elif any(codes):
             state, reason = "failed", "a node failed"
             failure = first_failure(reports)
-            reasons = [report["reason"] for report in reports if report.get("reason") and report.get("exitCode")]
-            reason = str(reasons[0]) if reasons else reason
+            reason = _why(failure, reports) or reason
         self._event(state)
         result = {"state": state, "reason": reason, "failure": failure, "events": self.events}
         write_json(self.folder / "result.json", {**result, "startedAt": self.started, "endedAt": time.time()})
@@ -180,6 +179,18 @@ class Supervisor:
         pids = [node.pid for node in self.nodes]
         data = {"state": state, "pid": os.getpid(), "nodes": pids, "startedAt": self.started, "events": self.events}
         write_json(self.folder / "state.json", data)
+
+
+def _why(failure: Optional[Dict[str, Any]], reports: List[Dict[str, Any]]) -> Optional[str]:
+    """Return in a sentence what failed first: the process that did, or what its node says where it was no process."""
+    if failure is not None and failure.get("rank") is not None:
+        how = f"was ended by {failure['signal']}" if failure.get("signal") else f"ended with {failure.get('exitCode')}"
+        hint = " (often: out of memory)" if failure.get("signal") == "SIGKILL" else ""
+        return f"replica {failure['replica']}, rank {failure['rank']}, {how}{hint}"
+    first = failure["replica"] if failure is not None else None
+    told = [report for report in reports if report.get("reason") and report.get("exitCode")]
+    told.sort(key=lambda report: report.get("node") != first)
+    return str(told[0]["reason"]) if told else None
 
 
 def address(rank: int) -> str:
