@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cloudtune import Job, LocalJob, Pipeline, PyTorchDistributedRuntime, Run
+from cloudtune import Job, LocalJob, Pipeline, PyTorchDistributedRuntime, Run, verbs
 from cloudtune.spec.job import PipelineStep
 
-SECRETS = (b"hf_abcdef", b"pw4input", b"ovr_token", b"pw4output")
+SECRETS = (b"hf_abcdef", b"pw4input", b"ovr_token")
 
 
 @pytest.fixture
@@ -38,12 +38,11 @@ def data() -> Iterator[str]:
         thread.join()
 
 
-def job(data: str, output_uri: str | None = None) -> Job:
+def job(data: str) -> Job:
     runtime = PyTorchDistributedRuntime(
-        command='echo "$(cat data) ${#HF_TOKEN} ${#HEADER} ${#OTHER_TOKEN}"; env; echo kept > $CLOUDTUNE_OUTPUT_DIR/file',
+        command='echo "$(cat data) ${#HF_TOKEN} ${#HEADER} ${#OTHER_TOKEN}"; env',
         env={"HF_TOKEN": "hf_abcdef", "HEADER": "Bearer hf_abcdef"},
         inputs={data: "data"},
-        output_uri=output_uri,
     )
     place = LocalJob(overrides={"run": {"environment": {"OTHER_TOKEN": "ovr_token"}}})
     return Job(name="secrets", runtime=runtime, infrastructure=place)
@@ -75,26 +74,32 @@ def test_a_pipeline_leaves_no_secret_behind(data: str, home: Path) -> None:
     check(run, home)
 
 
-@pytest.mark.parametrize("folder", ["o%20ut", "o ut", "h$HOME x", "${CLOUDTUNE_RUN_ID}-x", "of-$WHO"])
-def test_outputs_are_where_they_are_looked_for(
-    data: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from cloudtune import verbs
+def plain(output_uri: str | None = None) -> Job:
+    runtime = PyTorchDistributedRuntime(command="echo kept > $CLOUDTUNE_OUTPUT_DIR/file", output_uri=output_uri)
+    return Job(name="plain", runtime=runtime)
 
+
+@pytest.mark.parametrize(
+    "folder", ["o%20ut", "o ut", "h$HOME x", "${CLOUDTUNE_RUN_ID}-x", "of-$WHO", "a$$WHO", "$NOBODY"]
+)
+def test_outputs_are_where_they_are_looked_for(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHO", "me")
-    run = job(data, f"file://{tmp_path}/{folder}").run(wait=True)
+    monkeypatch.delenv("NOBODY", raising=False)
+    run = plain(f"file://{tmp_path}/{folder}").run(wait=True)
     assert run.state == "succeeded", run.status
     (file,) = (one["uri"] for one in verbs.outputs(run.id) if one["uri"].endswith("/file"))
     assert Path(file.removeprefix("file://")).read_text() == "kept\n"
 
 
-def test_a_home_with_a_dollar_sign_in_its_name(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cloudtune import verbs
-
+def test_a_home_with_a_dollar_sign_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "h$HOME x"
     monkeypatch.setenv("CLOUDTUNE_HOME", str(home))
-    run = job(data).run(wait=True)
-    check(run, home)
-    assert run.outputs() == (str(home / "runs" / run.id / "outputs"),)
-    assert (home / "runs" / run.id / "outputs" / "file").is_file()
-    assert [one["uri"] for one in verbs.outputs(run.id) if one["uri"].endswith("/file")]
+    first = plain().run(wait=True)
+    assert first.state == "succeeded", first.status
+    (place,) = first.outputs()
+    assert place == str(home / "runs" / first.id / "outputs")
+    assert (Path(place) / "file").is_file()
+    # what one run left is found by the next
+    runtime = PyTorchDistributedRuntime(command="cat here/file", inputs={place: "here"})
+    second = Job(name="second", runtime=runtime).run(wait=True)
+    assert "kept" in [line.text for line in second.lines()]

@@ -68,6 +68,35 @@ def test_a_literal_secret_in_a_patch_is_masked() -> None:
     assert changed.parameters == {"env": {"HF_TOKEN": Masked("HF_TOKEN", "hf_q")}, "key": "nvidia.com/gpu"}
 
 
+def test_secrets_are_masked_at_any_depth_and_by_what_they_hold() -> None:
+    step = Step(id="job", service="s", operation="o", parameters={"env": {"A_TOKEN": Masked("A_TOKEN", "known")}})
+    patch = {
+        "items": [{"name": "B_KEY", "value": "secret"}, {"name": "B", "value": "plain"}],
+        "text": "with known in it",
+        "db_password": "other",
+        "hook": "https://me:pw@h/x",
+        "more": {"tolerations": [{"key": "nvidia.com/gpu"}], "A_TOKEN": "unlike"},
+    }
+    (changed,) = patched((step,), {"job": patch})
+    assert changed.parameters == {
+        "env": {"A_TOKEN": Masked("A_TOKEN", "known")},
+        "items": [{"name": "B_KEY", "value": Masked("B_KEY", "secret")}, {"name": "B", "value": "plain"}],
+        "text": Masked("JOB_TEXT_SECRET", "with known in it"),
+        "db_password": Masked("db_password", "other"),
+        "hook": Masked("JOB_HOOK_SECRET", "https://me:pw@h/x"),
+        "more": {
+            "tolerations": [{"key": "nvidia.com/gpu"}],
+            "A_TOKEN": Masked("JOB_MORE_A_TOKEN_SECRET", "unlike"),
+        },
+    }
+
+
+def test_what_a_record_does_not_keep_is_asked_for_by_name() -> None:
+    step = Step(id="job", service="s", operation="o", parameters={})
+    (changed,) = patched((step,), {"job": {"HF_TOKEN": "${masked:HF_TOKEN}", "a": "x ${masked:A}"}})
+    assert changed.parameters == {"HF_TOKEN": Masked("HF_TOKEN"), "a": "x ${masked:A}"}
+
+
 def test_every_wrong_step_is_named_with_the_steps_there_are() -> None:
     steps = (Step(id="job", service="s", operation="o"), Step(id="run", service="s", operation="o"))
     with pytest.raises(SpecError) as caught:
