@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from cloudtune.errors import Fault, SpecError
+from cloudtune.launch.options import faults, kebab, written
 from cloudtune.node.archives import is_archive, last_part
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime, Recipe, Runtime
 
@@ -65,17 +65,8 @@ def recipe_flags(args: Mapping[str, Any]) -> Argv:
         if value is None:
             continue
         items = value if isinstance(value, (list, tuple)) else (value,)
-        flags += [f"--{_kebab(key)}", *(_text(item) for item in items)]
+        flags += [f"--{kebab(key)}", *(written(item) for item in items)]
     return tuple(flags)
-
-
-def _kebab(key: str) -> str:
-    words = re.sub(r"([a-z0-9])([A-Z])", r"\1-\2", re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1-\2", key))
-    return words.replace("_", "-").lower()
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _recipe(runtime: Runtime, recipe: Recipe) -> Command:
@@ -90,6 +81,8 @@ def _recipe(runtime: Runtime, recipe: Recipe) -> Command:
                 )
             ]
         )
+    if findings := faults(recipe):
+        raise SpecError(Fault(path=path, message=message, hint=hint) for path, message, hint in findings)
     start = ("torchrun",) if isinstance(runtime, PyTorchDistributedRuntime) else ("python", "-u")
     return Command((*start, f"{recipe.name}.py", *recipe_flags(recipe.args), *runtime.args))
 

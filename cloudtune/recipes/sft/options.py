@@ -9,6 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+#: The options that have no default.
+NEEDED = ("model", "train_data")
+
 
 def option(default: Any, text: str, *names: str, kind: Any = str, choices: tuple[str, ...] = ()) -> Any:
     """Return a field of :class:`Options`: its default, its help, other names that the flag goes by, its type."""
@@ -202,7 +205,7 @@ def parse(argv: Sequence[str]) -> Options:
         near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
         told, meant = (f"{camel(unknown[0])} in recipe.args", map(camel, near)) if in_job() else (unknown[0], near)
         line.error(f"unknown option {told}" + "".join(f", did you mean {name}?" for name in meant))
-    for name in ("model", "train_data"):
+    for name in NEEDED:
         if not getattr(values, name):
             line.error(f"{called(name)} is missing" + (" in recipe.args" if in_job() else ""))
     for name in ("target_modules", "modules_to_save"):
