@@ -8,6 +8,7 @@ from difflib import SequenceMatcher
 from typing import NamedTuple
 
 from cloudtune.errors import Fault, SpecError
+from cloudtune.spec.masks import shown
 
 #: A document with more faults than this is hardly a job; the rest is counted only.
 MOST = 1000
@@ -84,7 +85,12 @@ class Faults:
             self.more += 1
             return
         fault = Fault(
-            message=message, path=path_text(path), file=place.file, line=place.line, column=place.column, hint=hint
+            message=shown(message),
+            path=shown(path_text(path)),
+            file=place.file,
+            line=place.line,
+            column=place.column,
+            hint=hint and shown(hint),
         )
         self.found.append(fault)
 

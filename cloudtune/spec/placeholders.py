@@ -18,7 +18,7 @@ from cloudtune.spec.environment import EnvironmentVariable
 from cloudtune.spec.fields import yaml_key
 from cloudtune.spec.infrastructure import Infrastructure
 from cloudtune.spec.job import JobSpec
-from cloudtune.spec.masks import is_secret_name
+from cloudtune.spec.masks import is_secret_name, shown
 from cloudtune.spec.runtimes import Runtime
 
 #: Whether what stands between angle brackets is a placeholder.
@@ -66,8 +66,9 @@ def _in(path: str, value: Any, rule: Rule) -> Iterator[tuple[str, str]]:
             yield from ((path, found[0]) for found in _OCID.finditer(value))
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _in(f"{path}.{key}", key, rule)
-            yield from _in(f"{path}.{key}", item, rule)
+            where = f"{path}.{shown(str(key))}"
+            yield from _in(where, key, rule)
+            yield from _in(where, item, rule)
     elif isinstance(value, tuple):
         for index, item in enumerate(value):
             yield from _in(f"{path}[{index}]", item, rule)

@@ -2,7 +2,7 @@
 
 Secret are literal variables (by their names, or because they hold such a value), texts below ``overrides`` (likewise),
 and what stands in a URI before the ``@`` of a password or token, in a signed query or in a signed path. The command and
-its arguments are what the user wrote: nothing is taken out of them.
+its arguments are what the user wrote: nothing is taken out of them, but :func:`exposed` says what stands there.
 
 :func:`without_secrets` is what may be kept, :func:`secret_values` is the rest. Together they say what the spec said:
 a variable is read from the shell, ``${masked:NAME}`` in overrides stands for a value of that name, and so does
@@ -12,13 +12,13 @@ a variable is read from the shell, ``${masked:NAME}`` in overrides stands for a 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, TypeVar, cast
 
 import attrs
 
 from cloudtune.spec.environment import EnvironmentVariable, secret_variables
-from cloudtune.spec.fields import freeze
+from cloudtune.spec.fields import freeze, yaml_key
 from cloudtune.spec.hiding import is_secret_key, taken_apart
 from cloudtune.spec.job import JobSpec, PipelineSpec
 from cloudtune.spec.masks import URI_VARIABLE, is_secret_name, mask_of, secret_spans, shown
@@ -27,6 +27,7 @@ from cloudtune.spec.runtime import GitSource, Runtime
 
 __all__ = [
     "address_variables",
+    "exposed",
     "is_secret_key",
     "is_secret_name",
     "literal_secrets",
@@ -42,6 +43,8 @@ __all__ = [
 Spec = TypeVar("Spec", bound="JobSpec | PipelineSpec")
 #: Keys of a runtime whose URIs the node itself opens, by attribute; ``inputs`` and ``git`` are apart.
 ADDRESSES = ("output_uri", "url", "script_path_uri", "notebook_path_uri")
+#: A shorter value may be an ordinary word of a command.
+_TELLING = 8
 
 
 def secret_values(job: JobSpec) -> dict[str, str]:
@@ -81,6 +84,36 @@ def masked(spec: Spec) -> Spec:
 def literal_secrets(job: JobSpec) -> tuple[str, ...]:
     """Return the names of the variables that are literal secrets."""
     return tuple(secret_variables(job.runtime.env)) if job.runtime is not None else ()
+
+
+def exposed(job: JobSpec) -> tuple[tuple[str, str], ...]:
+    """Return where a secret stands in a text that is not changed, such as the command: (YAML path, what is wrong)."""
+    if job.runtime is None:
+        return ()
+    values = {name: value for name, value in secret_variables(job.runtime.env).items() if len(value) >= _TELLING}
+    runtime, _ = without_addresses(attrs.evolve(job.runtime, env=()))
+    return tuple(_exposed("spec.runtime.spec", runtime, values))
+
+
+def _exposed(path: str, value: Any, values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        held = next((name for name, secret in values.items() if secret in value), None)
+        if held is not None:
+            yield (
+                path,
+                f"the value of {held} stands here in clear, as plans, records and logs show it: read the variable",
+            )
+        elif secret_spans(value):
+            yield path, "a password or a signature stands here in clear, as plans, records and logs show it"
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _exposed(f"{path}.{shown(str(key))}", item, values)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _exposed(f"{path}[{index}]", item, values)
+    elif attrs.has(type(value)):
+        for field in attrs.fields(type(value)):
+            yield from _exposed(f"{path}.{yaml_key(field)}", getattr(value, field.name), values)
 
 
 # --- addresses

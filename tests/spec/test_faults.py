@@ -421,6 +421,9 @@ def test_no_fault_shows_what_may_be_a_secret() -> None:
         "HF_TOKEN=hf_secret",
         "[{name: A, secret: hf_secret}]",
         "{A: {secret: hf_secret}}",
+        "{A: x}\ninputs: {'https://me:hf_secret@h/x': 5}",
+        "{A: x}\ninputs: {'https://me:hf_secret@h/x': a, 'https://me:hf_secret@h/x': b}",
+        "{A: x}\n'https://h/x?token=hf_secret': 5",
     ):
         found = faults_of(job(f"scriptPathURI: a\nenv: {env}"))
         assert found

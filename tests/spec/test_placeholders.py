@@ -117,6 +117,7 @@ def test_an_address_to_the_reader_counts_in_a_command(command: Any) -> None:
         ({"env": {"A": {"secret": "<mine>"}}}, "spec.runtime.spec.env[0].secret"),
         ({"env": {"A": "oci://<place>/x"}}, "spec.runtime.spec.env[0].value"),
         ({"inputs": {"s3://<place>/x": "x"}}, "spec.runtime.spec.inputs.s3://<place>/x"),
+        ({"inputs": {"https://a:b@<host>/x": "x"}}, "spec.runtime.spec.inputs.https://***@<host>/x"),
         ({"output_uri": "s3://b/<place>"}, "spec.runtime.spec.outputUri"),
         (
             {"recipe": {"name": "sft", "args": {"model": "<your model, or a folder>"}}},

@@ -18,7 +18,7 @@ from cloudtune.spec.environment import variables
 from cloudtune.spec.infrastructure import LocalJob
 from cloudtune.spec.job import JobSpec, PipelineSpec, PipelineStep
 from cloudtune.spec.runtimes import GitPythonRuntime, GitSource, NotebookRuntime, PyTorchDistributedRuntime, Runtime
-from cloudtune.spec.secrecy import literal_secrets, masked, secret_values, secrets_of_steps, without_secrets
+from cloudtune.spec.secrecy import exposed, literal_secrets, masked, secret_values, secrets_of_steps, without_secrets
 from tests import strategies
 
 SECRETS = ("hf_abcdef", "pw4input", "pw4output", "sig4signed", "pw4git", "pw4pip", "pw4db", "pw4hook", "ovr_token")
@@ -172,6 +172,20 @@ def test_code_from_a_uri_with_a_secret(runtime: Runtime) -> None:
 def test_a_name_that_refers_to_a_secret_is_not_filled_in() -> None:
     spec = JobSpec(name="run-${HF_TOKEN}-${PLAIN}", runtime=PyTorchDistributedRuntime(command="true", env=ENV))
     assert LocalBackend().plan(spec, "abcdefgh").name == "run-${HF_TOKEN}-1"
+
+
+def test_what_stands_in_a_text_that_is_not_changed_is_told() -> None:
+    runtime = PyTorchDistributedRuntime(
+        command="train --token hf_abcdef",
+        args=("--data", "https://me:pw4input@h/x", "--key", "labels"),
+        env={"HF_TOKEN": "hf_abcdef", "LABEL_KEY": "labels"},
+        freeform_tags={"note": "plain"},
+    )
+    found = exposed(JobSpec(runtime=runtime))
+    assert [path for path, _ in found] == ["spec.runtime.spec.args[1]", "spec.runtime.spec.command"]
+    assert "HF_TOKEN" in found[1][1]
+    assert leaked(str(found)) == []
+    assert exposed(job()) == exposed(JobSpec()) == ()
 
 
 def test_steps_of_a_pipeline_have_their_own_values() -> None:
