@@ -41,8 +41,8 @@ def live_lines(lines: Iterable[LogLine]) -> None:
     """Print lines as they come, coloured by replica, above a live line of step, loss, tokens/s and time left."""
     data, talk = Console(soft_wrap=True, highlight=False), Console(stderr=True)
     if not sys.stdout.isatty():
-        # the lines go to a file or a pipe: the live line alone is for the terminal
-        with Live(console=talk, refresh_per_second=4, transient=True) as live:
+        # the lines go to a file or a pipe, which Live would take them from: the live line alone is for the terminal
+        with Live(console=talk, refresh_per_second=4, transient=True, redirect_stdout=False) as live:
             for line, progress in _with_progress(lines):
                 print(label(line) + line.text, flush=True)
                 live.update(Text(str(progress), style="bold"))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import selectors
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -82,6 +85,38 @@ def test_a_run_that_nobody_reads_goes_on_and_is_not_called_a_success(
     for record in Store().runs():
         assert runs.get(record.id).wait(60).state == "succeeded"
     assert cloudtune("watch", run_id, *form, reader=False).returncode == 0
+
+
+def test_lines_reach_a_pipe_at_once_beside_a_live_line_on_a_terminal(waiting: str, gate: Path) -> None:
+    terminal, side = pty.openpty()
+    run = subprocess.Popen(
+        [sys.executable, "-m", "cloudtune", "run", "-f", waiting], stdout=subprocess.PIPE, stderr=side, text=True
+    )
+    os.close(side)
+    talk = threading.Thread(target=drain, args=(terminal,), daemon=True)
+    talk.start()
+    assert run.stdout is not None
+    with selectors.DefaultSelector() as ready:
+        ready.register(run.stdout, selectors.EVENT_READ)
+        came = ready.select(30)
+    (record,) = Store().runs()
+    gate.touch()
+    assert came
+    assert "main address" in run.stdout.readline()
+    run.stdout.close()
+    assert runs.get(record.id).wait(60).state == "succeeded"
+    assert run.wait(60) in {0, 101}  # nobody reads: at once, or with the run's next line
+    talk.join(60)
+
+
+def drain(terminal: int) -> None:
+    """Read what is shown on a terminal until nobody holds its other side."""
+    try:
+        while os.read(terminal, 4096):
+            pass
+    except OSError:
+        pass
+    os.close(terminal)
 
 
 def test_a_failure_that_nobody_reads_is_a_failure(tmp_path: Path) -> None:
