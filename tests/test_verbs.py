@@ -48,7 +48,7 @@ def test_a_verb_and_its_function_have_the_same_options(verb: str) -> None:
         name = (option.name or "").rstrip("_")
         if name == "place_and_form":
             name = "directory" if verb == "outputs" else "place"
-        words.add({"runs": "run", "place": "output"}.get(name, name))
+        words.add({"runs": "run", "place": "output", "job": "file"}.get(name, name))
     function = getattr(cloudtune, verb)
     kept = set(inspect.signature(function).parameters)
     assert words - OF_THE_TERMINAL <= kept
