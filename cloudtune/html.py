@@ -6,6 +6,11 @@ import html
 from collections.abc import Iterable, Sequence
 
 
+def block(title: str, text: str) -> str:
+    """Return preformatted text under a title; both are escaped."""
+    return f"<b>{html.escape(title)}</b><pre style='margin-top:0'>{html.escape(text)}</pre>"
+
+
 def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a small HTML table; every cell is escaped."""
     cells = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in head)

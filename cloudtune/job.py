@@ -11,7 +11,7 @@ import attrs
 
 from cloudtune import jobs, pipelines, runs
 from cloudtune.errors import SpecError, UsageError
-from cloudtune.html import table
+from cloudtune.html import block
 from cloudtune.order import job_name
 from cloudtune.plan import Plan
 from cloudtune.runs import Run, RunList
@@ -135,8 +135,6 @@ def _of_kind(cls: type[Value], spec: JobSpec | PipelineSpec) -> Value:
 def _html(value: Job | Pipeline, title: str) -> str:
     name = f"{title} {value.name or ''}"
     try:
-        lines = document.dumps(masked(value)).splitlines()
+        return block(name, document.dumps(masked(value)))
     except SpecError as error:
-        return table(name, ("fault",), [(str(error),)])
-    rows = [tuple(line.split(":", 1)) if ":" in line else (line, "") for line in lines]
-    return table(name, ("key", "value"), [(key, text.strip()) for key, text in rows])
+        return block(name, str(error))

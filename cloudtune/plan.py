@@ -185,12 +185,19 @@ class Plan:
         return tuple(note for note in self.fields if note.status == "refused")
 
     def _repr_html_(self) -> str:
+        launches = self.launches or ({"": self.launch} if self.launch is not None else {})
+        starts = [
+            (step, f"{one.nodes} x {one.processes_per_node}", one.accelerator or "CPU", one.to_dict()["command"])
+            for step, one in launches.items()
+        ]
         rows = [(step.id, step.service, step.operation, len(step.files) or "") for step in self.steps]
         notes = [(note.path, note.status, note.reason) for note in self.fields]
         notes += [(notice.path, "warning", notice.message) for notice in self.warnings]
         title = f"Plan of {self.name} on {self.backend}"
-        return table(title, ("step", "service", "operation", "files"), rows) + (
-            table("Fields and warnings", ("path", "", ""), notes) if notes else ""
+        return (
+            table(title, ("step", "nodes x processes", "on", "command"), starts)
+            + table("What would be sent", ("step", "service", "operation", "files"), rows)
+            + (table("Fields and warnings", ("path", "", ""), notes) if notes else "")
         )
 
 
