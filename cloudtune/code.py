@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
+
 from cloudtune.errors import Fault, SpecError
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import PythonRuntime, Runtime, ScriptRuntime
@@ -55,7 +57,12 @@ def gather_code(job: JobSpec) -> Workspace | None:
     path = code_path(job)
     if path is None or job.runtime is None:
         return None
-    return gather(path, allow=job.runtime.allow_files)
+    workspace = gather(path, allow=job.runtime.allow_files)
+    if job.runtime.recipe is None:
+        return workspace
+    # an installer compiles the recipes, each Python otherwise: that is no part of them
+    kept = tuple(file for file in workspace.files if "__pycache__" not in file.path.split("/"))
+    return attrs.evolve(workspace, files=kept)
 
 
 def _recipe(name: str) -> Path:
