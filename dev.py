@@ -160,7 +160,8 @@ def run_inside(argv: list[str], folder: Path = ROOT) -> int:
 
 def check_all(heavy: bool, extra: list[str]) -> int:
     """Run every check and return 0 where all of them pass; a failing one does not hide the others."""
-    tests = ["pytest", *([] if heavy else ["-m", "not heavy"]), *extra]
+    # most tests wait for processes: two files at a time take little more than half as long
+    tests = ["pytest", "-n", "2", "--dist", "loadfile", *([] if heavy else ["-m", "not heavy"]), *extra]
     failed = []
     for argv in (*map(list, CHECKS), tests):
         say(" ".join(argv))
