@@ -24,7 +24,6 @@ from cloudtune.launch import Launch
 from cloudtune.spec import masks
 
 API_VERSION = "cloudtune/v1"
-SECRET_NAME = masks.SECRET_NAME
 
 
 @attrs.frozen
@@ -60,11 +59,6 @@ class FromShell:
 
 
 Leaf = Ref | Masked | FromShell
-
-
-def mask(name: str, value: str) -> str | Masked:
-    """Return the value, or its mask where the variable's name says that it is a secret."""
-    return Masked(name, value) if value and masks.is_secret_name(name) else value
 
 
 @attrs.frozen(kw_only=True)
