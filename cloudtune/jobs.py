@@ -21,7 +21,7 @@ from cloudtune.spec.document import checked, dumps
 from cloudtune.spec.document import load as load_document
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.placeholders import placeholders
-from cloudtune.spec.secrecy import literal_secrets, without_secrets
+from cloudtune.spec.secrecy import exposed, literal_secrets, without_secrets
 from cloudtune.states import TERMINAL
 from cloudtune.store import Entry, Record, Store, new_run_id
 from cloudtune.submit import Progress, Reply, check_shell, submit
@@ -60,6 +60,7 @@ def plan_job(job: JobSpec, run_id: str | None = None) -> Plan:
         Notice(path="spec.runtime.spec.env", message=f"{name} is a literal secret; write it as secret: instead")
         for name in literal_secrets(job)
     ]
+    notices += [Notice(path=path, message=message) for path, message in exposed(job)]
     return attrs.evolve(plan, warnings=(*plan.warnings, *notices))
 
 
@@ -106,7 +107,8 @@ def start(
     backend = backend_of(job.infrastructure.type)
     plan = backend.plan(job, run_id or new_run_id())
     faults = [
-        Fault(path=path, message=f"{text!r} is a placeholder", hint="fill it in") for path, text in placeholders(job)
+        Fault(path=path, message=f"{text!r} is a placeholder", hint="fill it in, or say allowPlaceholders: true")
+        for path, text in placeholders(job)
     ]
     check_ready(plan, faults, environ)
     record = Record(
