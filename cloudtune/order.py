@@ -10,10 +10,10 @@ from typing import Any
 
 from cloudtune.home import runs_folder
 from cloudtune.launch import Launch, run_time_limit_s
+from cloudtune.node.masks import is_secret_name
 from cloudtune.plan import FromShell, Leaf, Masked
 from cloudtune.spec.environment import interpolated, secret_variables
 from cloudtune.spec.job import JobSpec
-from cloudtune.spec.masks import is_secret_name
 from cloudtune.spec.runtimes import GitPythonRuntime, PyTorchDistributedRuntime, Runtime
 from cloudtune.spec.secrecy import address_variables, taken_out, without_addresses
 from cloudtune.uri import local_path

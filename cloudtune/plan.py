@@ -21,7 +21,7 @@ import attrs
 
 from cloudtune.html import table
 from cloudtune.launch import Launch
-from cloudtune.spec import masks
+from cloudtune.node import masks
 
 API_VERSION = "cloudtune/v1"
 

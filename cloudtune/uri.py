@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cloudtune.errors import UsageError
-from cloudtune.spec import masks
+from cloudtune.node import masks
 
 #: A URI, or a text with URIs in it, as people and logs may see it.
 shown = masks.shown

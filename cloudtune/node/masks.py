@@ -1,6 +1,6 @@
 """What is a secret by its name or by its place in a URI, and how a text is shown without it.
 
-The same file lies in ``spec/`` and in ``node/``, whose code imports nothing of the rest; a test keeps them equal.
+The node and the client decide alike: this is the one place, and the node's room stands on the ground floor.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from typing import Any
 import attrs
 
 from cloudtune.errors import SpecError
+from cloudtune.node.masks import is_secret_name, mask_of, secret_spans, shown
 from cloudtune.spec.fields import setting
 from cloudtune.spec.graph import sort
 from cloudtune.spec.hiding import SHORTEST
-from cloudtune.spec.masks import is_secret_name, mask_of, secret_spans, shown
 
 #: The variables of a job may grow to so many characters when ``${NAME}`` is filled in.
 LIMIT = 1 << 20

@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 from typing import NamedTuple
 
 from cloudtune.errors import Fault, SpecError
-from cloudtune.spec.masks import shown
+from cloudtune.node.masks import shown
 
 #: A document with more faults than this is hardly a job; the rest is counted only.
 MOST = 1000

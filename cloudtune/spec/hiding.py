@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from cloudtune.spec.masks import is_secret_name, mask_of, secret_spans, shown
+from cloudtune.node.masks import is_secret_name, mask_of, secret_spans, shown
 
 #: What stands in place of a secret in data that is kept.
 MASK = re.compile(r"\$\{masked:([^${}]+)\}")

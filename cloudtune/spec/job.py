@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
+from cloudtune.node.masks import mask_of
 from cloudtune.spec.environment import hidden_values
 from cloudtune.spec.fields import flat, freeze, setting
-from cloudtune.spec.masks import mask_of
 from cloudtune.spec.place import Infrastructure, LocalJob
 from cloudtune.spec.runtime import Runtime
 from cloudtune.spec.types import Types

@@ -14,11 +14,11 @@ from typing import Any
 
 import attrs
 
+from cloudtune.node.masks import is_secret_name, shown
 from cloudtune.spec.environment import EnvironmentVariable
 from cloudtune.spec.fields import yaml_key
 from cloudtune.spec.infrastructure import Infrastructure
 from cloudtune.spec.job import JobSpec
-from cloudtune.spec.masks import is_secret_name, shown
 from cloudtune.spec.runtimes import Runtime
 
 #: Whether what stands between angle brackets is a placeholder.

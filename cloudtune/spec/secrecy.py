@@ -17,11 +17,11 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
+from cloudtune.node.masks import URI_VARIABLE, is_secret_name, mask_of, secret_spans, shown
 from cloudtune.spec.environment import EnvironmentVariable, secret_variables
 from cloudtune.spec.fields import freeze, yaml_key
 from cloudtune.spec.hiding import is_secret_key, taken_apart
 from cloudtune.spec.job import JobSpec, PipelineSpec
-from cloudtune.spec.masks import URI_VARIABLE, is_secret_name, mask_of, secret_spans, shown
 from cloudtune.spec.place import Infrastructure
 from cloudtune.spec.runtime import GitSource, Runtime
 
