@@ -15,7 +15,7 @@ def as_somebody_else(folder: Path) -> Iterator[None]:
         yield
         return
     for each in (folder, *folder.parents):
-        if "pytest" in each.name or each == folder:
+        if "pytest" in each.name or each.name.startswith("popen-") or each == folder:
             each.chmod(0o755)
     os.seteuid(65534)
     try:
