@@ -9,6 +9,7 @@ import attrs
 from cloudtune.errors import Fault, SpecError
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import PythonRuntime, Runtime, ScriptRuntime
+from cloudtune.uri import local_path
 from cloudtune.workspace import Workspace, gather
 
 #: The training scripts that cloudtune ships; a recipe NAME is the folder NAME with the entry NAME.py.
@@ -30,9 +31,9 @@ def code_path(job: JobSpec) -> Path | None:
         named = getattr(runtime, attribute, None)
         if not named:
             continue
-        if "://" in named and not named.startswith("file://"):
+        path = local_path(named)
+        if path is None:
             return None
-        path = Path(named.removeprefix("file://")).expanduser()
         if not path.exists():
             hint = f"relative paths start at the current folder, {Path.cwd()}"
             raise SpecError([Fault(path=f"spec.runtime.spec.{key}", message=f"{named} does not exist", hint=hint)])

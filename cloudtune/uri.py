@@ -2,7 +2,7 @@
 
 A URI is a local path, ``file:///path`` (the path as it is, nothing is percent-encoded), or ``scheme://place/path``,
 with OCI's bucket written ``oci://bucket@namespace/path``. The node reads local ones by the same rule
-(:mod:`cloudtune.node.transfer`).
+(:mod:`cloudtune.node.uris`).
 """
 
 from __future__ import annotations
@@ -13,34 +13,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cloudtune.errors import UsageError
-from cloudtune.node import masks
+from cloudtune.node import masks, uris
 
 #: A URI, or a text with URIs in it, as people and logs may see it.
 shown = masks.shown
+scheme_of = uris.scheme_of
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|([A-Za-z][A-Za-z0-9+.-]*)::|(file):(?=/)")
-_LOCAL = ("file", "local")
 _SECRET = re.compile(rf"\$\{{({masks.URI_VARIABLE.pattern})\}}")
-
-
-def scheme_of(uri: str) -> str:
-    """Return the scheme of a URI in lower case; a local path has ``file``."""
-    match = _SCHEME.match(uri)
-    found = next(filter(None, match.groups()), "file").lower() if match else "file"
-    return "file" if found in _LOCAL else found
 
 
 def local_path(uri: str) -> Path | None:
     """Return the path that a local URI names, made absolute, or None for one that is elsewhere."""
-    if scheme_of(uri) != "file":
-        return None
-    match = _SCHEME.match(uri)
-    path = uri[match.end() :] if match else os.path.expanduser(uri)  # noqa: PTH111 - a name with ~ may be no user's
-    if match and path.startswith("localhost/"):
-        path = path[len("localhost") :]
-    if re.match(r"/[A-Za-z]:", path) and os.name == "nt":
-        path = path[1:]
-    return Path(os.path.abspath(path))  # noqa: PTH100 - lexical: links are followed when it is opened
+    path = uris.local_path(uri)
+    return None if path is None else Path(os.path.abspath(path))  # noqa: PTH100 - lexical: links are followed later
 
 
 def absolute(uri: str | os.PathLike[str]) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudtune.errors import UsageError
-from cloudtune.node import transfer
+from cloudtune.node import uris
 from cloudtune.uri import absolute, filled, join, local_path, scheme_of, shown
 
 
@@ -41,8 +41,7 @@ def test_the_node_reads_local_uris_by_the_same_rule(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
-    there = transfer.local_path(uri)
-    assert scheme_of(uri) == transfer.scheme_of(uri)
+    there = uris.local_path(uri)
     assert str(local_path(uri)) == os.path.abspath(there) if there is not None else local_path(uri) is None  # noqa: PTH100
     expected = path and path.replace("HERE", str(tmp_path)).replace("ME", str(tmp_path / "me"))
     assert local_path(uri) == (Path(expected) if expected else None)

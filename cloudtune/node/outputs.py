@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol
 from cloudtune.node.errors import NodeError
 from cloudtune.node.log import Log
 from cloudtune.node.masks import shown
-from cloudtune.node.transfer import Courier, copy_file, scheme_of
+from cloudtune.node.transfer import Courier, copy_file
+from cloudtune.node.uris import scheme_of
 
 #: Failing files after which the rest is not tried any more.
 _MOST_FAILURES = 5

@@ -18,7 +18,8 @@ from cloudtune.node.outputs import FolderStore, Outputs, RemoteStore, Store
 from cloudtune.node.ranks import Place
 from cloudtune.node.shims import write_shims
 from cloudtune.node.steps import helper_variables
-from cloudtune.node.transfer import Courier, expand, fetch_input, image_has, local_path, python_version, requirements
+from cloudtune.node.transfer import Courier, expand, fetch_input, image_has, python_version, requirements
+from cloudtune.node.uris import local_path
 
 
 class Preparation:

@@ -237,11 +237,6 @@ class Ending:
                 send(pid, signal.SIGKILL if killing else signal.SIGTERM)
         return False
 
-    def hasten(self) -> None:
-        """Let the grace end now."""
-        self.kill_at = min(self.kill_at, time.monotonic())
-        self.give_up_at = self.kill_at + KILL_S
-
     def _members(self, processes: Mapping[int, Process], *, thorough: bool) -> set[int]:
         if thorough:
             self._marked = marked(self.run_id, self.node_rank)

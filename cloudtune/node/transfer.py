@@ -21,6 +21,7 @@ from typing import Any
 from cloudtune.node import processes
 from cloudtune.node.errors import NodeError
 from cloudtune.node.masks import shown
+from cloudtune.node.uris import local_path, scheme_of
 
 #: Schemes -> (module, requirement for pip). s3fs has a floor: unpinned beside a new boto3 pip would choose one of 2020.
 DRIVERS = {
@@ -41,27 +42,7 @@ _PATIENCE_S = 5
 
 # what copy_file_range answers between file systems, or where it is not supported
 _NOT_THERE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM)
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|([A-Za-z][A-Za-z0-9+.-]*)::|(file):(?=/)")
-_LOCAL = ("file", "local")
 _VARIABLE = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})")
-
-
-def scheme_of(uri: str) -> str:
-    """Return the scheme of a URI, in lower case; "file" for a local one."""
-    match = _SCHEME.match(uri)
-    found = next(filter(None, match.groups()), "file").lower() if match else "file"
-    return "file" if found in _LOCAL else found
-
-
-def local_path(uri: str) -> Path | None:
-    """Return the path of a local URI or plain path, None for any other; nothing in it is percent-encoded."""
-    if scheme_of(uri) != "file":
-        return None
-    match = _SCHEME.match(uri)
-    path = uri[match.end() :] if match else os.path.expanduser(uri)  # noqa: PTH111 - a name with ~ may be no user's
-    if match and path.startswith("localhost/"):
-        path = path[len("localhost") :]
-    return Path(path)
 
 
 def expand(uri: str, variables: Mapping[str, str]) -> str:

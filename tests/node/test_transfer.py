@@ -13,7 +13,8 @@ import pytest
 from cloudtune.node import courier as carrying
 from cloudtune.node import transfer
 from cloudtune.node.errors import NodeError
-from cloudtune.node.transfer import Courier, copy_file, expand, fetch_input, local_path, requirements, scheme_of
+from cloudtune.node.transfer import Courier, copy_file, expand, fetch_input, requirements
+from cloudtune.node.uris import local_path, scheme_of
 
 
 @pytest.fixture
