@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from importlib import import_module
-from typing import Any
 
 from cloudtune.errors import UsageError
 from cloudtune.store import Model, Store
@@ -17,17 +15,7 @@ def register(model: str, *, to: str, name: str, version: str | None, store: Stor
     module = REGISTRIES.get(to)
     if module is None:
         raise UsageError(f"there is no registry {to!r}", hint=f"registries of this release: {', '.join(REGISTRIES)}")
-    filed: Any = import_module(module).register(model, name=name, version=version, home=store.folder)
-    record = Model(
-        name=filed.name,
-        version=filed.version,
-        uri=filed.uri,
-        base=filed.base,
-        run=filed.run,
-        checksums=filed.checksums,
-        metrics=filed.metrics,
-        created=time.time(),
-    )
+    record: Model = import_module(module).register(model, name=name, version=version, home=store.folder)
     store.add_model(record)
     return record
 

@@ -6,16 +6,15 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+import time
 from pathlib import Path
 from typing import Any
-
-import attrs
 
 from cloudtune import storage
 from cloudtune.checksums import sha256
 from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.home import check_name
+from cloudtune.store import Model
 from cloudtune.uri import absolute, local_path
 
 #: The record that lies in every version's folder.
@@ -25,20 +24,7 @@ _CONFIGS = ("config.json", "adapter_config.json")
 _LINKED = (".safetensors",)
 
 
-@attrs.frozen(kw_only=True)
-class ModelRecord:
-    """A filed model: its files' checksums (sha256), the base and run it came from, and the metrics of its training."""
-
-    name: str
-    version: str
-    uri: str
-    base: str | None = None
-    run: str | None = None
-    checksums: Mapping[str, str] = attrs.field(factory=dict)
-    metrics: Mapping[str, Any] = attrs.field(factory=dict)
-
-
-def register(model: str | Path, *, name: str, version: str | None = None, home: Path) -> ModelRecord:
+def register(model: str | Path, *, name: str, version: str | None = None, home: Path) -> Model:
     """File a model (a folder with a config.json) under a name and a version, by default the next whole number.
 
     Raises:
@@ -60,7 +46,7 @@ def register(model: str | Path, *, name: str, version: str | None = None, home: 
         while True:
             chosen = version or _next_version(shelf)
             place = shelf / chosen
-            record = ModelRecord(name=name, version=chosen, uri=absolute(place), checksums=sums, **facts)
+            record = Model(name=name, version=chosen, uri=absolute(place), checksums=sums, created=time.time(), **facts)
             _write(partial / RECORD, record)
             try:
                 # a folder that is there and not empty is never replaced, so two users get different versions
@@ -160,5 +146,5 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _write(path: Path, record: ModelRecord) -> None:
-    path.write_text(json.dumps(attrs.asdict(record), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _write(path: Path, record: Model) -> None:
+    path.write_text(json.dumps(record.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

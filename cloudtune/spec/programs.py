@@ -6,19 +6,18 @@ from typing import TYPE_CHECKING, ClassVar
 import attrs
 
 from cloudtune.spec.fields import flat, freeze, setting
-from cloudtune.spec.runtime import Conda, Runtime
+from cloudtune.spec.runtime import CondaRuntime, Runtime
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
 @attrs.frozen(kw_only=True)
-class GitPythonRuntime(Runtime):
+class GitPythonRuntime(CondaRuntime):
     """Python code from a git repository."""
 
     type: ClassVar[str] = "gitPython"
 
-    conda: Conda | None = setting("Conda environment (OCI Data Science).", of=Conda)
     url: str | None = setting("URL of the repository.")
     branch: str | None = setting("Branch or tag.")
     commit: str | None = setting("Commit id; beats the branch.")
@@ -28,18 +27,6 @@ class GitPythonRuntime(Runtime):
     python_path: tuple[str, ...] = setting("Folders inside the code that go on PYTHONPATH.", default=())
     working_dir: str | None = setting("Working directory inside the code.")
     skip_metadata_update: bool | None = setting("Leave the cloud's record of the run without git's metadata.")
-
-    def with_conda(self, conda: Conda | None) -> "Self":
-        """Conda environment (OCI Data Science)."""
-        return attrs.evolve(self, conda=conda)
-
-    def with_service_conda(self, slug: str) -> "Self":
-        """A conda environment of the service, by slug."""
-        return attrs.evolve(self, conda=Conda(type="service", slug=slug))
-
-    def with_custom_conda(self, uri: str, region: str | None = None) -> "Self":
-        """A published conda environment, by URI; the region only where the bucket is in another one."""
-        return attrs.evolve(self, conda=Conda(type="published", uri=uri, region=region or None))
 
     def with_url(self, url: str | None) -> "Self":
         """URL of the repository."""
@@ -89,29 +76,16 @@ class GitPythonRuntime(Runtime):
 
 
 @attrs.frozen(kw_only=True)
-class NotebookRuntime(Runtime):
+class NotebookRuntime(CondaRuntime):
     """A notebook, executed from top to bottom; the executed copy is kept with the outputs."""
 
     type: ClassVar[str] = "notebook"
 
-    conda: Conda | None = setting("Conda environment (OCI Data Science).", of=Conda)
     notebook_path_uri: str | None = setting("A local notebook or its URI.", key="notebookPathURI")
     source: str | None = setting("A folder or archive that holds the notebook named by `entrypoint`.")
     entrypoint: str | None = setting("The notebook inside `source`.")
     notebook_encoding: str | None = setting("Encoding of the notebook; default utf-8.")
     exclude_tags: tuple[str, ...] = setting("Cells with one of these tags are left out.", default=())
-
-    def with_conda(self, conda: Conda | None) -> "Self":
-        """Conda environment (OCI Data Science)."""
-        return attrs.evolve(self, conda=conda)
-
-    def with_service_conda(self, slug: str) -> "Self":
-        """A conda environment of the service, by slug."""
-        return attrs.evolve(self, conda=Conda(type="service", slug=slug))
-
-    def with_custom_conda(self, uri: str, region: str | None = None) -> "Self":
-        """A published conda environment, by URI; the region only where the bucket is in another one."""
-        return attrs.evolve(self, conda=Conda(type="published", uri=uri, region=region or None))
 
     def with_notebook_path_uri(self, notebook_path_uri: str | None) -> "Self":
         """A local notebook or its URI."""

@@ -187,3 +187,22 @@ class Runtime:
     def with_defined_tag(self, **tags: Mapping[str, Any]) -> "Self":
         """OCI defined tags as keywords `namespace={key: value}`, in place of those it had."""
         return attrs.evolve(self, defined_tags=tags)
+
+
+@attrs.frozen(kw_only=True)
+class CondaRuntime(Runtime):
+    """What a runtime has whose programs run in a conda environment of OCI Data Science."""
+
+    conda: Conda | None = setting("Conda environment (OCI Data Science).", of=Conda)
+
+    def with_conda(self, conda: Conda | None) -> "Self":
+        """Conda environment (OCI Data Science)."""
+        return attrs.evolve(self, conda=conda)
+
+    def with_service_conda(self, slug: str) -> "Self":
+        """A conda environment of the service, by slug."""
+        return attrs.evolve(self, conda=Conda(type="service", slug=slug))
+
+    def with_custom_conda(self, uri: str, region: str | None = None) -> "Self":
+        """A published conda environment, by URI; the region only where the bucket is in another one."""
+        return attrs.evolve(self, conda=Conda(type="published", uri=uri, region=region or None))

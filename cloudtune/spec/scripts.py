@@ -6,33 +6,20 @@ from typing import TYPE_CHECKING, ClassVar
 import attrs
 
 from cloudtune.spec.fields import flat, setting
-from cloudtune.spec.runtime import Conda, Runtime
+from cloudtune.spec.runtime import CondaRuntime
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
 @attrs.frozen(kw_only=True)
-class ScriptRuntime(Runtime):
+class ScriptRuntime(CondaRuntime):
     """A script, a folder or an archive, run as it is."""
 
     type: ClassVar[str] = "script"
 
-    conda: Conda | None = setting("Conda environment (OCI Data Science).", of=Conda)
     script_path_uri: str | None = setting("A local file or folder, or a URI, with the code.", key="scriptPathURI")
     entrypoint: str | None = setting("The file to run inside a folder or archive.")
-
-    def with_conda(self, conda: Conda | None) -> "Self":
-        """Conda environment (OCI Data Science)."""
-        return attrs.evolve(self, conda=conda)
-
-    def with_service_conda(self, slug: str) -> "Self":
-        """A conda environment of the service, by slug."""
-        return attrs.evolve(self, conda=Conda(type="service", slug=slug))
-
-    def with_custom_conda(self, uri: str, region: str | None = None) -> "Self":
-        """A published conda environment, by URI; the region only where the bucket is in another one."""
-        return attrs.evolve(self, conda=Conda(type="published", uri=uri, region=region or None))
 
     def with_script_path_uri(self, script_path_uri: str | None) -> "Self":
         """A local file or folder, or a URI, with the code."""

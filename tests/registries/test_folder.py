@@ -19,7 +19,7 @@ def filed_at(place):
     """Return the record in a version's folder, and the checksums of what lies beside it."""
     sums = checksums(place)
     del sums[registry.RECORD]
-    return registry.ModelRecord(**json.loads((place / registry.RECORD).read_text())), sums
+    return json.loads((place / registry.RECORD).read_text()), sums
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_model_is_filed_with_what_is_known_of_it(model, home):
     assert (filed.base, filed.run) == ("org/base", "abc12345")
     assert filed.metrics == {"eval_loss_before": 3.0, "eval_loss": 1.0}
     assert set(filed.checksums) == {"config.json", "model.safetensors", "cloudtune.json"}
-    assert filed_at(place) == (filed, dict(filed.checksums))
+    assert filed_at(place) == (filed.to_dict(), dict(filed.checksums))
     assert not (place / "logs").exists()
 
 
@@ -60,7 +60,7 @@ def test_many_at_once_get_versions_of_their_own(model, home):
     assert sorted(int(one.version) for one in found) == list(range(1, 25))
     shelf = home / "models" / "mine"
     assert sorted(path.name for path in shelf.iterdir()) == sorted(one.version for one in found)
-    assert all(filed_at(shelf / one.version)[0] == one for one in found)
+    assert all(filed_at(shelf / one.version)[0] == one.to_dict() for one in found)
 
 
 def test_a_training_beside_an_adapter_or_a_full_model_is_found(tmp_path, home):
@@ -78,7 +78,7 @@ def test_the_source_may_go_and_the_model_stays(model, home):
     filed = registry.register(model, name="mine", home=home)
     (model / "model.safetensors").unlink()
     (model / "config.json").write_text("changed")
-    assert filed_at(home / "models" / "mine" / "1") == (filed, dict(filed.checksums))
+    assert filed_at(home / "models" / "mine" / "1") == (filed.to_dict(), dict(filed.checksums))
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "-x", "a b", "x" * 101])
