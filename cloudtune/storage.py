@@ -29,7 +29,7 @@ from fsspec.core import url_to_fs
 from cloudtune.errors import CloudtuneError, MissingExtra, NotAllowed, ServiceError, UsageError
 from cloudtune.uri import filled, join, local_path, scheme_of, shown
 
-__all__ = ["Entry", "download", "exists", "join", "listing", "remove", "upload"]
+__all__ = ["Entry", "download", "exists", "file_system", "join", "listing", "remove", "told", "upload"]
 
 #: Called with the bytes done and the bytes in all; perhaps from another thread.
 Progress = Callable[[int, int], None]
@@ -61,20 +61,20 @@ def upload(source: Path, uri: str, *, progress: Progress | None = None) -> tuple
     source = Path(os.path.abspath(source))  # noqa: PTH100 - a link keeps its own name
     if not source.is_dir() and not source.is_file():
         raise UsageError(f"there is no file or folder {source}", hint="nothing was copied")
-    with _told("read", str(source)):
+    with told("read", str(source)):
         found = list(_local_entries(source))
     if not source.is_dir() and uri.endswith("/"):
         uri = join(uri, source.name)
     meter = _Meter(sum(entry.bytes for entry in found), progress)
     pairs = [(source / entry.path if entry.path else source, entry.path) for entry in found]
     folder = local_path(uri)
-    with _told("upload", uri):
+    with told("upload", uri):
         if folder is not None:
             for (path, below), entry in zip(pairs, found, strict=True):
                 _copy(path, folder / below if below else folder)
                 meter.add(entry.bytes)
         elif pairs:
-            files, start = _open(uri)
+            files, start = file_system(uri)
             targets = [f"{start.rstrip('/')}/{below}" if below else start for _, below in pairs]
             files.put([str(path) for path, _ in pairs], targets, callback=meter)
     meter.finish()
@@ -94,13 +94,13 @@ def download(uri: str, target: Path, *, progress: Progress | None = None) -> tup
     meter = _Meter(sum(entry.bytes for entry in found), progress)
     pairs = [(entry.path, _below(target, entry.path, uri)) for entry in found]
     source = local_path(uri)
-    with _told("download", uri):
+    with told("download", uri):
         if source is not None:
             for (path, goal), entry in zip(pairs, found, strict=True):
                 _copy(source / path if path else source, goal)
                 meter.add(entry.bytes)
         else:
-            files, start = _open(uri)
+            files, start = file_system(uri)
             for first in range(0, len(pairs), _BATCH):
                 _fetch(files, start, pairs[first : first + _BATCH], meter)
     meter.finish()
@@ -113,10 +113,10 @@ def listing(uri: str) -> tuple[Entry, ...]:
     What is not there lists as nothing. ``join(uri, entry.path)`` is the file's own URI.
     """
     path = local_path(uri)
-    with _told("list", uri):
+    with told("list", uri):
         if path is not None:
             return tuple(sorted(_local_entries(path), key=lambda entry: entry.path))
-        files, start = _open(uri)
+        files, start = file_system(uri)
         entries = (_entry(start, name, info) for name, info in _find(files, start).items())
         return tuple(sorted(filter(None, entries), key=lambda entry: entry.path))
 
@@ -124,10 +124,10 @@ def listing(uri: str) -> tuple[Entry, ...]:
 def exists(uri: str) -> bool:
     """Return whether there is a file, or something below, at a URI."""
     path = local_path(uri)
-    with _told("look up", uri):
+    with told("look up", uri):
         if path is not None:
             return os.path.exists(path)  # noqa: PTH110 - says no below a file, too
-        files, start = _open(uri)
+        files, start = file_system(uri)
         try:
             files.info(start)
         except FileNotFoundError:
@@ -142,11 +142,11 @@ def remove(uri: str) -> None:
         UsageError: it is a whole bucket, the root or home folder of this machine, or holds the current folder.
     """
     path = local_path(uri)
-    with _told("remove", uri):
+    with told("remove", uri):
         if path is not None:
             _remove_local(path)
             return
-        files, start = _open(uri)
+        files, start = file_system(uri)
         place = start.strip("/")
         if not place or ("/" not in place and scheme_of(uri) != "memory"):
             raise UsageError(f"{shown(uri)} is a whole bucket, which is not removed", hint="name a path in it")
@@ -205,7 +205,7 @@ def _remove_local(path: Path) -> None:
 # --- elsewhere
 
 
-def _open(uri: str) -> tuple[Any, str]:
+def file_system(uri: str) -> tuple[Any, str]:
     """Return the file system of a URI and the path there; nothing remembered from before is trusted.
 
     A password that the record of a run leaves out of its URI is taken from the environment.
@@ -334,7 +334,7 @@ def _nowhere(uri: str, error: FileNotFoundError) -> ServiceError:
 
 
 @contextmanager
-def _told(operation: str, uri: str) -> Iterator[None]:
+def told(operation: str, uri: str) -> Iterator[None]:
     """Turn whatever a file system raises into an error that names the URI and says what to do."""
     try:
         yield

@@ -1,0 +1,188 @@
+"""One file at any URI, read by byte ranges and written in order, so that a large one never has to be here.
+
+A :class:`Reader` gives exactly the bytes asked for or raises; a :class:`Writer` makes a file that is there whole once
+it is closed, and not at all if it is abandoned. Both work with file systems of fsspec; on this machine with
+descriptors, which :func:`copy` hands to the kernel. Readers may be shared by threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from cloudtune import storage
+from cloudtune.errors import ServiceError
+from cloudtune.uri import local_path, shown
+
+#: Bytes asked of a store at a time: fewer requests than the blocks that are worked on.
+FETCH_BYTES = 8 << 20
+#: Bytes copied at a time on this machine, where the kernel cannot do it by itself.
+CHUNK_BYTES = 1 << 20
+#: Parts of a multipart upload; object stores take 10,000 of them, so files up to 160 GB.
+PART_BYTES = 16 << 20
+_COPY_RANGE = getattr(os, "copy_file_range", None)
+
+
+class Reader:
+    """The bytes of one file; ``size`` is its length in bytes."""
+
+    def __init__(self, uri: str, size: int | None = None) -> None:
+        self.uri = uri
+        self._file: BinaryIO | None = None
+        path = local_path(uri)
+        with storage.told("read", uri):
+            if path is not None:
+                self._file = path.open("rb", buffering=0)
+                self.size = os.fstat(self._file.fileno()).st_size
+            else:
+                self._system, self._path = storage.file_system(uri)
+                self.size = int(self._system.info(self._path)["size"]) if size is None else size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes from ``offset`` on.
+
+        Raises:
+            ServiceError: the file is shorter, or cannot be read.
+        """
+        if self._file is not None:
+            buffer = bytearray(length)
+            self.readinto(offset, memoryview(buffer))
+            return bytes(buffer)
+        with storage.told("read", self.uri):
+            data = bytes(self._system.cat_file(self._path, start=offset, end=offset + length)) if length else b""
+        if len(data) != length:
+            raise self._short()
+        return data
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer with the bytes from ``offset`` on; raises as :meth:`read` does."""
+        buffer = buffer.cast("B")
+        if self._file is None:
+            buffer[:] = self.read(offset, len(buffer))
+            return
+        done = 0
+        with storage.told("read", self.uri):
+            while done < len(buffer):
+                count = os.preadv(self._file.fileno(), [buffer[done:]], offset + done)
+                if not count:
+                    raise self._short()
+                done += count
+
+    def fileno(self) -> int | None:
+        """Return the descriptor of a file of this machine, None for one that is elsewhere."""
+        return None if self._file is None else self._file.fileno()
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.close()
+
+    def _short(self) -> ServiceError:
+        return ServiceError(
+            f"{shown(self.uri)} is shorter than it was: it is cut off, or being written",
+            service="storage",
+            operation="read",
+            hint="wait until it is whole, or copy it again",
+        )
+
+
+class Writer:
+    """A file elsewhere, written in order by multipart upload; as a context it is closed, or abandoned on an error."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        with storage.told("upload", uri):
+            system, path = storage.file_system(uri)
+            self._file: Any = system.open(path, "wb", block_size=PART_BYTES)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append bytes."""
+        with storage.told("upload", self.uri):
+            self._file.write(data)
+
+    def close(self) -> None:
+        """Complete the file: from now on it is there."""
+        with storage.told("upload", self.uri):
+            self._file.close()
+
+    def abandon(self) -> None:
+        """Leave nothing of the file, also no parts that are paid for."""
+        try:
+            self._file.discard()
+        except Exception:  # noqa: BLE001, S110 - the error that led here is the one to be told
+            pass
+        self._file.closed = True  # so that nothing completes it when it is collected
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+
+def copy(reader: Reader, offset: int, length: int, target: int, position: int) -> None:
+    """Copy bytes of a file to a position of a descriptor, in the kernel where it can.
+
+    Raises:
+        ServiceError: the source is shorter or cannot be read.
+        OSError: the target cannot be written.
+    """
+    source = reader.fileno()
+    if source is not None and _COPY_RANGE is not None:
+        done = _copy_in_kernel(source, offset, length, target, position)
+        offset, position, length = offset + done, position + done, length - done
+    for block in blocks(reader, offset, length, CHUNK_BYTES):
+        write_at(target, block, position)
+        position += len(block)
+
+
+def blocks(reader: Reader, offset: int, length: int, block_bytes: int) -> Iterator[memoryview]:
+    """Yield bytes of a file in blocks of one size (the last may be smaller), each good until the next is asked for.
+
+    A store is asked for more than a block at a time.
+    """
+    fetched = block_bytes if reader.fileno() is not None else max(1, FETCH_BYTES // block_bytes) * block_bytes
+    buffer = memoryview(bytearray(min(fetched, length)))
+    while length:
+        filled = buffer[: min(fetched, length)]
+        reader.readinto(offset, filled)
+        for start in range(0, len(filled), block_bytes):
+            yield filled[start : start + block_bytes]
+        offset, length = offset + len(filled), length - len(filled)
+
+
+def write_at(target: int, data: bytes | bytearray | memoryview, position: int) -> None:
+    """Write all bytes at a position of a descriptor; raises OSError."""
+    view = memoryview(data).cast("B")
+    while view:
+        count = os.pwrite(target, view, position)
+        view, position = view[count:], position + count
+
+
+def _copy_in_kernel(source: int, offset: int, length: int, target: int, position: int) -> int:
+    """Return how many bytes the kernel copied; it stops early between file systems that it cannot copy between."""
+    assert _COPY_RANGE is not None
+    done = 0
+    while done < length:
+        try:
+            count = _COPY_RANGE(source, target, length - done, offset + done, position + done)
+        except OSError:
+            # EXDEV, EINVAL, ENOTSUP and their like: reading and writing says what is really wrong, if anything is
+            return done
+        if not count:
+            return done
+        done += count
+    return done
