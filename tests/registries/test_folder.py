@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from cloudtune import registries
 from cloudtune.checksums import checksums
-from cloudtune.errors import CloudtuneError, UsageError
+from cloudtune.errors import CloudtuneError, ServiceError, UsageError
 from cloudtune.registries import folder as registry
+from cloudtune.registries import source, workplace
 from cloudtune.store import Store
+from tests.registries.models import described, in_memory, merged
 
 
 def filed_at(place):
     """Return the record in a version's folder, and the checksums of what lies beside it."""
     sums = checksums(place)
-    del sums[registry.RECORD]
-    return json.loads((place / registry.RECORD).read_text()), sums
+    del sums[registry.FILED]
+    return json.loads((place / registry.FILED).read_text()), sums
+
+
+def on_shelf(home, name="mine"):
+    """Return all names on a model's shelf, hidden ones too."""
+    return sorted(path.name for path in (home / "models" / name).iterdir())
 
 
 @pytest.fixture
 def model(tmp_path):
-    """Return a folder as merge leaves it, with the logs of a run in it."""
-    place = tmp_path / "merged"
-    (place / "logs").mkdir(parents=True)
-    (place / "logs" / "node-0.log").write_text("line")
-    (place / "config.json").write_text("{}")
-    (place / "model.safetensors").write_bytes(b"tensors")
-    record = {"base": "org/base", "run": "abc12345", "metrics": {"eval_loss_before": 3.0, "eval_loss": 1.0}}
-    (place / "cloudtune.json").write_text(json.dumps(record))
-    return place
+    return merged(tmp_path / "merged")
 
 
 def test_a_model_is_filed_with_what_is_known_of_it(model, home):
@@ -98,18 +101,179 @@ def test_what_is_no_model(tmp_path, home):
     (tmp_path / "config.json").touch()
     with pytest.raises(UsageError, match="no weights"):
         registry.register(str(tmp_path), name="m", home=home)
-    assert list((home / "models" / "m").iterdir()) == []
+    assert not (home / "models").exists()
 
 
 def test_a_copy_that_differs_is_refused(model, home, monkeypatch):
-    def spoil(path, copy):
-        copy.write_bytes(b"other")
-        return False
-
-    monkeypatch.setattr(registry, "_copy", spoil)
+    monkeypatch.setattr(workplace, "_write", lambda file, chunk: file.write(bytes(len(chunk))))
     with pytest.raises(CloudtuneError, match="is not equal to it"):
         registry.register(model, name="mine", home=home)
-    assert list((home / "models" / "mine").iterdir()) == []
+    assert on_shelf(home) == []
+
+
+def test_a_file_that_is_not_what_its_record_says_is_refused(model, home):
+    described(model)
+    assert registry.register(model, name="mine", home=home).version == "1"
+    for name in ("model.safetensors", "config.json"):
+        kept = (model / name).read_bytes()
+        (model / name).write_bytes(b"x" + kept[1:])
+        with pytest.raises(UsageError, match=rf"merged/{name} is not the file that cloudtune\.json .* records"):
+            registry.register(model, name="mine", home=home)
+        (model / name).write_bytes(kept)
+    (model / "model.safetensors").unlink()
+    (model / "other.safetensors").touch()
+    with pytest.raises(UsageError, match=r"names model\.safetensors, which is not there"):
+        registry.register(model, name="mine", home=home)
+    assert on_shelf(home) == ["1"]
+
+
+def test_a_missing_shard_is_noticed(model, home):
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UsageError, match=r"index\.json names model-2\.safetensors, which is not there"):
+        registry.register(model, name="mine", home=home)
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "no JSON object"),
+        ('{"checksums": ["a"]}', "no object"),
+        ('{"checksums": {"config.json": "abc"}}', r"no sha256 for config\.json"),
+        ('{"checksums": {"../config.json": "' + "a" * 64 + '"}}', "no file of a model"),
+        ('{"checksums": {"/etc/passwd": "' + "a" * 64 + '"}}', "no file of a model"),
+    ],
+)
+def test_a_record_that_makes_no_sense_is_refused(record, said, model, home):
+    (model / "cloudtune.json").write_text(record)
+    with pytest.raises(UsageError, match=said):
+        registry.register(model, name="mine", home=home)
+
+
+def test_a_folder_below_is_filed_if_the_record_names_its_files(model, home):
+    (model / "1_Pooling").mkdir()
+    (model / "1_Pooling" / "config.json").write_text("{}")
+    described(model, "1_Pooling/config.json")
+    filed = registry.register(model, name="mine", home=home)
+    assert "1_Pooling/config.json" in filed.checksums
+    assert filed_at(home / "models" / "mine" / "1")[1] == filed.checksums
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that cannot be read is there on Linux")
+def test_a_disk_that_does_not_read_is_said(model, home):
+    (model / "model.safetensors").unlink()
+    (model / "model.safetensors").symlink_to("/proc/self/mem")
+    with pytest.raises(ServiceError, match=r"model\.safetensors: .*Input/output error"):
+        registry.register(model, name="mine", home=home)
+    assert on_shelf(home) == []
+
+
+KILLED = """
+import os, signal, sys
+from cloudtune import registries
+from cloudtune.registries import source, workplace
+from cloudtune.store import Store
+
+def write(file, chunk, *, write=workplace._write, count=[]):
+    count.append(1)
+    if len(count) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(file, chunk)
+
+workplace._write = write
+registries.register(sys.argv[1], to="folder", name="mine", version=None, store=Store())
+"""
+
+
+def test_what_a_killed_process_left_is_cleared_away(model, home):
+    assert subprocess.run([sys.executable, "-c", KILLED, model], check=False).returncode == -signal.SIGKILL
+    left = on_shelf(home)
+    assert [Path(name).suffix for name in left] == [".journal", ".part"]
+    (home / "models" / "mine" / ".cloudtune-0123456789abcdef.part").mkdir()  # also of a release without journals
+    filed = registry.register(model, name="mine", home=home)
+    assert on_shelf(home) == ["1"]
+    assert filed_at(home / "models" / "mine" / "1") == (filed.to_dict(), dict(filed.checksums))
+
+
+def test_what_a_living_process_has_is_left_alone(model, home):
+    found = source.find(model)
+    shelf = home / "models" / "mine"
+    with workplace.claimed(shelf, found) as place:
+        place.gather(found)
+        assert registry.register(model, name="mine", home=home).version == "1"
+        assert (place.folder / "model.safetensors").exists()
+        assert len(on_shelf(home)) == 3
+    assert on_shelf(home) == ["1"]
+
+
+def test_a_model_is_filed_from_a_bucket(model, home):
+    (model / "extra.bin").write_bytes(bytes(range(256)) * 40_000)
+    described(model)
+    with in_memory(model, "bucket/model") as uri:
+        filed = registry.register(uri.removesuffix("/model"), name="mine", home=home)
+    assert filed.base == "org/base"
+    assert filed_at(home / "models" / "mine" / "1") == (filed.to_dict(), checksums_of(model))
+    with pytest.raises(UsageError, match="there is nothing at memory://bucket"):
+        registry.register("memory://bucket", name="mine", home=home)
+
+
+def checksums_of(model):
+    return {path: sum_ for path, sum_ in checksums(model).items() if "/" not in path}
+
+
+def test_a_transfer_that_was_cut_off_goes_on(model, home, monkeypatch):
+    for number in range(6):
+        (model / f"model-{number}.safetensors").write_bytes(bytes([number]) * 1000)
+    read, broken = [], {"model.safetensors"}
+    chunks = source.Source.chunks
+
+    def counted(self, entry):
+        if entry.path in broken:
+            raise ServiceError("connection reset", service="storage", operation="read")
+        read.append(entry.path)
+        return chunks(self, entry)
+
+    monkeypatch.setattr(source.Source, "chunks", counted)
+    monkeypatch.setattr(source, "_WORKERS", 1)  # so that all before the broken one are complete
+    with in_memory(model, "bucket/cut") as uri:
+        with pytest.raises(ServiceError, match="connection reset"):
+            registry.register(uri, name="mine", home=home)
+        assert [Path(name).suffix for name in on_shelf(home)] == [".journal", ".part"]
+        first = set(read)
+        broken.clear()
+        read.clear()
+        (part,) = (home / "models" / "mine").glob("*.part")
+        spoilt = min(first)
+        (part / spoilt).write_bytes((part / spoilt).read_bytes()[::-1] + b"x")  # as a crash of the machine may
+        filed = registry.register(uri, name="mine", home=home)
+    assert set(read) & first == {spoilt}
+    assert len(first) == 8
+    assert filed_at(home / "models" / "mine" / "1") == (filed.to_dict(), checksums_of(model))
+    assert on_shelf(home) == ["1"]
+
+
+def interrupted(shelf, found):
+    with workplace.claimed(shelf, found) as place:
+        place.gather(found)
+        raise KeyboardInterrupt
+
+
+def test_another_model_does_not_go_on_with_it(model, home, tmp_path):
+    with in_memory(model, "bucket/one") as uri:
+        found = source.find(uri)
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(home / "models" / "mine", found)
+    assert len(on_shelf(home)) == 2
+    other = merged(tmp_path / "other", weights=b"other")
+    filed = registry.register(other, name="mine", home=home)
+    assert on_shelf(home) == ["1"]
+    assert filed_at(home / "models" / "mine" / "1")[1] == filed.checksums == checksums_of(other)
+
+
+def test_rights_of_the_hub_are_not_for_folders(model, home):
+    with pytest.raises(UsageError, match="--public is for the Hub"):
+        registry.register(model, name="mine", public=True, home=home)
 
 
 def test_a_model_goes_with_its_files_or_without(model, home):
