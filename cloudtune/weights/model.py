@@ -6,7 +6,7 @@ Opening reads headers only; bytes of tensors are read by ranges, when they are a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -107,6 +107,17 @@ class Weights:
         self.close()
 
 
+@attrs.frozen(kw_only=True)
+class Flaw:
+    """One thing wrong with the files of a model; ``kind`` is one word for it, ``file`` where it shows."""
+
+    kind: str
+    message: str
+    hint: str | None
+    file: str
+    tensor: str | None = None
+
+
 def folder_at(uri: str) -> Folder:
     """Return the files below a URI; empty for a place where nothing is."""
     return Folder(uri=uri, files={entry.path: entry.bytes for entry in storage.listing(uri) if entry.path})
@@ -118,20 +129,10 @@ def shard_names(folder: Folder, *, single: str = SINGLE) -> tuple[str, ...]:
     Raises:
         UsageError: a file that the index names is missing, or there are no weights in safetensors.
     """
-    index = f"{single}.index.json"
-    if index in folder:
-        table = folder.json(index).get("weight_map")
-        if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
-            raise UsageError(f"{folder.shown(index)} has no weight_map", hint="copy it again")
-        names = tuple(sorted(set(table.values())))
-        missing = [name for name in names if name not in folder or "/" in name]
-        if missing:
-            hint = "copy the whole folder"
-            raise UsageError(f"{folder.shown(index)} names {missing[0]}, which is not there", hint=hint)
-        return names
-    if single in folder:
-        return (single,)
-    raise UsageError(f"{folder.shown()} has no {single} and no {index}", hint=_instead(folder))
+    names, _, flaws = _names(folder, single)
+    for flaw in flaws:
+        raise UsageError(flaw.message, hint=flaw.hint)
+    return names
 
 
 def open_weights(folder: Folder, *, single: str = SINGLE) -> Weights:
@@ -140,33 +141,87 @@ def open_weights(folder: Folder, *, single: str = SINGLE) -> Weights:
     Raises:
         UsageError: a file is missing, cut off or damaged, or index and files contradict each other.
     """
-    names = shard_names(folder, single=single)
+    weights, flaws = survey(folder, single=single)
+    for flaw in flaws:
+        weights.close()
+        raise UsageError(flaw.message, hint=flaw.hint)
+    return weights
+
+
+def survey(folder: Folder, *, single: str = SINGLE) -> tuple[Weights, tuple[Flaw, ...]]:
+    """Open what can be opened of the tensors of a model, and return with it everything that is wrong with its files.
+
+    Where the files are not what the index or their names say, those that are there are opened.
+    """
+    names, table, found = _names(folder, single)
+    flaws = list(found)
     with ExitStack() as opened:
         shards: list[Shard] = []
         places: dict[str, Shard] = {}
         for name in names:
             reader = opened.enter_context(folder.open(name))
-            shard = Shard(name=name, reader=reader, header=read_header(reader.read, reader.size, folder.shown(name)))
+            try:
+                header = read_header(reader.read, reader.size, folder.shown(name))
+            except UsageError as error:
+                flaws.append(Flaw(kind="header", file=name, message=error.message, hint=error.hint))
+                continue
+            shard = Shard(name=name, reader=reader, header=header)
             shards.append(shard)
-            for tensor in shard.header.tensors:
+            for tensor in header.tensors:
                 if tensor in places:
+                    message = f"{tensor} is in {places[tensor].name} and in {name}"
                     hint = "one of the two files is from another model"
-                    raise UsageError(f"{tensor} is in {places[tensor].name} and in {name}", hint=hint)
-                places[tensor] = shard
-        index = f"{single}.index.json"
-        if index in folder:
-            _check_index(folder.json(index)["weight_map"], places, folder.shown(index))
+                    flaws.append(Flaw(kind="doubled", file=name, tensor=tensor, message=message, hint=hint))
+                else:
+                    places[tensor] = shard
+        if table is not None:
+            flaws += _contradictions(table, shards, folder.shown(f"{single}.index.json"))
         opened.pop_all()
-    return Weights(shards=tuple(shards), places=places)
+    return Weights(shards=tuple(shards), places=places), tuple(flaws)
 
 
-def _check_index(table: Mapping[str, str], places: Mapping[str, Shard], index: str) -> None:
+def _names(folder: Folder, single: str) -> tuple[tuple[str, ...], Mapping[str, str] | None, tuple[Flaw, ...]]:
+    """Return the safetensors files of a model that are there, its index if it can be read, and what is wrong."""
+    index = f"{single}.index.json"
+    there = tuple(sorted(name for name in folder.files if "/" not in name and name.endswith(".safetensors")))
+    if index in folder:
+        try:
+            table = folder.json(index).get("weight_map")
+        except UsageError as error:
+            return there, None, (Flaw(kind="index", file=index, message=error.message, hint=error.hint),)
+        if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
+            message = f"{folder.shown(index)} has no weight_map"
+            return there, None, (Flaw(kind="index", file=index, message=message, hint="copy it again"),)
+        names = sorted(set(table.values()))
+        missing = [name for name in names if name not in folder or "/" in name]
+        flaws = tuple(
+            Flaw(
+                kind="missing",
+                file=name,
+                message=f"{folder.shown(index)} names {name}, which is not there",
+                hint="copy the whole folder",
+            )
+            for name in missing
+        )
+        return tuple(name for name in names if name not in missing), table, flaws
+    if single in folder:
+        return (single,), None, ()
+    message = f"{folder.shown()} has no {single} and no {index}"
+    return there, None, (Flaw(kind="weights", file=single, message=message, hint=_instead(folder)),)
+
+
+def _contradictions(table: Mapping[str, str], shards: Sequence[Shard], index: str) -> Iterator[Flaw]:
+    hint = "copy the whole folder"
+    held = {shard.name: shard.header.tensors for shard in shards}
     for tensor, name in table.items():
-        if tensor not in places or places[tensor].name != name:
-            raise UsageError(f"{index} says that {tensor} is in {name}, and it is not", hint="copy the whole folder")
-    extra = next((tensor for tensor in places if tensor not in table), None)
-    if extra is not None:
-        raise UsageError(f"{extra} is in {places[extra].name}, and not in {index}", hint="copy the whole folder")
+        if name in held and tensor not in held[name]:
+            message = f"{index} says that {tensor} is in {name}, and it is not"
+            yield Flaw(kind="misplaced", file=name, tensor=tensor, message=message, hint=hint)
+    for name, tensors in held.items():
+        for tensor in tensors:
+            if tensor not in table:
+                message = f"{tensor} is in {name}, and not in {index}"
+                yield Flaw(kind="unlisted", file=name, tensor=tensor, message=message, hint=hint)
 
 
 def _instead(folder: Folder) -> str:
