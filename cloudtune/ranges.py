@@ -8,6 +8,7 @@ descriptors, which :func:`copy` hands to the kernel. Readers may be shared by th
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -22,6 +23,8 @@ FETCH_BYTES = 8 << 20
 CHUNK_BYTES = 1 << 20
 #: Parts of a multipart upload; object stores take 10,000 of them, so files up to 160 GB.
 PART_BYTES = 16 << 20
+#: Files that a thread has open of those that are not kept open.
+_OPEN_FILES = 16
 _COPY_RANGE = getattr(os, "copy_file_range", None)
 
 
@@ -46,7 +49,7 @@ class Reader:
         Raises:
             ServiceError: the file is shorter, or cannot be read.
         """
-        if self._file is not None:
+        if self.fileno() is not None:
             buffer = bytearray(length)
             self.readinto(offset, memoryview(buffer))
             return bytes(buffer)
@@ -59,13 +62,14 @@ class Reader:
     def readinto(self, offset: int, buffer: memoryview) -> None:
         """Fill a buffer with the bytes from ``offset`` on; raises as :meth:`read` does."""
         buffer = buffer.cast("B")
-        if self._file is None:
+        source = self.fileno()
+        if source is None:
             buffer[:] = self.read(offset, len(buffer))
             return
         done = 0
         with storage.told("read", self.uri):
             while done < len(buffer):
-                count = os.preadv(self._file.fileno(), [buffer[done:]], offset + done)
+                count = os.preadv(source, [buffer[done:]], offset + done)
                 if not count:
                     raise self._short()
                 done += count
@@ -92,6 +96,61 @@ class Reader:
             operation="read",
             hint="wait until it is whole, or copy it again",
         )
+
+
+class LooseReader(Reader):
+    """A file of ``size`` bytes that is not kept open, for checkpoints of more files than a process may have open.
+
+    Each thread has the last few files open that it read; no other thread can close them while they are in use.
+    """
+
+    def __init__(self, uri: str, size: int) -> None:
+        path = local_path(uri)
+        if path is None:
+            super().__init__(uri, size)
+        else:
+            self.uri, self.size, self._file, self._path = uri, size, None, str(path)
+        self._here = path is not None
+
+    def fileno(self) -> int | None:
+        """Return the descriptor of a file of this machine, good until this thread has read many others."""
+        if not self._here:
+            return None
+        with storage.told("read", self.uri):
+            return _OPEN.descriptor(self, self._path)
+
+    def close(self) -> None:
+        """Close the file, if this thread has it open."""
+        _OPEN.files.pop(self, None)
+
+
+class _Open(threading.local):
+    """The files that one thread has open, least lately used first."""
+
+    def __init__(self) -> None:
+        # by reader, not by path: whoever opens a path anew means the file that is there now
+        self.files: dict[Reader, _Descriptor] = {}
+
+    def descriptor(self, reader: Reader, path: str) -> int:
+        file = self.files.pop(reader, None) or _Descriptor(path)
+        self.files[reader] = file
+        if len(self.files) > _OPEN_FILES:
+            del self.files[next(iter(self.files))]
+        return file.number
+
+
+class _Descriptor:
+    """An open file that is closed when it is forgotten, at the latest when its thread ends."""
+
+    def __init__(self, path: str) -> None:
+        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+_OPEN = _Open()
 
 
 class Writer:
