@@ -295,9 +295,13 @@ def merge(
     )
 
 
-def register(model: str, *, to: str = "folder", name: str, version: str | None = None) -> Model:
-    """File a model under a name and a version, with its checksums; returns the record."""
-    return registries.register(model, to=to, name=name, version=version, store=Store())
+def register(model: str, *, to: str = "folder", name: str, version: str | None = None, public: bool = False) -> Model:
+    """File a model (a folder or a URI) under a name and a version, with its checksums; returns the record.
+
+    ``to`` is ``folder``, or ``hub`` for the Hugging Face Hub, where ``name`` is ``owner/name`` and only its owner sees
+    the model unless it is ``public``. Interrupted, it goes on where it was when it is called again.
+    """
+    return registries.register(model, to=to, name=name, version=version, public=public, store=Store())
 
 
 def deploy(

@@ -9,15 +9,20 @@ from cloudtune.cli import options
 
 @click.command("register")
 @click.argument("model")
-@click.option("--to", default="folder", show_default=True, help="Registry: folder.")
-@click.option("--name", required=True, help="Name of the model.")
-@click.option("--version", help="Version; default: the next number.")
+@click.option("--to", default="folder", show_default=True, help="Registry: folder, hub.")
+@click.option("--name", required=True, help="Name of the model; on the Hub with its owner, as OWNER/NAME.")
+@click.option("--version", help="Version, on the Hub a tag; default: the next number.")
+@click.option("--public/--private", default=False, help="Who may see it on the Hub.  [default: private]")
 @options.output("text", "json")
-def command(model: str, to: str, name: str, version: str | None, output: str) -> None:
-    """File a model under a name and a version, with its base, its run, its checksums and its metrics."""
+def command(model: str, to: str, name: str, version: str | None, public: bool, output: str) -> None:
+    """File a model under a name and a version, with its base, its run, its checksums and its metrics.
+
+    MODEL is a folder or a URI. Interrupted, it goes on where it was when it is called again. The Hugging Face Hub wants
+    a token that may write: HF_TOKEN, or ``hf auth login``.
+    """
     from cloudtune import verbs
 
-    record = verbs.register(model, to=to, name=name, version=version)
+    record = verbs.register(model, to=to, name=name, version=version, public=public)
     if output == "json":
         options.emit(record.to_dict(), "json")
     else:

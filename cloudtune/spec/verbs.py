@@ -47,8 +47,9 @@ class Register:
     to: str | None = setting(
         "The registry; default `folder`.", choices=("folder", "oci", "sagemaker", "bedrock", "hub")
     )
-    name: str = attrs.field(metadata={"doc": "Name of the model in the registry."})
-    version: str | None = setting("Version; default: the next number.")
+    name: str = attrs.field(metadata={"doc": "Name of the model in the registry; on the Hub `owner/name`."})
+    version: str | None = setting("Version, on the Hub a tag; default: the next number.")
+    public: bool | None = setting("On the Hub, everybody may see the model; default: only its owner.")
 
 
 @attrs.frozen(kw_only=True)
