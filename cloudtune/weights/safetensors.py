@@ -8,7 +8,8 @@ length, every offset and every shape are checked before a byte of a tensor is re
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -21,10 +22,15 @@ BITS = {
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64,
     "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
-#: The format admits 100 MB, which takes gigabytes to parse; a header of 200,000 tensors has less than this.
+#: The format admits 100 MB; a header of 200,000 tensors has less than this.
 MAX_HEADER_BYTES = 32 << 20
 _MAX_DIMENSIONS = 64
+#: The format's own library counts bits in 64 of them.
+_MAX_BITS = 2**64 - 1
+#: An entry with as many dimensions as are admitted, of 19 digits each, takes half of this.
+_MAX_ENTRY_CHARACTERS = 4096
 _METADATA = "__metadata__"
+_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 @attrs.frozen(kw_only=True)
@@ -50,13 +56,21 @@ class Header:
 def size_bytes(dtype: str, shape: Iterable[int]) -> int:
     """Return the bytes of a tensor; raises ValueError if the type is unknown or its bits do not fill whole bytes."""
     if dtype not in BITS:
-        raise ValueError(f"type {dtype!r} is not known")
-    bits = BITS[dtype]
+        raise ValueError(f"type {readable(dtype)} is not known")
+    elements = 1
     for length in shape:
-        bits *= length
-    if bits % 8:
+        elements *= length
+        if elements * BITS[dtype] > _MAX_BITS:
+            raise ValueError(f"a {dtype} tensor of that shape has more bytes than there can be")
+    if elements * BITS[dtype] % 8:
         raise ValueError(f"a {dtype} tensor of that shape does not fill whole bytes")
-    return bits // 8
+    return elements * BITS[dtype] // 8
+
+
+def readable(name: str) -> str:
+    """Return a name from a file as a message may show it: not too long, and nothing in it moves a cursor."""
+    cut = name if len(name) <= 200 else f"{name[:200]}..."
+    return cut if cut.isprintable() else ascii(cut)
 
 
 def read_header(read: Callable[[int, int], bytes], size: int, name: str) -> Header:
@@ -76,34 +90,35 @@ def _header_text(read: Callable[[int, int], bytes], size: int) -> bytes:
     if size < 8:
         raise ValueError(f"it has {size} bytes")
     length = int.from_bytes(read(0, 8), "little")
-    if length > min(MAX_HEADER_BYTES, size - 8):
+    if length > size - 8:
         raise ValueError(f"its header would have {length} bytes, and the file has {size}")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"its header would have {length} bytes, and {MAX_HEADER_BYTES} are read at the most")
     return read(8, length)
 
 
 def parse_header(text: bytes, size: int) -> Header:
     """Return what a header says of a file of ``size`` bytes; raises ValueError if it cannot be so."""
     start = 8 + len(text)
-    try:
-        entries = json.loads(text.decode("utf-8"), object_pairs_hook=_without_doubles)
-    except RecursionError:
-        raise ValueError("its header is nested too deep") from None
-    if not isinstance(entries, dict):
-        raise ValueError("its header is no JSON object")  # noqa: TRY004 - told as what is wrong with the file
-    metadata = entries.pop(_METADATA, None) or {}
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("its metadata is not text by name")
-    found = [_tensor(name, entry, start) for name, entry in entries.items()]
+    found: list[Tensor] = []
+    metadata: dict[str, str] = {}
+    header = _Text(text.decode("utf-8"))
+    for name in header.names():
+        if name == _METADATA:
+            metadata = {key: header.string() for key in header.names()} if header.due("{n") == "{" else header.null()
+        else:
+            found.append(_tensor(name, header.entry(), start))
+    header.due("")
     # of tensors with the same offset, empty ones come first
-    tensors = sorted(found, key=lambda one: (one.offset, one.length))
+    found.sort(key=lambda tensor: (tensor.offset, tensor.length))
     position = start
-    for tensor in tensors:
+    for tensor in found:
         if tensor.offset != position:
-            raise ValueError(f"tensor {tensor.name} begins at {tensor.offset} where {position} is due")
+            raise ValueError(f"tensor {readable(tensor.name)} begins at {tensor.offset} where {position} is due")
         position += tensor.length
     if position != size:
         raise ValueError(f"its tensors end at {position}, and the file has {size} bytes")
-    return Header(tensors={tensor.name: tensor for tensor in tensors}, metadata=metadata, start=start)
+    return Header(tensors={tensor.name: tensor for tensor in found}, metadata=metadata, start=start)
 
 
 def make_header(
@@ -112,39 +127,116 @@ def make_header(
     """Return the bytes of the header of a file with these tensors (name, type, shape), in this order, and what it says.
 
     The bytes are padded to a multiple of 8, as the format's own library does, so that tensors may be mapped.
+
+    Raises:
+        ValueError: there can be no such file: a name twice, an unknown type, a header that nobody would read.
     """
     entries: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
     position = 0
     for name, dtype, shape in tensors:
+        if name in entries or name == _METADATA:
+            raise ValueError(f"a second tensor would be called {readable(name)}")
         length = size_bytes(dtype, shape)
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + length]}
         position += length
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER_BYTES:
+        raise ValueError(f"its header would have {len(text)} bytes, and {MAX_HEADER_BYTES} are read at the most")
     return len(text).to_bytes(8, "little") + text, parse_header(text, 8 + len(text) + position)
 
 
 def _tensor(name: str, entry: Any, start: int) -> Tensor:
+    shown = readable(name)
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"tensor {name} has not dtype, shape and data_offsets")
+        raise ValueError(f"tensor {shown} has not dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
-        raise ValueError(f"tensor {name} has an impossible type, shape or place")
+        raise ValueError(f"tensor {shown} has an impossible type, shape or place")
     if len(shape) > _MAX_DIMENSIONS:
-        raise ValueError(f"tensor {name} has {len(shape)} dimensions")
+        raise ValueError(f"tensor {shown} has {len(shape)} dimensions")
     begin, end = offsets
     try:
         length = size_bytes(dtype, shape)
     except ValueError as error:
-        raise ValueError(f"tensor {name}: {error}") from None
+        raise ValueError(f"tensor {shown}: {error}") from None
     if end - begin != length:
-        raise ValueError(f"tensor {name} has {end - begin} bytes, and its shape needs {length}")
+        raise ValueError(f"tensor {shown} has {end - begin} bytes, and its shape needs {length}")
     return Tensor(name=name, dtype=dtype, shape=tuple(shape), offset=start + begin, length=length)
 
 
 def _naturals(value: Any) -> bool:
     # a whole number of more than 63 bits is no size of anything; bool is an int in Python
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
+
+
+class _Text:
+    """The JSON of a header, read from front to back, one entry at a time and each of bounded length.
+
+    What the JSON library makes of a hostile text at once takes thirty times its memory.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text, self._place = text, 0
+        self._decoder = json.JSONDecoder(object_pairs_hook=_without_doubles)
+
+    def due(self, marks: str) -> str:
+        """Return the character that is next after white space, which must be one of the marks; none means the end."""
+        space = _SPACE.match(self._text, self._place)
+        self._place = space.end() if space else self._place
+        found = self._text[self._place : self._place + 1]
+        if found != marks and (not found or found not in marks):
+            raise ValueError(f"its header has {found!r} at character {self._place}, and is no JSON object of tensors")
+        return found
+
+    def names(self) -> Iterator[str]:
+        """Yield the names in the object that is next; the value of each must be read before the next is asked for."""
+        seen: set[str] = set()
+        self._pass("{")
+        while self.due('"}' if not seen else '"') == '"':
+            name = self.string()
+            if name in seen:
+                raise ValueError(f"its header names {readable(name)} twice")
+            seen.add(name)
+            self._pass(":")
+            yield name
+            if self._pass(",}") == "}":
+                return
+        self._pass("}")
+
+    def string(self) -> str:
+        """Return the string that is next."""
+        self.due('"')
+        value, self._place = self._decoder.raw_decode(self._text, self._place)
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError(f"half of a character is in {readable(value)}")
+        return str(value)
+
+    def null(self) -> dict[str, str]:
+        """Pass over a null, which stands for no metadata."""
+        if not self._text.startswith("null", self._place):
+            raise ValueError("its metadata is not text by name")
+        self._place += len("null")
+        return {}
+
+    def entry(self) -> Any:
+        """Return what is said of a tensor."""
+        self.due("{")
+        # no brace is right inside, so the first is the end; JSON's -0 would be read as 0
+        end = self._text.find("}", self._place, self._place + _MAX_ENTRY_CHARACTERS) + 1
+        if not end or "-" in self._text[self._place : end]:
+            raise ValueError(f"what its header has at character {self._place} is nothing of a tensor")
+        try:
+            value = self._decoder.decode(self._text[self._place : end])
+        except RecursionError:
+            raise ValueError(f"its header is nested too deep at character {self._place}") from None
+        self._place = end
+        return value
+
+    def _pass(self, marks: str) -> str:
+        found = self.due(marks)
+        self._place += len(found)
+        return found
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
