@@ -125,6 +125,10 @@ class _Machine:
             raise ValueError("it is cut off")
         return self.data[start:end]
 
+    def byte(self) -> int:
+        self.position += 1
+        return self.data[self.position - 1]
+
     def number(self, count: int) -> int:
         return int.from_bytes(self.take(count), "little")
 
@@ -154,13 +158,13 @@ class _Machine:
         self.memo[len(self.memo)] = self.stack[-1]
 
     def binput(self) -> None:
-        self.memo[self.number(1)] = self.stack[-1]
+        self.memo[self.byte()] = self.stack[-1]
 
     def long_binput(self) -> None:
         self.memo[self.number(4)] = self.stack[-1]
 
     def binget(self) -> None:
-        self.stack.append(self.memo[self.number(1)])
+        self.stack.append(self.memo[self.byte()])
 
     def long_binget(self) -> None:
         self.stack.append(self.memo[self.number(4)])
@@ -180,13 +184,13 @@ class _Machine:
         self.stack.append(int.from_bytes(self.take(4), "little", signed=True))
 
     def binint1(self) -> None:
-        self.stack.append(self.number(1))
+        self.stack.append(self.byte())
 
     def binint2(self) -> None:
         self.stack.append(self.number(2))
 
     def long1(self) -> None:
-        length = self.number(1)
+        length = self.byte()
         if length > 9:
             raise ValueError("it holds a number of more than 64 bits")
         self.stack.append(int.from_bytes(self.take(length), "little", signed=True))

@@ -6,9 +6,10 @@ is stricter than zip files in general: stored, not compressed, and every entry w
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import pairwise
+from struct import Struct
 from typing import Any
 
 import attrs
@@ -36,8 +37,16 @@ _STORAGES = {
 #: The type of each name that stands for one: ``torch.bfloat16``, ``torch.BFloat16Storage``.
 TYPE_OF: Mapping[str, str] = {f"torch.{name}": dtype for name, dtype in (*DTYPES.items(), *_STORAGES.items())}
 _MAX_DIMENSIONS = 64
+#: What stands in 32 bits for a number that needs more.
+_WIDE = 0xFFFFFFFF
 _MAX_DIRECTORY_BYTES = 32 << 20
-_END, _END64, _LOCATOR, _ENTRY, _LOCAL = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"PK\x01\x02", b"PK\x03\x04"
+#: Read at once at either end of a file: all that is asked of one with a single tensor.
+EDGE_BYTES = 1 << 10
+# https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, sections 4.3.7 to 4.3.16
+_LOCAL = Struct("<4s4xH16xHH")
+_ENTRY = Struct("<4s4xHH8xIIHHH8xI")
+_END64 = Struct("<4s28xQQQ")
+_END = Struct("<4s6xHIIH")
 #: What files older than torch 1.6 begin with: a number as a pickle, or a tar archive's first name.
 _LEGACY = (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", b"sys_info\0", b"./")
 
@@ -136,8 +145,8 @@ class _Archive:
     def __init__(self, reader: Reader, start: int, end: int) -> None:
         if not 0 <= start <= end <= reader.size:
             raise ValueError(f"it would end at {end}, and the file has {reader.size} bytes")
-        self.reader = reader
-        self.entries, self.end = _entries(reader, start, end)
+        self.file = _Edges(reader, start, end)
+        self.entries, self.end = _entries(self.file)
         roots = [entry.removesuffix("data.pkl") for entry in self.entries if entry.endswith("/data.pkl")]
         if len(roots) != 1:
             raise ValueError("it has no data.pkl")
@@ -151,18 +160,16 @@ class _Archive:
         offset, length = self.place(name)
         if length > MAX_PICKLE_BYTES:
             raise ValueError(f"{name} in it has {length} bytes")
-        return self.reader.read(offset, length)
+        return self.file.read(offset, length)
 
     def place(self, name: str) -> tuple[int, int]:
         """Return where a file's bytes are, and how many."""
         entry = self.entries.get(self.root + name)
         if entry is None:
             raise ValueError(f"it has no {name}")
-        header = self.reader.read(entry.header, 30)
-        title, padding = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
+        magic, method, title, padding = _LOCAL.unpack(self.file.read(entry.header, 30))
         begin = entry.header + 30 + title + padding
-        same = header[:4] == _LOCAL and header[8:10] == b"\0\0"
-        if not same or begin + entry.length > self.end[entry.name]:
+        if magic != b"PK\x03\x04" or method or begin + entry.length > self.end[entry.name]:
             raise ValueError(f"{name} in it is not where its directory says")
         return begin, entry.length
 
@@ -183,31 +190,50 @@ class _Archive:
         return known if known.dtype == dtype else _Storage(dtype, known.offset, known.length)
 
 
-def _entries(reader: Reader, start: int, end: int) -> tuple[dict[str, _Entry], dict[str, int]]:
-    """Return the entries of the zip between two positions by name, and where the bytes of each must have ended."""
-    tail = reader.read(max(start, end - 98), min(98, end - start))
-    last = tail[-22:]
-    if last[:4] != _END:
-        head = reader.read(start, min(16, end - start))
-        if head.startswith(_LEGACY):
+class _Edges:
+    """A file inside a reader, of which both ends are here already."""
+
+    def __init__(self, reader: Reader, start: int, end: int) -> None:
+        self.reader, self.start, self.end = reader, start, end
+        self.after = min(end, start + EDGE_BYTES)
+        self.before = max(start, end - EDGE_BYTES)
+        self.head = reader.read(start, self.after - start)
+        self.tail = reader.read(self.before, end - self.before)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes; raises ValueError if they are not all in the file."""
+        if not self.start <= offset <= offset + length <= self.end:
+            raise ValueError("it is cut off")
+        if offset + length <= self.after:
+            return self.head[offset - self.start : offset - self.start + length]
+        if offset >= self.before:
+            return self.tail[offset - self.before : offset - self.before + length]
+        return self.reader.read(offset, length)
+
+
+def _entries(file: _Edges) -> tuple[dict[str, _Entry], dict[str, int]]:
+    """Return the entries of a zip by name, and where the bytes of each must have ended."""
+    end = file.end - 22
+    magic, count, size, at, comment = _END.unpack(file.read(end, 22))
+    if magic != b"PK\x05\x06" or comment:
+        if file.head.startswith(_LEGACY):
             raise ValueError("it is older than torch 1.6; load and save it with torch once")
         raise ValueError("it does not end as a zip does")
-    count, size, at = (int.from_bytes(last[a:b], "little") for a, b in ((10, 12), (12, 16), (16, 20)))
-    if len(tail) == 98 and tail[56:60] == _LOCATOR:
-        if tail[:4] != _END64:
-            raise ValueError("its end is not where it says")
-        count, size, at = (int.from_bytes(tail[a : a + 8], "little") for a in (32, 40, 48))
+    if end - 76 >= file.start and file.read(end - 20, 4) == b"PK\x06\x07":
         end -= 76
-    if size > _MAX_DIRECTORY_BYTES or count * 46 > size or start + at + size != end - 22:
+        magic, count, size, at = _END64.unpack(file.read(end, 56))
+        if magic != b"PK\x06\x06":
+            raise ValueError("its end is not where it says")
+    if size > _MAX_DIRECTORY_BYTES or count * 46 > size or file.start + at + size != end:
         raise ValueError("its directory is not where it says")
-    found = _directory(reader.read(start + at, size), count, start)
-    by_place = sorted(found, key=lambda entry: entry.header)
-    limits = {one.name: after.header for one, after in itertools.pairwise(by_place)}
-    if by_place:
-        limits[by_place[-1].name] = start + at
+    found = _directory(file.read(file.start + at, size), count, file.start)
     entries = {entry.name: entry for entry in found}
     if len(entries) != count:
         raise ValueError("its directory names something twice")
+    found.sort(key=lambda entry: entry.header)
+    limits = {one.name: after.header for one, after in pairwise(found)}
+    if found:
+        limits[found[-1].name] = file.start + at
     return entries, limits
 
 
@@ -215,20 +241,20 @@ def _directory(text: bytes, count: int, start: int) -> list[_Entry]:
     """Return the entries of a zip's directory; positions count from ``start``."""
     found, position = [], 0
     for _ in range(count):
-        head = text[position : position + 46]
-        if head[:4] != _ENTRY or len(head) < 46:
+        if position + 46 > len(text):
             raise ValueError("its directory is damaged")
-        packed, length, header = (int.from_bytes(head[a : a + 4], "little") for a in (20, 24, 42))
-        title, extra, comment = (int.from_bytes(head[a : a + 2], "little") for a in (28, 30, 32))
-        if head[8] & 1 or head[10:12] != b"\0\0":
+        magic, flags, method, packed, length, title, extra, comment, header = _ENTRY.unpack_from(text, position)
+        if magic != b"PK\x01\x02":
+            raise ValueError("its directory is damaged")
+        if method or flags & 1:
             raise ValueError("it is compressed or encrypted, and torch writes neither")
-        name = text[position + 46 : position + 46 + title].decode("utf-8")
-        more = text[position + 46 + title : position + 46 + title + extra]
-        length, packed, header = _widened((length, packed, header), more)
-        if packed != length or start + header + 30 + length > start + 2**62:
+        begin = position + 46 + title
+        if _WIDE in {packed, length, header}:
+            length, packed, header = _widened((length, packed, header), text[begin : begin + extra])
+        if packed != length:
             raise ValueError("its directory is damaged")
-        found.append(_Entry(name, start + header, length))
-        position += 46 + title + extra + comment
+        found.append(_Entry(text[position + 46 : begin].decode("utf-8"), start + header, length))
+        position = begin + extra + comment
     if position != len(text):
         raise ValueError("its directory is damaged")
     return found
@@ -244,7 +270,7 @@ def _widened(values: Sequence[int], extra: bytes) -> tuple[int, ...]:
         extra = extra[4 + length :]
     found = []
     for value in values:
-        if value == 0xFFFFFFFF:
+        if value == _WIDE:
             if len(wide) < 8:
                 raise ValueError("its directory is damaged")
             found.append(int.from_bytes(wide[:8], "little"))

@@ -1,0 +1,285 @@
+"""PyTorch distributed checkpoints (``.metadata`` and ``*.distcp``), read without torch.
+
+``.metadata`` is a pickle of ``torch.distributed.checkpoint.metadata.Metadata``: for every tensor its chunks, and for
+every chunk the file and range where a file of ``torch.save`` with that chunk lies. Rank 0 writes it last.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import attrs
+
+from cloudtune.errors import UsageError
+from cloudtune.ranges import LooseReader, Reader
+from cloudtune.uri import join, local_path
+from cloudtune.weights import pickles
+from cloudtune.weights.checkpoint import Part
+from cloudtune.weights.model import Folder
+from cloudtune.weights.pickles import MAX_PICKLE_BYTES, Stand, stands
+from cloudtune.weights.safetensors import size_bytes
+from cloudtune.weights.tiles import Tile, pieces_of
+from cloudtune.weights.torchfiles import EDGE_BYTES, STATE, TorchTensor, dtype_of, naturals, read_torch
+
+METADATA = ".metadata"
+SUFFIX = ".distcp"
+_DCP = "torch.distributed.checkpoint"
+#: Names that metadata is made of, those of earlier releases of torch and Python included.
+_ALLOWED = {
+    **STATE,
+    **stands(
+        *(
+            f"{_DCP}.metadata.{name}"
+            for name in (
+                "Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata", "MetadataIndex",
+                "TensorProperties", "StorageMeta", "_MEM_FORMAT_ENCODING",
+            )
+        ),
+        f"{_DCP}.filesystem._StorageInfo",
+        "torch.distributed._shard.sharded_tensor.metadata.TensorProperties",
+        "torch.distributed._shard.sharded_tensor.metadata.MEM_FORMAT_ENCODING",
+        *(f"{module}.{kind}Path" for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows")),
+    ),
+}  # fmt: skip
+#: Ranges of a store that are closer than this are asked for as one.
+_GAP_BYTES = 128 << 10
+_REQUESTS = 16
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Chunk:
+    """A box of a tensor, and the range of a file where it was saved."""
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    file: str
+    offset: int
+    length: int
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Item:
+    """A tensor of a checkpoint; ``path`` are its keys in the nested dict that was saved, outermost first."""
+
+    path: tuple[str, ...]
+    dtype: str
+    shape: tuple[int, ...]
+    chunks: tuple[Chunk, ...]
+
+
+def read_metadata(folder: Folder, place: str) -> tuple[dict[str, Item], tuple[str, ...]]:
+    """Return the tensors of the checkpoint in a folder below another one, and the names of whatever is no tensor.
+
+    Raises:
+        UsageError: the metadata is damaged or hostile, or names files that are not there.
+    """
+    name = f"{place}{METADATA}"
+    shown = folder.shown(name)
+    with folder.open(name) as reader:
+        if reader.size > MAX_PICKLE_BYTES:
+            raise UsageError(f"{shown} has {reader.size} bytes", hint="no checkpoint has so many: check the file")
+        value = pickles.load(reader.read(0, reader.size), _ALLOWED, name=shown)
+    try:
+        items, others = _items(value)
+        _check_files(items.values(), folder, place)
+    except ValueError as error:
+        hint = "copy the checkpoint again, all files of it"
+        raise UsageError(f"{shown} does not describe a whole checkpoint: {error}", hint=hint) from error
+    return items, others
+
+
+def open_parts(folder: Folder, place: str, items: Mapping[str, Item], opened: ExitStack) -> dict[str, Part]:
+    """Return tensors as pieces of the files of a checkpoint, which are closed when ``opened`` ends.
+
+    Raises:
+        UsageError: a chunk is damaged or not what the metadata says, or chunks overlap or leave a gap.
+    """
+    chunks = [chunk for item in items.values() for chunk in item.chunks]
+    readers: dict[str, Reader] = {}
+    for file in sorted({chunk.file for chunk in chunks}):
+        uri = join(folder.uri, place, file)
+        reader = opened.enter_context(LooseReader(uri, folder.files[place + file]))
+        readers[file] = reader if local_path(uri) is not None else Known(reader)
+    _fetch_edges(readers, chunks)
+    parts = {}
+    for name, item in items.items():
+        try:
+            parts[name] = _part(item, lambda file: readers[file], folder.shown(place))
+        except ValueError as error:
+            hint = "copy the checkpoint again, all files of it"
+            raise UsageError(f"{name} in {folder.shown(place)}: {error}", hint=hint) from error
+    return parts
+
+
+def _part(item: Item, reader_of: Callable[[str], Reader], shown: str) -> Part:
+    tiles = []
+    for chunk in item.chunks:
+        reader = reader_of(chunk.file)
+        name = f"{shown}/{chunk.file} at {chunk.offset}"
+        tensor = read_torch(reader, offset=chunk.offset, length=chunk.length, name=name)
+        if type(tensor) is not TorchTensor or (tensor.dtype, tensor.shape) != (item.dtype, chunk.sizes):
+            raise ValueError(f"the part at {[*chunk.offsets]} is no {item.dtype} tensor {[*chunk.sizes]}")
+        span = tensor.span()
+        source = reader.reader if isinstance(reader, Known) else reader
+        tiles.append(Tile(offsets=chunk.offsets, sizes=chunk.sizes, reader=source, offset=span.offset))
+    pieces = pieces_of(item.shape, size_bytes(item.dtype, (1,)), tiles)
+    return Part(dtype=item.dtype, shape=item.shape, pieces=pieces)
+
+
+# --- metadata
+
+
+def _items(value: Any) -> tuple[dict[str, Item], tuple[str, ...]]:
+    kinds, places = _mapping(value, "Metadata", "state_dict_metadata"), _mapping(value, "Metadata", "storage_data")
+    stored = _stored(places)
+    paths = value.get("planner_data")
+    items: dict[str, Item] = {}
+    others: list[str] = []
+    for name, kind in kinds.items():
+        if type(name) is not str:
+            raise ValueError("it has a tensor without a name")
+        if _is(kind, "TensorStorageMetadata"):
+            items[name] = _item(name, kind, stored, _path(paths, name))
+        elif _is(kind, "BytesStorageMetadata"):
+            others.append(name)
+        else:
+            raise ValueError(f"it does not say what {name} is")
+    return items, tuple(others)
+
+
+def _item(name: str, kind: Stand, stored: Mapping[Any, tuple[str, int, int]], path: tuple[str, ...]) -> Item:
+    properties = kind.get("properties")
+    state = properties.state if _is(properties, "TensorProperties") else None
+    # a tuple, whose first value is the type; a dict in releases before 2.0
+    dtype = state.get("dtype") if type(state) is dict else state[0] if type(state) is tuple and state else None
+    shape, listed = naturals(kind.get("size")), kind.get("chunks")
+    if type(listed) is not list:
+        raise ValueError(f"it does not say where {name} is")
+    chunks: dict[tuple[int, ...], Chunk] = {}
+    for one in listed:
+        if not _is(one, "ChunkStorageMetadata"):
+            raise ValueError(f"it does not say where {name} is")
+        offsets, sizes = naturals(one.get("offsets")), naturals(one.get("sizes"))
+        if not math.prod(sizes):
+            continue  # ranks that got no rows
+        if (name, offsets) not in stored:
+            raise ValueError(f"the part of {name} at {[*offsets]} is in no file")
+        file, offset, length = stored[name, offsets]
+        chunk = Chunk(offsets=offsets, sizes=sizes, file=file, offset=offset, length=length)
+        if chunks.setdefault(offsets, chunk) != chunk:
+            raise ValueError(f"it has two parts of {name} at {[*offsets]}")
+    try:
+        known = dtype_of(dtype)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return Item(path=path, dtype=known, shape=shape, chunks=(*chunks.values(),))
+
+
+def _stored(places: Mapping[Any, Any]) -> dict[tuple[str, tuple[int, ...]], tuple[str, int, int]]:
+    """Return the file, offset and length of every chunk, by the tensor's name and the chunk's corner."""
+    found = {}
+    for index, info in places.items():
+        if not _is(index, "MetadataIndex") or not _is(info, "_StorageInfo"):
+            raise ValueError("it does not say what is in its files")
+        offset = index.get("offset")
+        if offset is None:
+            continue  # no tensor
+        if info.get("transform_descriptors"):
+            raise ValueError("its files are compressed by an extension of the one who saved it; save it without")
+        begin, length, file = info.get("offset"), info.get("length"), info.get("relative_path")
+        naturals((begin, length))
+        name = index.get("fqn")
+        if type(name) is not str or type(file) is not str:
+            raise ValueError("it does not say what is in its files")
+        found[name, naturals(offset)] = (file, begin, length)
+    return found
+
+
+def _path(paths: Any, name: str) -> tuple[str, ...]:
+    """Return the keys by which a tensor was reached in what was saved; its name where that is not known."""
+    path = paths.get(name) if type(paths) is dict else None
+    if type(path) is tuple and path and all(type(key) in {str, int} for key in path):
+        return (*map(str, path),)
+    return (name,)
+
+
+def _is(value: Any, kind: str) -> bool:
+    return type(value) is Stand and value.kind.rpartition(".")[2] == kind
+
+
+def _mapping(value: Any, kind: str, name: str) -> dict[Any, Any]:
+    found = value.get(name) if _is(value, kind) else None
+    if type(found) is not dict:
+        raise ValueError(f"it has no {name}")
+    return found
+
+
+def _check_files(items: Iterable[Item], folder: Folder, place: str) -> None:
+    for chunk in (chunk for item in items for chunk in item.chunks):
+        size = folder.files.get(place + chunk.file)
+        if size is None:
+            raise ValueError(f"{chunk.file[:200]} is not there")
+        if chunk.offset + chunk.length > size:
+            raise ValueError(f"{chunk.file} is cut off: it has {size} bytes, and {chunk.offset + chunk.length} are due")
+
+
+# --- stores
+
+
+class Known(Reader):
+    """A file elsewhere, some ranges of which are here already."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader, self.uri, self.size = reader, reader.uri, reader.size
+        self.ranges: dict[int, bytes] = {}
+        self.starts: list[int] = []
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes, from what is here if all of them are."""
+        at = bisect_right(self.starts, offset) - 1
+        if at >= 0:
+            start = self.starts[at]
+            data = self.ranges[start][offset - start : offset - start + length]
+            if len(data) == length:
+                return data
+        return self.reader.read(offset, length)
+
+    def fetch(self, begin: int, end: int) -> None:
+        """Get a range here."""
+        self.ranges[begin] = self.reader.read(begin, end - begin)
+
+
+def _fetch_edges(readers: Mapping[str, Reader], chunks: Sequence[Chunk]) -> None:
+    """Get what surrounds the bytes of all chunks that are elsewhere, many ranges at a time."""
+    edges: dict[str, list[tuple[int, int]]] = {}
+    for chunk in chunks:
+        begin, end = chunk.offset, chunk.offset + chunk.length
+        edges.setdefault(chunk.file, []).extend(
+            ((begin, min(end, begin + EDGE_BYTES)), (max(begin, end - EDGE_BYTES), end))
+        )
+    with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="edges") as pool:
+        pending = []
+        for file, ranges in edges.items():
+            reader = readers[file]
+            if isinstance(reader, Known):
+                pending += [pool.submit(reader.fetch, *one) for one in _merged(ranges)]
+        for future in pending:
+            future.result()
+    for reader in readers.values():
+        if isinstance(reader, Known):
+            reader.starts = sorted(reader.ranges)
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for begin, end in sorted(ranges):
+        if merged and begin <= merged[-1][1] + _GAP_BYTES:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((begin, end))
+    return merged
