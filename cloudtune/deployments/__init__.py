@@ -14,6 +14,7 @@ import attrs
 from cloudtune.errors import UsageError
 from cloudtune.home import check_name, is_name
 from cloudtune.store import Deployment, Store
+from cloudtune.uri import local_path
 
 PLACES = {"local": "cloudtune.deployments.local"}
 
@@ -109,7 +110,11 @@ def _model_folder(model: str, store: Store) -> tuple[Path, str]:
     name, _, version = model.partition(":")
     for known in store.models(name):
         if not version or known.version == version:
-            return Path(known.uri.removeprefix("file://")), name
+            folder = local_path(known.uri)
+            if folder is None:
+                hint = f"fetch it first: cloudtune register {known.uri} --name {name.rpartition('/')[2]}"
+                raise UsageError(f"model {name} is not on this machine", hint=hint)
+            return folder, name
     folder = Path(model.removeprefix("file://"))
     if (folder / "config.json").is_file():
         return folder.absolute(), folder.absolute().name

@@ -159,7 +159,10 @@ class _Filing:
         known = self.repository.read_json(self.state.head, FILED) if FILED in self.held else {}
         if known.get("name") == self.repository.name and isinstance(known.get("checksums"), dict):
             return known
-        foreign = sorted(path for path in self.held if path.endswith(_MODEL_FILES))
+        wrong = self._wrong(self.held)
+        foreign = sorted(
+            path for path in self.held if path.endswith(_MODEL_FILES) and (path in wrong or path not in self.sums)
+        )
         if foreign:
             raise UsageError(
                 f"{self.repository.name} on the Hub holds files that cloudtune did not file: {', '.join(foreign[:3])}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,6 +36,19 @@ def told(operation: str, name: str, token: str) -> Iterator[None]:
 def clean(text: str, token: str) -> str:
     """Return a text without the token and without what signs an address."""
     return shown(text.replace(token, "***") if token else text)
+
+
+class Cleaner(logging.Filter):
+    """Has a handler of the library's log write no secrets: it warns of retries with the whole signed address."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__()
+        self.token = token
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite a line on its way out."""
+        record.msg, record.args = clean(record.getMessage(), self.token), ()
+        return True
 
 
 def _is_harmless(error: BaseException | None, token: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from cloudtune.errors import NotAllowed, ServiceError, UsageError
-from cloudtune.registries.hub_errors import SERVICE, SIGN_IN, no_token, told
+from cloudtune.registries.hub_errors import SERVICE, SIGN_IN, Cleaner, no_token, told
 
 _BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
 
@@ -191,15 +192,19 @@ class Repository:
     def _told(self, operation: str) -> AbstractContextManager[None]:
         return told(operation, self.name, self._token)
 
-    @staticmethod
     @contextmanager
-    def _quiet() -> Iterator[None]:
-        """Keep the library's progress bars out of files and pipes."""
+    def _quiet(self) -> Iterator[None]:
+        """Keep the library's progress bars out of files and pipes, and secrets out of its warnings."""
         silent = not (sys.stderr.isatty() or are_progress_bars_disabled() or _BARS in os.environ)
         if silent:
             disable_progress_bars()
+        cleaner, handlers = Cleaner(self._token), tuple(logging.getLogger("huggingface_hub").handlers)
+        for handler in handlers:
+            handler.addFilter(cleaner)
         try:
             yield
         finally:
+            for handler in handlers:
+                handler.removeFilter(cleaner)
             if silent:
                 enable_progress_bars()

@@ -28,9 +28,10 @@ SIGNATURE = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=5ec2e7f00d5ec2e7f0
 LFS_JSON = "application/vnd.git-lfs+json"
 _OID = re.compile(r"[0-9a-f]{64}")
 _LARGE = (".safetensors", ".bin", ".gguf")
-#: Cut the connection after the first bytes of a body; a number is a status to answer with.
+#: Cut the connection after the first bytes of a body.
 CUT = "cut"
-Fault = int | str | Callable[[], object]
+#: A status to answer with, CUT, or what is called first and may return one of these.
+Fault = int | str | Callable[[], int | str | None]
 
 
 @attrs.define(kw_only=True)
@@ -95,6 +96,7 @@ class Hub:
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self.faults: dict[str, list[Fault]] = {}
+        self.spoilt: set[str] = set()  # files that the service keeps otherwise than they were sent
         self.part_bytes, self.page = 1 << 30, 3
         self.lock = threading.RLock()
         self.url = ""
@@ -147,6 +149,7 @@ class Handler(BaseHTTPRequestHandler):
 
     hub: Hub
     protocol_version = "HTTP/1.1"
+    wbufsize, disable_nagle_algorithm = 1 << 16, True
     body: bytes
 
     def log_message(self, *_: Any) -> None:
@@ -155,23 +158,21 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._handle()
 
-    do_HEAD = do_POST = do_PUT = do_GET
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names that the library calls
 
     def _handle(self) -> None:
         url = urlsplit(self.path)
         path, self.query = unquote(url.path), parse_qs(url.query)
         length = int(self.headers.get("Content-Length", 0))
         fault = self._fault(f"{self.command} {path}")
-        if fault == CUT:
-            self.rfile.read(min(length, 1000))
+        self.body = self.rfile.read(min(length, 1000) if fault == CUT else length)
+        if fault == CUT or len(self.body) != length:  # or the client went away
             self.close_connection = True
             return
-        self.body = self.rfile.read(length)
+        if isinstance(fault, int):
+            self._answer(fault, {"error": "a fault of the test"})
+            return
         try:
-            if len(self.body) != length:
-                return  # the client went away
-            if isinstance(fault, int):
-                raise Refused(fault, "a fault of the test")
             with self.hub.lock:
                 self.hub.requests.append(f"{self.command} {path}")
                 self._routed(path)
@@ -182,11 +183,11 @@ class Handler(BaseHTTPRequestHandler):
             self.hub.complaints.append(f"{self.command} {path}: {type(error).__name__}: {error}")
             self._answer(500, {"error": "complaint"})
 
-    def _fault(self, request: str) -> Fault | None:
+    def _fault(self, request: str) -> int | str | None:
         for part, faults in self.hub.faults.items():
             if part in request and faults:
                 fault = faults.pop(0)
-                return fault if not callable(fault) else (fault(), None)[1]
+                return fault() if callable(fault) else fault
         return None
 
     def _answer(self, status: int, value: Any = None, headers: dict[str, str] | None = None) -> None:
@@ -391,6 +392,9 @@ class Handler(BaseHTTPRequestHandler):
         files = dict(repo.files)
         for line in lines:
             self._apply(repo, files, line["key"], line["value"])
+        for path in self.hub.spoilt & set(files):
+            data = files[path].data[::-1] + b"!"
+            files[path] = File(data=data, sha256=hashlib.sha256(data).hexdigest() if files[path].sha256 else None)
         oid = repo.commit(files)
         url = f"{self.hub.url}/{name}/commit/{oid}"
         self._answer(200, {"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
