@@ -7,22 +7,37 @@ descriptors, which :func:`copy` hands to the kernel. Readers may be shared by th
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import stat
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from fsspec.spec import AbstractBufferedFile
+
 from cloudtune import storage
-from cloudtune.errors import ServiceError
-from cloudtune.uri import local_path, shown
+from cloudtune.errors import ServiceError, UsageError
+from cloudtune.uri import local_path, scheme_of, shown
+
+try:
+    import resource
+except ImportError:  # pragma: no cover - Windows, where nothing of this machine is read
+    pass
 
 #: Bytes asked of a store at a time: fewer requests than the blocks that are worked on.
 FETCH_BYTES = 8 << 20
 #: Bytes copied at a time on this machine, where the kernel cannot do it by itself.
 CHUNK_BYTES = 1 << 20
-#: Parts of a multipart upload; object stores take 10,000 of them, so files up to 160 GB.
+#: Parts of a multipart upload; larger ones for files of more than 160 GB, because object stores take 10,000 of them.
 PART_BYTES = 16 << 20
+_MAX_PARTS = 10_000
+#: What reading a range is told beyond the range. ocifs 1.3 reads through a file that it opens for each range: it would
+#: look the size up again, and read 5 MiB more than was asked for.
+_RANGE_OPTIONS = {"oci": {"cache_type": "none"}, "ocilake": {"cache_type": "none"}}
 #: Files that a thread has open of those that are not kept open.
 _OPEN_FILES = 16
 _COPY_RANGE = getattr(os, "copy_file_range", None)
@@ -37,11 +52,14 @@ class Reader:
         path = local_path(uri)
         with storage.told("read", uri):
             if path is not None:
-                self._file = path.open("rb", buffering=0)
+                self._file = _opened(path)
                 self.size = os.fstat(self._file.fileno()).st_size
             else:
                 self._system, self._path = storage.file_system(uri)
                 self.size = int(self._system.info(self._path)["size"]) if size is None else size
+                self._options: dict[str, Any] = {}
+                if scheme_of(uri) in _RANGE_OPTIONS:
+                    self._options = {**_RANGE_OPTIONS[scheme_of(uri)], "size": self.size}
 
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from ``offset`` on.
@@ -53,10 +71,19 @@ class Reader:
             buffer = bytearray(length)
             self.readinto(offset, memoryview(buffer))
             return bytes(buffer)
+        if not length:
+            return b""
         with storage.told("read", self.uri):
-            data = bytes(self._system.cat_file(self._path, start=offset, end=offset + length)) if length else b""
-        if len(data) != length:
+            data = bytes(self._system.cat_file(self._path, start=offset, end=offset + length, **self._options))
+        if len(data) < length:
             raise self._short()
+        if len(data) > length:
+            raise ServiceError(
+                f"{shown(self.uri)} is not given in parts: {len(data)} bytes came where {length} were asked for",
+                service="storage",
+                operation="read",
+                hint="download it first",
+            )
         return data
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
@@ -69,7 +96,7 @@ class Reader:
         done = 0
         with storage.told("read", self.uri):
             while done < len(buffer):
-                count = os.preadv(source, [buffer[done:]], offset + done)
+                count = _read_at(source, buffer[done:], offset + done)
                 if not count:
                     raise self._short()
                 done += count
@@ -154,13 +181,16 @@ _OPEN = _Open()
 
 
 class Writer:
-    """A file elsewhere, written in order by multipart upload; as a context it is closed, or abandoned on an error."""
+    """A file elsewhere, written in order by multipart upload; as a context it is closed, or abandoned on an error.
 
-    def __init__(self, uri: str) -> None:
+    ``size`` is its length in bytes, if that is known.
+    """
+
+    def __init__(self, uri: str, size: int = 0) -> None:
         self.uri = uri
         with storage.told("upload", uri):
-            system, path = storage.file_system(uri)
-            self._file: Any = system.open(path, "wb", block_size=PART_BYTES)
+            self._system, self._path = storage.file_system(uri)
+            self._file: Any = self._system.open(self._path, "wb", block_size=max(PART_BYTES, -(-size // _MAX_PARTS)))
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append bytes."""
@@ -168,17 +198,25 @@ class Writer:
             self._file.write(data)
 
     def close(self) -> None:
-        """Complete the file: from now on it is there."""
-        with storage.told("upload", self.uri):
-            self._file.close()
+        """Complete the file: from now on it is there. If that fails, it is abandoned."""
+        try:
+            with storage.told("upload", self.uri):
+                self._file.close()
+        except BaseException:
+            self.abandon()
+            raise
 
     def abandon(self) -> None:
-        """Leave nothing of the file, also no parts that are paid for."""
-        try:
-            self._file.discard()
-        except Exception:  # noqa: BLE001, S110 - the error that led here is the one to be told
-            pass
-        self._file.closed = True  # so that nothing completes it when it is collected
+        """Leave nothing of the file, also no parts that are paid for; never raises, for an error has led here."""
+        with contextlib.suppress(Exception):
+            if isinstance(self._file, AbstractBufferedFile):
+                try:
+                    self._file.discard()
+                finally:
+                    self._file.closed = True  # so that nothing completes it when it is collected
+            else:  # a file system that shows a file while it is written
+                self._file.close()
+                self._system.rm_file(self._path)
 
     def __enter__(self) -> Writer:
         return self
@@ -229,6 +267,42 @@ def write_at(target: int, data: bytes | bytearray | memoryview, position: int) -
     while view:
         count = os.pwrite(target, view, position)
         view, position = view[count:], position + count
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a file of this machine for reading, past the soft limit of open files if that is in the way."""
+    if not hasattr(os, "pread"):  # pragma: no cover - Windows
+        raise UsageError("weights are read on Linux and macOS", hint="run this there, or in the Linux that Windows has")
+    flags = os.O_RDONLY | os.O_NONBLOCK  # a pipe would wait for a writer
+    try:
+        number = os.open(path, flags)
+    except OSError as error:
+        if error.errno != errno.EMFILE or not _allow_more_files():
+            raise
+        number = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise UsageError(f"{path} is no file", hint="name a file, or a folder of files")
+    return open(number, "rb", buffering=0)  # noqa: PTH123 - the caller closes it
+
+
+def _allow_more_files() -> bool:
+    """Raise the soft limit of open files to what the administrator allows; return whether that changed anything."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    more = 1 << 16 if hard == resource.RLIM_INFINITY else hard
+    if soft == resource.RLIM_INFINITY or soft >= more:
+        return False
+    resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+    return True
+
+
+def _read_at(source: int, buffer: memoryview, offset: int) -> int:
+    """Read into a buffer from a position of a descriptor, and return how many bytes."""
+    if hasattr(os, "preadv"):
+        return os.preadv(source, [buffer], offset)
+    data = os.pread(source, len(buffer), offset)  # macOS before 11
+    buffer[: len(data)] = data
+    return len(data)
 
 
 def _copy_in_kernel(source: int, offset: int, length: int, target: int, position: int) -> int:
