@@ -43,7 +43,7 @@ class _Active:
 
 
 @attrs.frozen(eq=False, slots=True)
-class _Run:
+class Run:
     """Bytes of one tile in a row of several: where in the row, where in the tile's own row, and how many."""
 
     tile: int
@@ -140,13 +140,13 @@ def _woven(layout: _Layout, level: int, begin: int, end: int, here: Sequence[_Ac
         yield Made(length=count * row_bytes, blocks=weave.blocks)
 
 
-def _runs(layout: _Layout, level: int, active: Sequence[_Active], goal: int, order: dict[int, int]) -> Iterator[_Run]:
+def _runs(layout: _Layout, level: int, active: Sequence[_Active], goal: int, order: dict[int, int]) -> Iterator[Run]:
     row_bytes = layout.row_bytes[level]
     for begin, end, here in layout.slabs(level, active):
         if layout.whole(here[0].tile, level):
             only = _only(here)
             source = layout.inside(only, level, begin).position
-            yield _Run(order[id(only.tile)], goal + begin * row_bytes, source, (end - begin) * row_bytes)
+            yield Run(order[id(only.tile)], goal + begin * row_bytes, source, (end - begin) * row_bytes)
         else:
             for row in range(begin, end):
                 parts = [layout.inside(one, level, row) for one in here]
@@ -167,7 +167,7 @@ class _Weave:
     """Rows of a tensor, each of them put together from several tiles."""
 
     def __init__(
-        self, strands: Sequence[_Active], steps: Sequence[int], runs: Sequence[_Run], row_bytes: int, rows: int
+        self, strands: Sequence[_Active], steps: Sequence[int], runs: Sequence[Run], row_bytes: int, rows: int
     ) -> None:
         self.strands, self.steps, self.runs, self.row_bytes, self.rows = strands, steps, runs, row_bytes, rows
 
@@ -181,12 +181,15 @@ class _Weave:
             for strand, step, source in zip(self.strands, self.steps, sources, strict=True):
                 strand.tile.reader.readinto(strand.position + first * step, source[: rows * step])
             for run in self.runs:
-                _weave(goal, self.row_bytes, sources[run.tile], self.steps[run.tile], run, rows)
+                weave(goal, self.row_bytes, sources[run.tile], self.steps[run.tile], run, rows)
             yield goal[: rows * self.row_bytes]
 
 
-def _weave(goal: memoryview, row: int, source: memoryview, step: int, run: _Run, rows: int) -> None:
-    """Copy the same run of each row: row by row, or column by column where there are fewer columns."""
+def weave(goal: memoryview, row: int, source: memoryview, step: int, run: Run, rows: int) -> None:
+    """Copy the same run of each row: row by row, or column by column where there are fewer columns.
+
+    Rows have ``row`` bytes in the goal, and ``step`` bytes in the source.
+    """
     unit = math.gcd(8, row, step, run.goal, run.source, run.length)
     columns = run.length // unit
     if columns >= rows:
