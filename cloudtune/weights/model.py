@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -16,14 +18,18 @@ import attrs
 from cloudtune import storage
 from cloudtune.errors import UsageError
 from cloudtune.ranges import Reader
-from cloudtune.uri import join, shown
-from cloudtune.weights.safetensors import Header, Tensor, read_header
+from cloudtune.uri import join, local_path, shown
+from cloudtune.weights.safetensors import Header, Tensor, read_header, readable
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-#: JSON files of models are small; a larger one is something else.
-_MAX_JSON_BYTES = 256 << 20
+#: JSON files of models are small, the largest are vocabularies of 35 MB; a larger one is something else.
+_MAX_JSON_BYTES = 64 << 20
+#: A hundred bytes of memory each: the largest vocabularies have a million and a half.
+_MAX_JSON_VALUES = 4_000_000
+#: Headers elsewhere are read by so many threads: most of the time is spent waiting.
+_OPENERS = 8
 
 
 @attrs.frozen(kw_only=True)
@@ -49,9 +55,14 @@ class Folder:
 
     def json(self, name: str) -> dict[str, Any]:
         """Return the JSON object in a file; raises UsageError if it is none."""
+        text = self.read(name)
+        if sum(text.count(mark) for mark in (b",", b"[", b"{")) > _MAX_JSON_VALUES:
+            raise UsageError(f"{self.shown(name)} holds too much to be read", hint="that is no file of a model")
         try:
-            value = json.loads(self.read(name))
-        except (ValueError, RecursionError) as error:
+            value = json.loads(text)
+        except RecursionError as error:
+            raise UsageError(f"{self.shown(name)} is nested too deep", hint="that is no file of a model") from error
+        except ValueError as error:
             raise UsageError(f"{self.shown(name)} cannot be read: {error}", hint="copy it again") from error
         if not isinstance(value, dict):
             raise UsageError(f"{self.shown(name)} holds no JSON object", hint="copy it again")
@@ -155,29 +166,50 @@ def survey(folder: Folder, *, single: str = SINGLE) -> tuple[Weights, tuple[Flaw
     """
     names, table, found = _names(folder, single)
     flaws = list(found)
+    shards: list[Shard] = []
+    places: dict[str, Shard] = {}
     with ExitStack() as opened:
-        shards: list[Shard] = []
-        places: dict[str, Shard] = {}
-        for name in names:
-            reader = opened.enter_context(folder.open(name))
-            try:
-                header = read_header(reader.read, reader.size, folder.shown(name))
-            except UsageError as error:
-                flaws.append(Flaw(kind="header", file=name, message=error.message, hint=error.hint))
+        for opening in _opening(folder, names):
+            if isinstance(opening, Flaw):
+                flaws.append(opening)
                 continue
-            shard = Shard(name=name, reader=reader, header=header)
-            shards.append(shard)
-            for tensor in header.tensors:
+            shards.append(opening)
+            opened.callback(opening.reader.close)
+            for tensor in opening.header.tensors:
                 if tensor in places:
-                    message = f"{tensor} is in {places[tensor].name} and in {name}"
+                    message = f"{readable(tensor)} is in {places[tensor].name} and in {opening.name}"
                     hint = "one of the two files is from another model"
-                    flaws.append(Flaw(kind="doubled", file=name, tensor=tensor, message=message, hint=hint))
+                    flaws.append(Flaw(kind="doubled", file=opening.name, tensor=tensor, message=message, hint=hint))
                 else:
-                    places[tensor] = shard
+                    places[tensor] = opening
         if table is not None:
             flaws += _contradictions(table, shards, folder.shown(f"{single}.index.json"))
         opened.pop_all()
     return Weights(shards=tuple(shards), places=places), tuple(flaws)
+
+
+def _opening(folder: Folder, names: Sequence[str]) -> Iterator[Shard | Flaw]:
+    """Yield the open shards, several at a time where each takes its time."""
+    if local_path(folder.uri) is not None or len(names) < 2:
+        yield from map(partial(_open_shard, folder), names)
+        return
+    with ThreadPoolExecutor(_OPENERS, thread_name_prefix="headers") as pool:
+        try:
+            yield from pool.map(partial(_open_shard, folder), names)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _open_shard(folder: Folder, name: str) -> Shard | Flaw:
+    reader = folder.open(name)
+    try:
+        header = read_header(reader.read, reader.size, folder.shown(name))
+    except BaseException as error:
+        reader.close()
+        if isinstance(error, UsageError):
+            return Flaw(kind="header", file=name, message=error.message, hint=error.hint)
+        raise
+    return Shard(name=name, reader=reader, header=header)
 
 
 def _names(folder: Folder, single: str) -> tuple[tuple[str, ...], Mapping[str, str] | None, tuple[Flaw, ...]]:
@@ -189,21 +221,25 @@ def _names(folder: Folder, single: str) -> tuple[tuple[str, ...], Mapping[str, s
             table = folder.json(index).get("weight_map")
         except UsageError as error:
             return there, None, (Flaw(kind="index", file=index, message=error.message, hint=error.hint),)
-        if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
+        if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
             message = f"{folder.shown(index)} has no weight_map"
             return there, None, (Flaw(kind="index", file=index, message=message, hint="copy it again"),)
-        names = sorted(set(table.values()))
-        missing = [name for name in names if name not in folder or "/" in name]
+        names = tuple(sorted(set(table.values())))
+        there = tuple(name for name in names if name in folder and "/" not in name)
         flaws = tuple(
             Flaw(
                 kind="missing",
-                file=name,
-                message=f"{folder.shown(index)} names {name}, which is not there",
+                file=readable(name),
+                message=f"{folder.shown(index)} names {readable(name)}, which is not there",
                 hint="copy the whole folder",
             )
-            for name in missing
+            for name in sorted({*names} - {*there})
         )
-        return tuple(name for name in names if name not in missing), table, flaws
+        if single in folder and single not in names:
+            # transformers takes the one, other programs the others
+            message = f"{folder.shown(single)} is there, and {index} names other files"
+            flaws += (Flaw(kind="two", file=single, message=message, hint="remove the one that was left behind"),)
+        return there, table, flaws
     if single in folder:
         return (single,), None, ()
     message = f"{folder.shown()} has no {single} and no {index}"
@@ -215,12 +251,12 @@ def _contradictions(table: Mapping[str, str], shards: Sequence[Shard], index: st
     held = {shard.name: shard.header.tensors for shard in shards}
     for tensor, name in table.items():
         if name in held and tensor not in held[name]:
-            message = f"{index} says that {tensor} is in {name}, and it is not"
+            message = f"{index} says that {readable(tensor)} is in {name}, and it is not"
             yield Flaw(kind="misplaced", file=name, tensor=tensor, message=message, hint=hint)
     for name, tensors in held.items():
         for tensor in tensors:
             if tensor not in table:
-                message = f"{tensor} is in {name}, and not in {index}"
+                message = f"{readable(tensor)} is in {name}, and not in {index}"
                 yield Flaw(kind="unlisted", file=name, tensor=tensor, message=message, hint=hint)
 
 
