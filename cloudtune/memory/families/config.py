@@ -1,0 +1,47 @@
+"""A config.json, read with care: what is missing or wrong is said in its own words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from cloudtune.errors import UsageError
+
+
+@attrs.frozen
+class Config:
+    """A config.json, or a part of it, whose sizes are checked when they are read."""
+
+    keys: Mapping[str, Any]
+    model_type: str
+
+    def size(self, key: str, default: int | None = None) -> int:
+        """Return a whole number; what is absent or null is the default.
+
+        Raises:
+            UsageError: the key has no default and is missing, or is no positive whole number.
+        """
+        value = self.keys.get(key)
+        if value is None:
+            value = default
+        if value is None:
+            raise UsageError(f"the config.json of this {self.model_type} model has no {key}")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise UsageError(f"{key} in config.json is {value!r}, not a whole number")
+        return value
+
+    def flag(self, key: str, *, default: bool = False) -> bool:
+        """Return a truth value."""
+        value = self.keys.get(key)
+        return default if value is None else bool(value)
+
+    def text(self, *keys: str, default: str) -> str:
+        """Return the first of these keys that is a text."""
+        return next((value for key in keys if isinstance(value := self.keys.get(key), str)), default)
+
+    def part(self, key: str, model_type: str) -> Config:
+        """Return a part of the config, such as ``text_config``."""
+        value = self.keys.get(key)
+        return Config(value if isinstance(value, Mapping) else {}, model_type)
