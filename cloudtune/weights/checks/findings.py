@@ -14,6 +14,11 @@ SEVERITIES = ("error", "warning", "note")
 MOST = 20
 
 
+def printable(text: str) -> str:
+    """Return a text with what moves a cursor escaped: names in files are anybody's."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 @attrs.frozen(kw_only=True)
 class Finding:
     """One thing found: by which ``rule``, how grave, and ``hint``, what to do.
@@ -23,9 +28,9 @@ class Finding:
 
     rule: str
     severity: str = attrs.field(validator=attrs.validators.in_(SEVERITIES))
-    message: str
+    message: str = attrs.field(converter=printable)
     hint: str
-    where: str = ""
+    where: str = attrs.field(default="", converter=printable)
     source: str | None = None
 
 

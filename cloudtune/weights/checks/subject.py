@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -82,6 +82,11 @@ class Subject:
                 sums[tensor.dtype] = sums.get(tensor.dtype, 0) + tensor.length
         return dict(sorted(sums.items(), key=lambda item: (-item[1], item[0])))
 
+    @property
+    def parameters(self) -> int:
+        """The number of elements of all tensors that can be reached."""
+        return sum(elements(tensor.shape) for shard in self.weights.shards for tensor in shard.header.tensors.values())
+
     def place_of(self, tensor: str) -> str:
         """Return where a tensor is, for findings."""
         shard = self.weights.places.get(tensor)
@@ -131,6 +136,14 @@ def _documents(folder: Folder) -> tuple[Mapping[str, Mapping[str, Any]], tuple[F
                 hint = error.hint or "copy it again"
                 unread.append(Finding(rule="json", severity="error", message=error.message, hint=hint, where=name))
     return documents, tuple(unread)
+
+
+def elements(shape: Iterable[int]) -> int:
+    """Return the number of elements of a tensor of that shape."""
+    count = 1
+    for length in shape:
+        count *= length
+    return count
 
 
 def natural(value: Any) -> int | None:

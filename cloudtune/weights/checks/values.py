@@ -17,7 +17,7 @@ from cloudtune import ranges
 from cloudtune.errors import MissingExtra
 from cloudtune.weights.assembly import Progress
 from cloudtune.weights.checks.findings import Finding
-from cloudtune.weights.checks.subject import Subject
+from cloudtune.weights.checks.subject import Subject, elements
 from cloudtune.weights.model import Shard, Weights
 from cloudtune.weights.safetensors import Tensor
 
@@ -81,7 +81,7 @@ def check_values(subject: Subject, progress: Progress | None = None) -> Iterator
     for name, values in found.items():
         where = subject.place_of(name)
         tensor = subject.weights.tensor(name)
-        count = _elements(tensor)
+        count = elements(tensor.shape)
         for what, number in (("NaN", values.nans), ("infinite", values.infinities)):
             if number:
                 message = f"{number} of {count} elements are {what}; the first that is not finite is at {values.first}"
@@ -167,10 +167,3 @@ def _counted(magnitudes: Any, form: Format, threshold: int, position: int) -> Va
 
 def _blocks(shard: Shard, tensor: Tensor, start: int, length: int) -> Iterator[memoryview]:
     return ranges.blocks(shard.reader, tensor.offset + start, length, _BLOCK_BYTES)
-
-
-def _elements(tensor: Tensor) -> int:
-    count = 1
-    for length in tensor.shape:
-        count *= length
-    return count
