@@ -174,11 +174,13 @@ def _remove(folder: Path) -> None:
 class Nodes:
     """All nodes that a stand-in runs; leaving the block ends those that are left.
 
-    ``faults`` may name nodes that die; see :func:`cloudtune.rehearsal.faults.node_dies`.
+    ``faults`` may name nodes that die; see :func:`cloudtune.rehearsal.faults.node_dies`. ``way`` is what nodes have of
+    their own, by default the most that this machine allows.
     """
 
-    def __init__(self, *, faults: Faults | None = None) -> None:
+    def __init__(self, *, faults: Faults | None = None, way: Isolation | None = None) -> None:
         self._faults = faults or Faults()
+        self._way = way
         self._lock = threading.Lock()
         self._running: list[RunningNode] = []
         self._closed = False
@@ -192,7 +194,7 @@ class Nodes:
         dies_after = (
             (death.after_lines, death.seconds if death.after_lines is None else None) if death else (None, None)
         )
-        way = isolation()
+        way = self._way or isolation()
         with self._lock:
             if self._closed:
                 raise CloudtuneError("this rehearsal has ended")

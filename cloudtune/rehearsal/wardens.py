@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -50,6 +51,7 @@ class Warden:
     """A started warden: its process, with pipes for the command's output, and the descriptor of its reports."""
 
     def __init__(self, order: Order) -> None:
+        self._lock = threading.Lock()  # of standard input: who closes it must not meet who writes
         self.report, theirs = os.pipe()
         try:
             self.process = subprocess.Popen(
@@ -78,15 +80,19 @@ class Warden:
     def end(self) -> None:
         """End the node and all its processes, now."""
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with self._lock:
+            self.process.stdin.close()
 
     def _say(self, words: bytes) -> None:
         assert self.process.stdin is not None
-        try:
-            while words:
-                words = words[self.process.stdin.write(words) or 0 :]
-        except (BrokenPipeError, ValueError):
-            pass  # it has ended, or is ending: its report says so
+        with self._lock:
+            if self.process.stdin.closed:
+                return
+            try:
+                while words:
+                    words = words[self.process.stdin.write(words) or 0 :]
+            except BrokenPipeError:
+                pass  # it has ended: its report says so
 
     def forget(self) -> None:
         """Close what is open; the process has ended, or ends by this."""
