@@ -150,6 +150,10 @@ def pipelines(draw: st.DrawFn) -> PipelineSpec:
         else:
             verb = draw(st.sampled_from(VERBS))
             options = draw(st.dictionaries(WORD, JSON, max_size=3) if verb == "prepare" else verb_options(verb))
+            if options.get("to") == "hub":  # which takes few of all texts for a name
+                options |= {"name": "owner/name"} | ({"version": "v1.0"} if "version" in options else {})
+            elif verb == "register":
+                options.pop("public", None)
             if earlier:
                 word = "base" if verb in {"merge", "consolidate"} else "model"
                 options[word] = f"${{steps.{draw(st.sampled_from(earlier))}.outputs}}/final"

@@ -12,7 +12,6 @@ everything twice; and what has been fetched serves the next try as well.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from cloudtune.errors import MissingExtra, ServiceError, UsageError
-from cloudtune.home import check_name as check_folder_name
 from cloudtune.registries.source import FILED, Source, find
 from cloudtune.registries.workplace import claimed
+from cloudtune.spec.verbs import wrong_hub_name, wrong_hub_version
 from cloudtune.store import Model
 
 try:
@@ -31,9 +30,6 @@ try:
 except ImportError as error:
     raise MissingExtra("local", "filing a model on the Hub") from error
 
-_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
-#: Words that mean a kind of repository where an owner could stand.
-_KINDS = frozenset({"models", "datasets", "spaces", "buckets", "kernels", "api"})
 _MODEL_FILES = ("config.json", "adapter_config.json", ".safetensors", ".bin", ".gguf")
 #: Times that somebody else may commit in between.
 _TRIES = 5
@@ -50,9 +46,9 @@ def register(model: str | Path, *, name: str, version: str | None = None, public
         NotAllowed: nobody is signed in, or the token has not the rights.
         ServiceError: the Hub or the way to it failed, or it does not hold what was sent.
     """
-    check_name(name)
-    if version is not None:
-        _check_version(version)
+    for wrong in (wrong_hub_name(name), None if version is None else wrong_hub_version(version)):
+        if wrong is not None:
+            raise UsageError(wrong[0], hint=wrong[1])
     source = find(model)
     repository = Repository(name)
     state = repository.look()
@@ -80,28 +76,6 @@ def register(model: str | Path, *, name: str, version: str | None = None, public
                 )
     message = f"{name}: somebody else kept changing it"
     raise ServiceError(message, service=SERVICE, operation="commit", hint="try again when they are done")
-
-
-def check_name(name: str) -> None:
-    """Raise UsageError unless a text can be the name of a model on the Hub, with its owner."""
-    owner, slash, short = name.partition("/")
-    message = f"{name!r} cannot be the name of a model on the Hub"
-    if not slash:
-        hint = f"write your own name there, or your organization's, before it: --name you/{name or 'model'}"
-        raise UsageError(f"{message}: it has no owner", hint=hint)
-    wrong = not _PART.fullmatch(owner) or not _PART.fullmatch(short) or "--" in name or ".." in name
-    if wrong or owner.lower() in _KINDS or short.lower().endswith(".git"):
-        hint = (
-            "owner/name of letters, digits, dots, dashes and underscores; no dot or dash first, last or twice in a row"
-        )
-        raise UsageError(message, hint=hint)
-
-
-def _check_version(version: str) -> None:
-    check_folder_name(version, "version of a model")
-    if ".." in version or version.endswith((".", ".lock")) or version in {"main", "HEAD"}:
-        hint = "it becomes a tag of git: v1.0 or 2026-01-31"
-        raise UsageError(f"{version!r} cannot be the version of a model on the Hub", hint=hint)
 
 
 def _check_visibility(name: str, state: State, *, public: bool) -> None:

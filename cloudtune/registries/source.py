@@ -197,8 +197,9 @@ def _check_whole(uri: str, recorded: Mapping[str, str], sizes: Mapping[str, int]
 def _facts(uri: str, record: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
     """Return base, run and metrics as merging or training left them in the folder or one folder up."""
     training, metrics = (_beside(uri, f"{name}.json", sizes) for name in ("training", "metrics"))
+    base = record.get("base") or training.get("base")
     return {
-        "base": record.get("base") or training.get("base"),
+        "base": shown(base) if isinstance(base, str) else None,
         "run": record.get("run") or training.get("run"),
         "metrics": record.get("metrics") or metrics,
     }

@@ -21,6 +21,7 @@ from cloudtune.spec.order import circle_message, needs_of
 from cloudtune.spec.order import references as step_references
 from cloudtune.spec.place import Infrastructure
 from cloudtune.spec.runtime import Runtime
+from cloudtune.spec.verbs import of_register
 
 Finding = tuple[Path, str, str | None]
 
@@ -203,6 +204,8 @@ def of_step(step: PipelineStep, names: frozenset[str]) -> Iterator[Finding]:
         yield from below(("infrastructure",), of_block(step.infrastructure))
     if step.job is not None:
         yield from below(("job",), of_job(step.job))
+    if step.verb == "register":
+        yield from below(("register",), of_register(step.options))
     for index, need in enumerate(step.needs):
         if need == step.name:
             yield ("needs", index), "a step cannot need itself", None

@@ -3,9 +3,21 @@
 They are read to say what is wrong with them before anything runs; a step keeps them as plain data.
 """
 
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import attrs
 
 from cloudtune.spec.fields import setting
+
+#: What is wrong with a name, and what to do about it.
+Wrong = tuple[str, str]
+
+_HUB_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
+_HUB_TAG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,99}")
+#: Words that mean a kind of repository where an owner could stand.
+_HUB_KINDS = frozenset({"models", "datasets", "spaces", "buckets", "kernels", "api"})
 
 
 @attrs.frozen(kw_only=True)
@@ -60,3 +72,39 @@ class Deploy:
     to: str | None = setting("The place; default `local`.", choices=("local", "oci", "sagemaker"))
     name: str | None = setting("Name of the deployment; default: the model's.")
     shape: str | None = setting("Machine shape, in a cloud.")
+
+
+def wrong_hub_name(name: str) -> Wrong | None:
+    """Return why a text cannot be the name of a model on the Hub, with its owner; None if it can.
+
+    The rules are those that huggingface_hub 2.4 checks, and that there is an owner, without whom no file is reached.
+    """
+    owner, slash, short = name.partition("/")
+    message = f"{name!r} cannot be the name of a model on the Hub"
+    if not slash:
+        hint = f"put your name there, or your organization's, before it: you/{name or 'model'}"
+        return f"{message}: it has no owner", hint
+    wrong = not _HUB_PART.fullmatch(owner) or not _HUB_PART.fullmatch(short) or "--" in name or ".." in name
+    if wrong or len(name) > 96 or owner.lower() in _HUB_KINDS or short.lower().endswith(".git"):
+        hint = "owner/name of letters, digits, dots, dashes and underscores, no two dots or dashes in a row; 96 at most"
+        return message, hint
+    return None
+
+
+def wrong_hub_version(version: str) -> Wrong | None:
+    """Return why a text cannot be the version of a model on the Hub, which is a tag of git; None if it can."""
+    if not _HUB_TAG.fullmatch(version) or version.endswith((".", ".lock")) or version in {"main", "HEAD"}:
+        return f"{version!r} cannot be the version of a model on the Hub", "it becomes a tag of git: v1.0 or 2026-01-31"
+    return None
+
+
+def of_register(options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str | None]]:
+    """Find what cannot be in the options of a registration, which would else be said when all before it is done."""
+    if options.get("to") == "hub":
+        for key, rule in (("name", wrong_hub_name), ("version", wrong_hub_version)):
+            value = options.get(key)
+            wrong = rule(value) if isinstance(value, str) else None
+            if wrong is not None:
+                yield (key,), *wrong
+    elif options.get("public"):
+        yield ("public",), "'public' is for the Hub only", "leave it out, or write `to: hub`"

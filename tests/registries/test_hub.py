@@ -3,63 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 
 import cloudtune
 from cloudtune.checksums import sha256
 from cloudtune.errors import NoCapacity, NotAllowed, ServiceError, UsageError
-from cloudtune.registries import source
 from cloudtune.store import Store
-from tests.registries.hub import CUT, READ_ONLY, SIGNATURE, TOKEN, running
+from tests.registries.filing import COMMIT, everything_said, file, run, weights_of
+from tests.registries.hub import CUT, READ_ONLY, SIGNATURE, TOKEN
 from tests.registries.models import described, in_memory, merged
 
 # the library hands files to its HTTP client in a way that the client calls old
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-COMMIT = "POST /api/models/ann/clerk/commit"
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """Return a running Hub that this process, and those it starts, take for the real one; ann is signed in."""
-    # hf_xet speaks to a service of its own, which is not here; the library reads the variable when it is imported
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    with running() as found:
-        monkeypatch.setenv("HF_ENDPOINT", found.url)
-        yield found
 
 
 @pytest.fixture
 def model(tmp_path):
     return described(merged(tmp_path / "merged"))
-
-
-def file(model, name="ann/clerk", **options):
-    return cloudtune.register(str(model), to="hub", name=name, **options)
-
-
-def weights_of(model):
-    return [sha256(path) for path in sorted(model.glob("*.safetensors"))]
-
-
-def everything_said(error):
-    """Return the texts of an error and of all that are attached to it and shown with it."""
-    said = []
-    while error is not None:
-        said.append(f"{error} {error!r} {error.args}")
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return " ".join(said)
 
 
 # --- what is there afterwards
@@ -334,117 +298,7 @@ def test_a_hub_without_xet_is_told_how_to_do_without(model, hub):
     assert set(hub.repos["ann/clerk"].files) == {".gitattributes"}
 
 
-# --- interruptions
-
-
-def test_a_connection_that_is_cut_is_tried_again(model, hub):
-    (model / "model.safetensors").write_bytes(bytes(200_000))
-    hub.faults["PUT /store"] = [CUT]
-    said = run("register", described(model), "--to", "hub", "--name", "ann/clerk")
-    assert "Retrying" in said
-    assert "X-Amz-Signature" not in said
-    assert hub.sent() == weights_of(model)
-
-
-def test_what_was_sent_before_an_interruption_is_not_sent_again(model, hub):
-    (model / "model-2.safetensors").write_bytes(bytes(5000))
-    sums = weights_of(model)
-    hub.faults[f"PUT /store/ann/clerk/{sums[0]}"] = [400]
-    with pytest.raises(ServiceError):
-        file(described(model))
-    assert hub.repos["ann/clerk"].tags == {}
-    assert set(hub.repos["ann/clerk"].files) == {".gitattributes"}
-    assert set(hub.sent()) <= {sums[1]}
-    assert file(model).version == "1"
-    assert sorted(hub.sent()) == sorted(sums)
-
-
-@pytest.mark.parametrize(("moment", "then"), [("before", CUT), ("after", None)])
-def test_a_process_that_is_killed_at_its_commit_is_continued(moment, then, model, hub):
-    started = subprocess.Popen([sys.executable, "-m", "cloudtune", "register", model, "--to=hub", "--name=ann/clerk"])
-
-    def kill():
-        os.kill(started.pid, signal.SIGKILL)
-        return then
-
-    hub.faults[COMMIT] = [kill]
-    assert started.wait(60) == -signal.SIGKILL
-    repo = hub.repos["ann/clerk"]
-    assert set(repo.store) == set(hub.sent()) == set(weights_of(model))
-    assert file(model).version == "1"
-    assert len(hub.sent()) == 1
-    assert hub.commits() == 1
-    assert repo.tags == {"1": repo.head}
-    assert "model.safetensors" in repo.files
-
-
-def test_what_was_fetched_is_not_fetched_again(model, hub, home, monkeypatch):
-    fetched, chunks = [], source.Source.chunks
-    monkeypatch.setattr(
-        source.Source, "chunks", lambda self, entry: (fetched.append(entry.path), chunks(self, entry))[1]
-    )
-    hub.faults[COMMIT] = [500]
-    with in_memory(model, "bucket/again") as uri:
-        with pytest.raises(ServiceError):
-            file(uri)
-        assert len(fetched) == 3
-        assert file(uri).version == "1"
-    assert len(fetched) == 3
-    assert list((home / "hub" / "ann--clerk").iterdir()) == []
-
-
-@pytest.mark.parametrize("path", ["model.safetensors", "config.json", "model.json"])
-def test_a_file_that_the_hub_keeps_otherwise_is_noticed(path, model, hub):
-    hub.spoilt = {path}
-    with pytest.raises(ServiceError, match=rf"does not hold what was sent, at commit \w+: {path}"):
-        file(model)
-    assert hub.repos["ann/clerk"].tags == {}
-    assert cloudtune.models() == ()
-    hub.spoilt = set()
-    filed = file(model)
-    assert hub.repos["ann/clerk"].tags == {filed.version: hub.repos["ann/clerk"].head}
-    assert hub.repos["ann/clerk"].files[path].data != b""
-
-
-def test_a_file_that_changes_while_it_is_sent_is_refused(model, hub):
-    hub.faults["/objects/batch"] = [lambda: (model / "model.safetensors").write_bytes(b"changed") and None]
-    with pytest.raises(ServiceError, match="did not match"):
-        file(model)
-    assert hub.commits() == 0
-
-
-def test_others_may_commit_in_between(model, hub):
-    repo = hub.repo("ann/clerk")
-
-    def somebody_commits():
-        repo.commit({**repo.files, f"note-{len(repo.commits)}.txt": repo.files[".gitattributes"]})
-
-    hub.faults[COMMIT] = [somebody_commits, somebody_commits]
-    filed = file(model)
-    assert repo.tags == {"1": filed.uri.partition("@")[2]}
-    assert {"note-1.txt", "note-2.txt", "model.safetensors"} < set(repo.files)
-    assert len(hub.sent()) == 1
-    hub.faults[COMMIT] = [somebody_commits] * 9
-    (model / "config.json").write_text("[]")
-    with pytest.raises(ServiceError, match="somebody else kept changing it"):
-        file(described(model))
-
-
 # --- as a command
-
-
-def run(*words, code=0, **variables):
-    """Run a verb in a process of its own; returns all that it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cloudtune", *map(str, words)],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    assert TOKEN not in done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def test_the_command_files_a_model(model, hub):

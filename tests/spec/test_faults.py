@@ -149,6 +149,22 @@ def test_documents_of_the_wrong_form(text: str, path: str, message: str) -> None
     assert any(fault.path == path and message in fault.message for fault in found), found
 
 
+@pytest.mark.parametrize(
+    ("options", "key", "message"),
+    [
+        ("to: hub, name: clerk", "name", "it has no owner"),
+        ("to: hub, name: a/b/c", "name", "cannot be the name of a model on the Hub"),
+        ("to: hub, name: me/clerk, version: a b", "version", "cannot be the version of a model on the Hub"),
+        ("name: clerk, public: true", "public", "for the Hub only"),
+    ],
+)
+def test_a_model_that_could_not_be_filed_in_the_end(options: str, key: str, message: str) -> None:
+    found = faults_of(f"kind: pipeline\nspec: {{steps: [{{name: s, register: {{model: m, {options}}}}}]}}\n")
+    assert [fault.path for fault in found] == [f"spec.steps[0].register.{key}"]
+    assert message in found[0].message
+    assert found[0].column is not None
+
+
 STRICT = [
     ("replicas: '2'", "replicas", "a whole number"),
     ("replicas: 2.0", "replicas", "a whole number"),
