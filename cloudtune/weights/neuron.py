@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from typing import Any
 
 from cloudtune.errors import UsageError
-from cloudtune.uri import shown
 from cloudtune.weights.checkpoint import Checkpoint, Part
 from cloudtune.weights.folder import ADAPTER_CONFIG
 from cloudtune.weights.model import Folder
@@ -93,6 +92,10 @@ class _Reading:
         """Add the tensors of a stage, of which ``path`` is the first file."""
         place = self.folder.shown(path)
         shards = dict(self._shards(stage, cuts, place, ranks))
+        if stage.lenient and stage.specs and any(".lora_" in name for name in shards):
+            hint = "consolidate it with the optimum-neuron that wrote it: optimum-cli neuron consolidate"
+            message = "is an adapter from before release 0.2 on attention whose key heads are repeated"
+            raise UsageError(f"{place} {message}, and its metadata does not say how that was cut", hint=hint)
         missing = next((name for name in cuts if name not in shards and not stage.lenient), None)
         if missing is not None and (not self.adapter or ".lora_" in missing):
             raise UsageError(f"{missing} is in the metadata, and not in {place}", hint="copy the whole folder again")
@@ -183,10 +186,11 @@ def _check_sizes(folder: Folder, prefix: str, files: Sequence[Sequence[str]]) ->
 def _adapter_name(folder: Folder, prefix: str, stages: Sequence[Stage]) -> str | None:
     """Return the adapter whose tensors these are, None for a model or where names tell no adapter."""
     named = {name for stage in stages for one in stage.cuts if (name := original_name(one)[1]) is not None}
-    place = _ADAPTER_PREFIX.fullmatch(prefix)
-    parent = (place[1] if place else None) or shown(folder.uri).rstrip("/").rpartition("/")[2]
-    if parent.removeprefix("adapter_") in named:
-        return parent.removeprefix("adapter_")
+    # the folder above adapter_shards has the adapter's name
+    path = f"{folder.uri.rstrip('/')}/{prefix}".rstrip("/").removesuffix("/adapter_shards")
+    whose = path.rpartition("/")[2].removeprefix("adapter_")
+    if whose in named:
+        return whose
     if len(named) > 1:
         hint = "name the folder above, adapter_NAME: its name says whose these are"
         raise UsageError(f"{folder.shown(prefix)} may be of adapter {' or '.join(sorted(named))}", hint=hint)

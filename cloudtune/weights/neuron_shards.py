@@ -113,8 +113,8 @@ class _EndsReader(LooseReader):
         if self.size <= 4 * _END_BYTES:
             self._ends = [(0, super().read(0, self.size))]
         else:
-            starts = (0, self.size - _END_BYTES)
-            self._ends = [(start, super().read(start, _END_BYTES)) for start in starts]
+            last = self.size - _END_BYTES
+            self._ends = [(0, super().read(0, _END_BYTES)), (last, super().read(last, _END_BYTES))]
 
     def forget(self) -> None:
         """Keep no bytes in memory."""
