@@ -1,0 +1,233 @@
+"""Oracle Cloud: carries out the calls of plans and runs with the oci SDK, whatever service they name.
+
+A call's operation is the name of the SDK's method. Parameters are in the wire's own names: those of the method's path
+and query go there, the others are the body, which the SDK sends as it is. Replies are the wire's JSON, with what the
+headers add (``opcNextPage``, ``opcWorkRequestId``, ``etag``). Retries are the SDK's.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
+from typing import IO, Any
+
+from cloudtune.clients.oci_archive import artifact
+from cloudtune.clients.oci_auth import Identity, identity
+from cloudtune.clients.oci_auth import sdk as oci
+from cloudtune.clients.oci_errors import told
+from cloudtune.errors import UsageError
+from cloudtune.plan import Call, File, Plan
+from cloudtune.submit import Reply
+
+#: The classes of the SDK that carry out a service's operations; the first that has the operation does.
+CLIENTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "oci.data_science": (("data_science", "DataScienceClient"),),
+    "oci.object_storage": (("object_storage", "ObjectStorageClient"),),
+    "oci.logging": (("logging", "LoggingManagementClient"), ("loggingsearch", "LogSearchClient")),
+    "oci.secrets": (("secrets", "SecretsClient"),),
+    "oci.monitoring": (("monitoring", "MonitoringClient"),),
+    "oci.identity": (("identity", "IdentityClient"),),
+    "oci.resource_search": (("resource_search", "ResourceSearchClient"),),
+}
+#: One base for all services, in place of the regions' own: a stand-in on this machine.
+ENDPOINT = "CLOUDTUNE_OCI_ENDPOINT"
+#: Seconds to connect, and between two bytes.
+TIMEOUT_S = (10.0, 120.0)
+_HEADERS = {
+    "opc-next-page": "opcNextPage",
+    "opc-work-request-id": "opcWorkRequestId",
+    "etag": "etag",
+    "content-length": "contentLength",
+}
+_REGION = re.compile(r"ocid1\.[a-z0-9]+\.oc\d+\.([a-z0-9-]+)\.")
+
+
+class OciClient:
+    """The client of all services of Oracle Cloud; see :class:`cloudtune.submit.Client`."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = os.environ if environ is None else environ
+        self._identity: Identity | None = None
+        self._clients: dict[tuple[str, str, str | None], Any] = {}
+        self._archives: dict[str, IO[bytes]] = {}
+
+    def make_ready(self, plan: Plan) -> None:
+        """Build what the plan uploads, before anything is sent; raises CloudtuneError if a file has changed or gone."""
+        for step in plan.steps:
+            if step.files:
+                self._archives[_key(step.token, step.files)] = artifact(step.files)
+
+    def send(self, call: Call, *, token: str | None = None, files: tuple[File, ...] = ()) -> Reply:
+        """Carry out a change; the service takes a second one with the same token for the first."""
+        return self._carried_out(call, token=token, files=files)
+
+    def read(self, call: Call) -> Reply:
+        """Carry out a read."""
+        return self._carried_out(call)
+
+    def _carried_out(self, call: Call, *, token: str | None = None, files: tuple[File, ...] = ()) -> Reply:
+        for attempt in (1, 2):
+            client, kind = self._client(call)
+            method = getattr(client, call.operation)
+            arguments = _arguments(method, call, token)
+            archive = self._archive(token, files) if files else None
+            if archive is not None:
+                arguments[_body_of(method)] = archive
+            try:
+                return _reply(method(**arguments))
+            except Exception as error:
+                expired = isinstance(error, oci.exceptions.ServiceError) and error.status == 401 and kind == "session"
+                if attempt == 1 and expired:
+                    # the user may have signed in again: the token's file is read anew, once
+                    self._identity, self._clients = None, {}
+                    continue
+                raise told(error, call, kind=kind) from error
+            finally:
+                if archive is not None:
+                    archive.close()
+        raise AssertionError
+
+    def _client(self, call: Call) -> tuple[Any, str]:
+        """Return the SDK's client for a call, and how the user signed in."""
+        if self._identity is None:
+            self._identity = identity(self._environ)
+        who = self._identity
+        region = call.parameters.get("region") or _region_in(call.parameters) or who.region
+        module, name = _class_of(call)
+        key = (module, name, region)
+        if key not in self._clients:
+            self._clients[key] = self._made(module, name, region, who)
+        return self._clients[key], who.kind
+
+    def _made(self, module: str, name: str, region: str | None, who: Identity) -> Any:
+        options: dict[str, Any] = {"timeout": TIMEOUT_S, "retry_strategy": oci.retry.DEFAULT_RETRY_STRATEGY}
+        if who.signer is not None:
+            options["signer"] = who.signer
+        endpoint = self._environ.get(ENDPOINT)
+        if endpoint:
+            options["service_endpoint"] = endpoint
+            options["retry_strategy"] = _QUICK
+        config = {**who.config, **({"region": region} if region else {})}
+        return getattr(_module(module), name)(config, **options)
+
+    def _archive(self, token: str | None, files: tuple[File, ...]) -> IO[bytes]:
+        made = self._archives.pop(_key(token, files), None)
+        return artifact(files) if made is None else made
+
+
+#: A stand-in on this machine is not far away: the same number of tries, without the seconds between them.
+_QUICK = oci.retry.RetryStrategyBuilder(
+    max_attempts_check=True,
+    max_attempts=8,
+    retry_max_wait_between_calls_seconds=0.2,
+    retry_base_sleep_time_seconds=0.02,
+    retry_exponential_growth_factor=2,
+).get_retry_strategy()
+
+
+def _key(token: str | None, files: tuple[File, ...]) -> str:
+    return token or files[0].sha256
+
+
+def _class_of(call: Call) -> tuple[str, str]:
+    """Return the module and class of the SDK that has a call's operation."""
+    if call.service not in CLIENTS:
+        raise UsageError(f"{call.service} is no service of OCI that is known here", hint=f"known: {', '.join(CLIENTS)}")
+    for module, name in CLIENTS[call.service]:
+        if hasattr(getattr(_module(module), name), call.operation):
+            return module, name
+    raise UsageError(f"{call.service} has no operation {call.operation}", hint="is the oci SDK too old? oci>=2.150")
+
+
+def _module(name: str) -> Any:
+    return import_module(f"oci.{name}")
+
+
+def _region_in(parameters: Mapping[str, Any]) -> str | None:
+    """Return the region that an OCID among the parameters carries; compartments carry none."""
+    for value in parameters.values():
+        found = _REGION.match(value) if isinstance(value, str) else None
+        if found is not None:
+            return oci.regions.get_region_from_short_name(found[1]) if len(found[1]) == 3 else found[1]
+    return None
+
+
+def _arguments(method: Callable[..., Any], call: Call, token: str | None) -> dict[str, Any]:
+    """Return the method's arguments: those of its path and query by name, and as its body what is left."""
+    parameters = {name: value for name, value in call.parameters.items() if name != "region"}
+    positional, optional = _signature(method)
+    body = next((name for name in positional if name.endswith("_details")), None)
+    found: dict[str, Any] = {}
+    for name in (*positional, *optional):
+        wire = _camel(name)
+        if name != body and wire in parameters:
+            found[name] = parameters.pop(wire)
+    if body is not None:
+        found[body] = parameters
+    elif parameters:
+        message = f"{call.service} {call.operation} takes no {', '.join(sorted(parameters))}"
+        raise UsageError(message, hint="look at overrides: in the spec")
+    if token is not None and "opc_retry_token" in optional:
+        found["opc_retry_token"] = token
+    return found
+
+
+@cache
+def _named_in(source: str) -> tuple[str, ...]:
+    block = source.partition("expected_kwargs = [")[2].partition("]")[0]
+    return tuple(re.findall(r'"(\w+)"', block))
+
+
+def _signature(method: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of a method's own arguments, and of those that it takes as keywords.
+
+    The SDK lists the latter in the text of each method alone.
+    """
+    own = tuple(
+        name
+        for name, one in inspect.signature(method).parameters.items()
+        if one.kind is not inspect.Parameter.VAR_KEYWORD
+    )
+    return own, _named_in(inspect.getsource(method))
+
+
+def _body_of(method: Callable[..., Any]) -> str:
+    """Return the name of the argument that takes a file: ``job_artifact`` of ``create_job_artifact``."""
+    own, _ = _signature(method)
+    return own[-1]
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
+def _reply(response: Any) -> Reply:
+    """Return a response as the wire's JSON, with what its headers add; a list is ``items``."""
+    data = response.data
+    found: dict[str, Any] = {}
+    if hasattr(data, "raw"):
+        found["stream"] = data
+    elif data is not None:
+        plain = _plain(data)
+        found = dict(plain) if isinstance(plain, Mapping) else {"items": plain}
+    for header, name in _HEADERS.items():
+        if response.headers.get(header) is not None:
+            found.setdefault(name, response.headers[header])
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Return the SDK's models as the wire's own names and values."""
+    if hasattr(value, "swagger_types"):
+        pairs = ((wire, getattr(value, name)) for name, wire in value.attribute_map.items())
+        return {wire: _plain(item) for wire, item in pairs if item is not None}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.isoformat() if hasattr(value, "isoformat") else value

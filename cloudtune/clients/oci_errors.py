@@ -1,0 +1,66 @@
+"""What Oracle Cloud refuses, and cuts off, as errors of cloudtune: sorted by who can mend it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cloudtune.clients.oci_auth import sdk as oci
+from cloudtune.errors import CloudtuneError, NoCapacity, NotAllowed, RunNotFound, ServiceError
+from cloudtune.plan import Call
+
+#: Where the rights that a call needs are granted; an administrator applies it.
+POLICY = "infrastructure/oci"
+_FULL = ("LimitExceeded", "QuotaExceeded", "OutOfCapacity", "OutOfHostCapacity")
+#: What the service says of a request that it has not carried out.
+_REFUSED = range(400, 500)
+
+
+def told(error: Exception, call: Call, *, kind: str) -> CloudtuneError:
+    """Return the error to raise for one of the SDK's; ``kind`` is how the user signed in."""
+    if isinstance(error, oci.exceptions.ServiceError):
+        return _refused(error, call, kind)
+    if isinstance(error, oci.exceptions.ConnectTimeout):
+        return _failed("cannot be reached", call, definite=True, hint="check the network, and the region's name")
+    if isinstance(error, oci.exceptions.RequestException):
+        reason = _words(error).partition("Request Endpoint")[0].strip(" (),'\"") or type(error).__name__
+        # the request may have been carried out: only its reply is known to be lost
+        return _failed(f"the connection failed: {reason[:300]}", call, definite=False, hint="run it again")
+    return _failed(_words(error)[:500] or type(error).__name__, call, definite=False)
+
+
+def _refused(error: Any, call: Call, kind: str) -> CloudtuneError:
+    status, code, said = int(error.status), str(error.code), _words(error.message)
+    request = f" (request {error.request_id})" if error.request_id else ""
+    where = f"{call.service}.{call.operation}"
+    if status == 401:
+        again = "oci session authenticate" if kind == "session" else "oci setup config, or check the key's fingerprint"
+        return NotAllowed(f"{where}: OCI does not know you: {said}{request}", hint=f"sign in: {again}")
+    if status == 404 and call.operation in {"get_job_run", "cancel_job_run"}:
+        run = call.parameters.get("jobRunId")
+        return RunNotFound(f"OCI has no job run {run}, or you may not see it", hint="check its OCID, and your profile")
+    if status in {403, 404}:
+        return NotAllowed(f"{where}: {said or code}{request}", policy=POLICY, hint=_rights(said))
+    if code in _FULL or "out of host capacity" in said.lower():
+        hint = "try another shape or availability domain, ask for a higher limit, or try again later"
+        return NoCapacity(f"{where}: {said or code}{request}", hint=hint)
+    return ServiceError(
+        f"{code}: {said}" if said else code,
+        service=call.service,
+        operation=call.operation,
+        request_id=error.request_id,
+        definite=status in _REFUSED and status not in {408, 409, 429},
+        hint="wait a little and run it again" if status == 429 or status >= 500 else None,
+    )
+
+
+def _rights(said: str) -> str:
+    tail = f"your administrator grants it with the policies of {POLICY}"
+    return tail if said else f"it does not exist, or you have no right to it; {tail}"
+
+
+def _failed(message: str, call: Call, *, definite: bool, hint: str | None = None) -> ServiceError:
+    return ServiceError(message, service=call.service, operation=call.operation, definite=definite, hint=hint)
+
+
+def _words(value: object) -> str:
+    return " ".join(str(value or "").split())

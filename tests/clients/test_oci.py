@@ -1,0 +1,172 @@
+"""The client of Oracle Cloud: the real SDK against a server on this machine that keeps what it was sent."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from cloudtune.errors import CloudtuneError, NoCapacity, NotAllowed, RunNotFound, ServiceError, UsageError
+from cloudtune.plan import Call, File
+
+pytest.importorskip("oci", reason="the oci SDK is not installed")
+pytest.importorskip("cryptography")
+JOB = "ocid1.datasciencejob.oc1.iad.abc"
+
+
+class Service:
+    """Answers what it is told to; ``seen`` holds (method, path, headers, body)."""
+
+    def __init__(self):
+        self.seen, self.answers = [], []
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self):
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                service.seen.append(
+                    (self.command, self.path, {name.lower(): value for name, value in self.headers.items()}, body)
+                )
+                status, reply = service.answers.pop(0) if service.answers else (200, {"id": JOB})
+                if status is None:
+                    self.close_connection = True
+                    return
+                data = b"" if reply is None else json.dumps(reply).encode()
+                self.send_response(status)
+                headers = {"content-type": "application/json", "content-length": str(len(data)), "etag": "e1"}
+                for name, value in {**headers, "opc-request-id": "request-1"}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = do_DELETE = answer  # noqa: N815
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def service():
+    made = Service()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory):
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    folder = tmp_path_factory.mktemp("oci")
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "key.pem").write_bytes(key)
+    lines = ["[DEFAULT]", "user=ocid1.user.oc1..aaaa", "fingerprint=20:3b:97:13:55:1c:aa:bb:cc:dd:ee:ff:00:11:22:33"]
+    lines += [f"key_file={folder / 'key.pem'}", "tenancy=ocid1.tenancy.oc1..aaaa", "region=us-ashburn-1"]
+    (folder / "config").write_text("\n".join(lines) + "\n")
+    for path in folder.iterdir():
+        path.chmod(0o600)
+    return folder / "config"
+
+
+@pytest.fixture
+def client(service, profile):
+    from cloudtune.clients.oci import OciClient
+
+    endpoint = f"http://127.0.0.1:{service.server.server_port}"
+    return OciClient({"CLOUDTUNE_OCI_ENDPOINT": endpoint, "OCI_CONFIG_FILE": str(profile)})
+
+
+def call(operation, **parameters):
+    return Call(service="oci.data_science", operation=operation, parameters=parameters)
+
+
+def test_parameters_that_are_not_of_the_path_are_the_body(client, service):
+    reply = client.send(call("create_job", displayName="x", compartmentId="c"), token="token-1")
+    assert (reply["id"], reply["etag"]) == (JOB, "e1")
+    method, path, headers, body = service.seen[0]
+    assert (method, path) == ("POST", "/20190101/jobs")
+    assert headers["opc-retry-token"] == "token-1"
+    assert headers["authorization"].startswith("Signature")
+    assert json.loads(body) == {"displayName": "x", "compartmentId": "c"}
+    client.send(call("delete_job", jobId=JOB, deleteRelatedJobRuns=True))
+    assert service.seen[1][:2] == ("DELETE", f"/20190101/jobs/{JOB}?deleteRelatedJobRuns=true")
+
+
+def test_what_is_uploaded_is_checked_and_the_same_every_time(client, service, tmp_path):
+    (tmp_path / "train.py").write_bytes(b"print(1)")
+    digest = hashlib.sha256(b"print(1)").hexdigest()
+    files = (
+        File(path="order.json", bytes=2, sha256=hashlib.sha256(b"{}").hexdigest(), content=b"{}"),
+        File(path="code/train.py", bytes=8, sha256=digest, source=str(tmp_path / "train.py"), executable=True),
+    )
+    sent = call("create_job_artifact", jobId=JOB, contentDisposition="attachment; filename=cloudtune.zip")
+    service.answers += [(204, None), (204, None)]
+    for token in ("one", "two"):
+        client.send(sent, token=token, files=files)
+    first, second = service.seen
+    assert first[1] == f"/20190101/jobs/{JOB}/artifact"
+    assert first[2]["content-disposition"] == "attachment; filename=cloudtune.zip"
+    assert first[3] == second[3]
+    with zipfile.ZipFile(io.BytesIO(first[3])) as archive:
+        assert archive.namelist() == ["order.json", "code.tar.gz"]
+    (tmp_path / "train.py").write_bytes(b"print(2)")
+    with pytest.raises(CloudtuneError, match=r"train\.py"):
+        client.send(sent, token="three", files=files)
+    assert len(service.seen) == 2
+
+
+def test_refusals_say_who_can_mend_them(client, service):
+    def refused(status, code, message="no", operation="get_job", **parameters):
+        service.answers.append((status, {"code": code, "message": message}))
+        with pytest.raises(CloudtuneError) as error:
+            client.read(call(operation, **(parameters or {"jobId": JOB})))
+        return error.value
+
+    assert isinstance(refused(404, "NotAuthorizedOrNotFound"), NotAllowed)
+    assert isinstance(refused(401, "NotAuthenticated"), NotAllowed)
+    assert isinstance(refused(404, "NotAuthorizedOrNotFound", operation="get_job_run", jobRunId="r"), RunNotFound)
+    assert isinstance(refused(400, "LimitExceeded", "The limit of shape is exceeded"), NoCapacity)
+    broken = refused(400, "InvalidParameter", "shapeName")
+    assert isinstance(broken, ServiceError)
+    assert (broken.definite, broken.request_id) == (True, "request-1")
+    with pytest.raises(UsageError, match="takes no colour"):
+        client.read(call("get_job", jobId=JOB, colour="red"))
+
+
+def test_busy_services_are_asked_again_and_lost_replies_are_not_believed(client, service):
+    service.answers += [(503, {"code": "x", "message": "busy"}), (429, {"code": "y", "message": "slow"})]
+    assert client.read(call("get_job", jobId=JOB))["id"] == JOB
+    assert len(service.seen) == 3
+    service.answers += [(None, None)] * 20
+    with pytest.raises(ServiceError) as error:
+        client.send(call("create_job", displayName="x"), token="token-2")
+    assert error.value.definite is False
+    assert {seen[2]["opc-retry-token"] for seen in service.seen[3:]} == {"token-2"}
+
+
+def test_without_credentials_it_says_how_to_get_them(tmp_path):
+    from cloudtune.clients.oci import OciClient
+
+    with pytest.raises(NotAllowed, match="no credentials") as error:
+        OciClient({"OCI_CONFIG_FILE": str(tmp_path / "none")}).read(call("get_job", jobId=JOB))
+    assert "oci setup config" in error.value.hint
+    with pytest.raises(UsageError, match="no way to sign in"):
+        OciClient({"OCI_CLI_AUTH": "magic"}).read(call("get_job", jobId=JOB))
