@@ -17,7 +17,7 @@ from cloudtune.errors import UsageError
 from cloudtune.weights.checkpoint import Checkpoint, Part
 from cloudtune.weights.folder import ADAPTER_CONFIG
 from cloudtune.weights.model import Folder
-from cloudtune.weights.neuron_metadata import Stage, original_name, stage_at
+from cloudtune.weights.neuron_metadata import Stage, stage_at
 from cloudtune.weights.neuron_shards import RANK_FILE, Absent, rank_files, read_ranks
 from cloudtune.weights.neuron_specs import Cut, originals
 from cloudtune.weights.torchfiles import TorchTensor
@@ -185,7 +185,7 @@ def _check_sizes(folder: Folder, prefix: str, files: Sequence[Sequence[str]]) ->
 
 def _adapter_name(folder: Folder, prefix: str, stages: Sequence[Stage]) -> str | None:
     """Return the adapter whose tensors these are, None for a model or where names tell no adapter."""
-    named = {name for stage in stages for one in stage.cuts if (name := original_name(one)[1]) is not None}
+    named = {whose for stage in stages for _, whose in stage.cuts if whose is not None}
     # the folder above adapter_shards has the adapter's name
     path = f"{folder.uri.rstrip('/')}/{prefix}".rstrip("/").removesuffix("/adapter_shards")
     whose = path.rpartition("/")[2].removeprefix("adapter_")
@@ -199,8 +199,7 @@ def _adapter_name(folder: Folder, prefix: str, stages: Sequence[Stage]) -> str |
 
 def _cuts(stage: Stage, adapter: str | None) -> dict[str, Cut]:
     """Return how the parameters of a model or of one adapter were cut, by the names that they were saved under."""
-    named = ((original_name(name), cut) for name, cut in stage.cuts.items())
-    return {name: cut for (name, whose), cut in named if whose in (None, adapter)}
+    return {name: cut for (name, whose), cut in stage.cuts.items() if whose in (None, adapter)}
 
 
 def _layout(folder: Folder, files: Sequence[Sequence[str]]) -> str:

@@ -30,9 +30,12 @@ _SETS: dict[str, Callable[..., Any] | None] = {
 
 @attrs.frozen(kw_only=True)
 class Stage:
-    """The metadata of one pipeline stage; ``lenient`` if a parameter that it does not name was not cut."""
+    """The metadata of one pipeline stage: its parameters, by the name that each was saved under and its adapter.
 
-    cuts: Mapping[str, Cut]
+    ``lenient`` if a parameter that it does not name was not cut.
+    """
+
+    cuts: Mapping[tuple[str, str | None], Cut]
     specs: tuple[Spec, ...]
     lenient: bool = False
 
@@ -58,8 +61,8 @@ def stage_at(folder: Folder, prefix: str, rank: int, ranks: int) -> Stage:
         raise UsageError(f"{folder.shown(path)} cannot be understood: {reason}", hint=_UPDATE) from None
 
 
-def original_name(name: str) -> tuple[str, str | None]:
-    """Return a parameter's name as it is saved, and the adapter that its name names: saved names leave that out."""
+def _saved_name(name: str) -> tuple[str, str | None]:
+    """Return the name that a parameter was saved under, and the adapter in its own name, which that leaves out."""
     parts = name.split(".")
     for at, part in enumerate(parts[:-1]):
         if part in _ADAPTED:
@@ -75,7 +78,7 @@ class _Unknown(Exception):
 def _stage(metadata: Mapping[str, Any], ranks: int) -> Stage:
     if metadata.keys() != {"parameters", "model_weight_transformation_specs"}:
         raise _Unknown(f"is of an unknown release: it has {', '.join(sorted(metadata)) or 'nothing'}")
-    cuts = {name: _cut(name, entry, ranks) for name, entry in _object(metadata["parameters"]).items()}
+    cuts = {_saved_name(name): _cut(name, entry, ranks) for name, entry in _object(metadata["parameters"]).items()}
     specs = [
         _spec(_text(module["module_fully_qualified_name"]), kind, _object(values), ranks)
         for module in _list(metadata["model_weight_transformation_specs"])
@@ -134,8 +137,8 @@ def _old_stage(metadata: Any, ranks: int) -> Stage:
         return _stage(metadata, ranks)
     if metadata.keys() != {"sharded_metadata", "gqa_qkv_metadata"}:
         raise _Unknown(f"is of an unknown release: it has {', '.join(sorted(map(str, metadata))) or 'nothing'}")
-    cuts = {
-        name: Cut(dimension=_natural(entry["partition_dim"])) if entry["kind"] == "sharded" else Cut()
+    cuts: dict[tuple[str, str | None], Cut] = {
+        (name, None): Cut(dimension=_natural(entry["partition_dim"])) if entry["kind"] == "sharded" else Cut()
         for name, entry in _object(metadata["sharded_metadata"]).items()
     }
     return Stage(cuts=cuts, specs=tuple(_old_specs(_object(metadata["gqa_qkv_metadata"]))), lenient=True)
