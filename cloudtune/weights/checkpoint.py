@@ -23,12 +23,13 @@ class Part:
 class Checkpoint:
     """The tensors of a model, or of one LoRA adapter, under the names that they have in Hugging Face's files.
 
-    ``layout`` says in a few words what was read; ``notes`` what was left out, and why; ``base`` is the model that the
-    checkpoint itself names; ``adapter`` is the adapter's config where the tensors are an adapter's (empty if none was
-    found), and None for a model.
+    ``layout`` says in a few words what was read, ``place`` where below the folder (empty, or it ends with a slash);
+    ``notes`` what was left out, and why; ``base`` is the model that the checkpoint itself names; ``adapter`` is the
+    adapter's config where the tensors are an adapter's (empty if none was found), and None for a model.
     """
 
     layout: str
+    place: str = ""
     tensors: Mapping[str, Part]
     notes: tuple[str, ...] = ()
     base: str | None = None

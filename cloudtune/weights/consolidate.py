@@ -9,3 +9,273 @@ Each layout has a module with two functions, and a row in the table here::
 as pieces of files that stay open until ``opened`` ends; it raises UsageError for whatever does not fit together.
 ``config`` is the config.json of the base, or of the checkpoint if it has one, else empty.
 """
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+from importlib import import_module, metadata
+from pathlib import PurePosixPath
+from typing import Any
+
+import attrs
+
+from cloudtune import storage
+from cloudtune.errors import UsageError
+from cloudtune.ranges import LooseReader
+from cloudtune.uri import absolute, join, shown
+from cloudtune.weights.assembly import Output, Progress, Span
+from cloudtune.weights.base import base_at
+from cloudtune.weights.beside import Surroundings, surroundings
+from cloudtune.weights.checkpoint import Checkpoint
+from cloudtune.weights.fitting import Fitted, Rounding, fit_adapter, fit_model, with_precision
+from cloudtune.weights.folder import ADAPTER_CONFIG, companions_of
+from cloudtune.weights.model import CONFIG, INDEX, Folder, folder_at
+from cloudtune.weights.modelfiles import Files, files_of
+from cloudtune.weights.names import is_adapted
+from cloudtune.weights.target import RECORD, open_target, record_text
+
+#: Modules of layouts, in the order in which they are asked.
+LAYOUTS = ("cloudtune.weights.fsdp", "cloudtune.weights.neuron", "cloudtune.weights.torchstate")
+#: Needs numpy, which nothing else here does.
+_CASTING = "cloudtune.weights.casting"
+#: Precisions to round to by torch's names for them, in safetensors' words.
+PRECISIONS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+ADAPTER_SINGLE = "adapter_model.safetensors"
+_CARD = "README.md"
+_TRAINING = "training.json"
+
+
+@attrs.frozen(kw_only=True)
+class ConsolidateResult:
+    """A consolidated model: where it is, what it was made of, and what each of its files must hash to (sha256).
+
+    ``kind`` is ``model`` or ``adapter``; ``notes`` say what was left out or looks odd.
+    """
+
+    path: str
+    name: str
+    kind: str
+    checkpoint: str
+    layout: str
+    base: str | None = None
+    run: str | None = None
+    tensors: int = 0
+    bytes: int = 0
+    notes: tuple[str, ...] = ()
+    checksums: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Model:
+    """All that is written: files of tensors, small files that travel along, and the configs by name."""
+
+    kind: str
+    base: str | None
+    fitted: Fitted
+    files: Files
+    companions: tuple[Output, ...]
+    configs: Mapping[str, bytes]
+
+
+def consolidate(
+    checkpoint: str,
+    output: str,
+    *,
+    base: str | None = None,
+    dtype: str | None = None,
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> ConsolidateResult:
+    """Write the model or the LoRA adapter in a sharded checkpoint as Hugging Face and PEFT have it.
+
+    ``checkpoint`` is a folder or a URI, also of one file of ``torch.save``. ``base`` is the model that was trained, a
+    folder, a URI or a name on the Hub: its config, tokenizer and licence are taken along, and names and shapes are
+    compared with its weights; without it they are looked for beside the checkpoint. ``dtype`` is a precision to round
+    to. The output is there whole or not at all, and goes on where it was interrupted.
+
+    Raises:
+        UsageError: there is no checkpoint, it is not whole, hostile, or not of this base; nothing has been written.
+    """
+    if dtype is not None and dtype not in PRECISIONS:
+        raise UsageError(f"there is no precision {dtype!r} to write", hint=f"precisions: {', '.join(PRECISIONS)}")
+    with ExitStack() as opened:
+        folder = _checkpoint_at(checkpoint)
+        found, around, told = _read(folder, checkpoint, base, opened)
+        model = _planned(found, around, told, base, dtype)
+        training = around.json(_TRAINING)
+        key = _key(folder, found, model)
+        with open_target(output, key) as target:
+            target.write((*model.files.outputs, *model.companions), progress)
+            if model.files.index is not None:
+                target.put(INDEX, model.files.index)
+            for file, text in model.configs.items():
+                target.put(file, text)
+            record: dict[str, Any] = {
+                "kind": f"consolidated {model.kind}",
+                "name": name or _name(model.base or checkpoint),
+                "base": model.base,
+                "checkpoint": shown(absolute(checkpoint)),
+                "layout": found.layout,
+                "dtype": dtype,
+                "run": training.get("run"),
+                "notes": [*found.notes, *model.fitted.notes],
+                "versions": {"cloudtune": metadata.version("cloudtune")},
+            }
+            target.put(_CARD, _card(record).encode())
+            record["checksums"] = target.checksums()
+            target.put(RECORD, record_text(record))
+    return ConsolidateResult(
+        path=absolute(output),
+        name=record["name"],
+        kind=model.kind,
+        checkpoint=checkpoint,
+        layout=found.layout,
+        base=model.base,
+        run=record["run"],
+        tensors=len(model.fitted.tensors),
+        bytes=sum(one.size for one in model.files.outputs),
+        notes=tuple(record["notes"]),
+        checksums=record["checksums"],
+    )
+
+
+def _checkpoint_at(checkpoint: str) -> Folder:
+    """Return the files of a checkpoint; of a single file, its folder with that file alone."""
+    entries = storage.listing(checkpoint)
+    if not entries:
+        raise UsageError(f"there is nothing at {shown(checkpoint)}", hint="name the folder of a checkpoint")
+    if entries[0].path:
+        return folder_at(checkpoint)
+    uri, _, name = absolute(checkpoint).rpartition("/")
+    return Folder(uri=uri, files={name: entries[0].bytes})
+
+
+def _read(
+    folder: Folder, checkpoint: str, base: str | None, opened: ExitStack
+) -> tuple[Checkpoint, Surroundings, Folder | None]:
+    """Return what is in a checkpoint, what lies beside it, and the folder of the base that was told."""
+    told = _base_folder(base) if base is not None else None
+    near = told or surroundings(folder, "", (CONFIG,)).having(CONFIG)
+    config = near.json(CONFIG) if near is not None and CONFIG in near else {}
+    for dotted in LAYOUTS:
+        layout = import_module(dotted)
+        if layout.recognise(folder):
+            found: Checkpoint = layout.read(folder, opened, config=config)
+            around = surroundings(folder, found.place, (CONFIG, ADAPTER_CONFIG, _TRAINING))
+            return found, around, told
+    hint = "name the folder that training left: with .distcp files, with shards/, or a state dict of torch.save"
+    if any(name.endswith(".safetensors") for name in folder.files):
+        hint = "its weights are in safetensors already: nothing is to be done"
+    raise UsageError(f"{shown(checkpoint)} is no checkpoint that is known", hint=hint)
+
+
+def _base_folder(base: str) -> Folder:
+    """Return the folder of a base, or of an adapter whose config is wanted."""
+    folder = folder_at(base)
+    return folder if ADAPTER_CONFIG in folder and CONFIG not in folder else base_at(base, weights=False)
+
+
+def _planned(
+    found: Checkpoint, around: Surroundings, told: Folder | None, base: str | None, dtype: str | None
+) -> _Model:
+    """Return all that is to be written; raises UsageError for whatever does not fit together."""
+    if found.adapter is not None or is_adapted(found.tensors):
+        return _planned_adapter(found, around, told, dtype)
+    named = base or found.base or around.json(_TRAINING).get("base")
+    folder = told if told is not None else base_at(named, weights=False) if named else around.having(CONFIG)
+    if folder is None or CONFIG not in folder:
+        hint = "name the model that was trained: --base FOLDER, or its name on the Hub"
+        raise UsageError("the checkpoint holds weights only, and there is no config.json beside it", hint=hint)
+    text = folder.read(CONFIG)
+    config = folder.json(CONFIG)
+    if (config.get("quantization_config") or {}).get("quant_method"):
+        hint = "name the model in 16 bits that it was quantized from"
+        raise UsageError(f"{folder.shown()} is quantized, and the checkpoint is not", hint=hint)
+    fitted = fit_model(found.tensors, folder, config, shown(named or folder.uri), rounding=_rounding(dtype))
+    changed = with_precision(fitted.config, fitted.tensors)
+    return _Model(
+        kind="model",
+        base=named or shown(folder.uri),
+        fitted=fitted,
+        files=files_of(fitted.tensors, like=fitted.like),
+        companions=_companions(folder),
+        configs={CONFIG: text if changed == config else record_text(dict(changed))},
+    )
+
+
+def _planned_adapter(found: Checkpoint, around: Surroundings, told: Folder | None, dtype: str | None) -> _Model:
+    place = told if told is not None and ADAPTER_CONFIG in told else around.having(ADAPTER_CONFIG)
+    config = found.adapter or (place.json(ADAPTER_CONFIG) if place is not None else {})
+    where = place.shown(ADAPTER_CONFIG) if place is not None else ADAPTER_CONFIG
+    fitted = fit_adapter(found.tensors, config, where, rounding=_rounding(dtype))
+    if not config:
+        note = f"no {ADAPTER_CONFIG} was found: copy that of the training beside {ADAPTER_SINGLE}, or name it as --base"
+        fitted = attrs.evolve(fitted, notes=(*fitted.notes, note))
+    name = config.get("base_model_name_or_path") or found.base
+    return _Model(
+        kind="adapter",
+        base=name if isinstance(name, str) else None,
+        fitted=fitted,
+        files=files_of(fitted.tensors, single=ADAPTER_SINGLE, like=dict.fromkeys(fitted.tensors, ADAPTER_SINGLE)),
+        companions=_companions(place, tokenizer_only=True) if place is not None else (),
+        configs={ADAPTER_CONFIG: record_text(dict(config))} if config else {},
+    )
+
+
+def _rounding(dtype: str | None) -> Rounding:
+    if dtype is None:
+        return lambda part: part
+    return partial(import_module(_CASTING).cast, dtype=PRECISIONS[dtype])
+
+
+def _companions(folder: Folder, *, tokenizer_only: bool = False) -> tuple[Output, ...]:
+    """Return tokenizer, chat template, generation config and licence of a base as files to be written."""
+    found = []
+    for name in companions_of(folder.files, tokenizer_only=tokenizer_only):
+        size = folder.files[name]
+        # not read here: a tokenizer has up to 30 MB
+        reader = LooseReader(join(folder.uri, name), size)
+        found.append(Output(name=name, pieces=(Span(reader=reader, offset=0, length=size),)))
+    return tuple(found)
+
+
+def _key(folder: Folder, found: Checkpoint, model: _Model) -> str:
+    """Return what names this very model: what it is made of, and how."""
+    digest = hashlib.sha256()
+    for entry in storage.listing(folder.uri):
+        if entry.path in folder.files:
+            digest.update(f"{entry.path}\0{entry.bytes}\0{entry.modified}\n".encode())
+    for one in (*model.files.outputs, *model.companions):
+        header = one.pieces[0] if one.pieces and isinstance(one.pieces[0], bytes) else b""
+        digest.update(f"{one.name}\0{one.size}\n".encode() + header)
+    digest.update(json.dumps([found.layout, found.place, sorted(model.configs)]).encode())
+    return digest.hexdigest()[:16]
+
+
+def _name(place: str) -> str:
+    return PurePosixPath(place.rstrip("/")).name or "model"
+
+
+def _card(record: Mapping[str, Any]) -> str:
+    """Return the README.md of a consolidated model."""
+    adapter = record["kind"].endswith("adapter")
+    base = record["base"]
+    lines = ["---", f"library_name: {'peft' if adapter else 'transformers'}", "pipeline_tag: text-generation"]
+    if base and "://" not in base and not base.startswith(("/", ".", "~")):
+        lines.append(f"base_model: {base}")
+    lines += ["tags:", "- cloudtune", *(["- lora"] if adapter else []), "---", "", f"# {record['name']}", ""]
+    what = "A LoRA adapter for" if adapter else "Fine-tuned from"
+    lines += [
+        f"{what} `{base}`, consolidated from a {record['layout']}." if base else f"From a {record['layout']}.",
+        "",
+    ]
+    if record["run"]:
+        lines += [f"Trained in run `{record['run']}`.", ""]
+    lines += [f"- {note}" for note in record["notes"]] + ([""] if record["notes"] else [])
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    lines += [f"Consolidated with {versions}. Checkpoint, base and checksums are in `{RECORD}`.", ""]
+    return "\n".join(lines)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,12 @@ def _beside(place: Path, name: str) -> Mapping[str, Any]:
     """Return a JSON file of the training, which lies with the adapter or one folder up; empty if there is none."""
     found = next((folder / name for folder in (place, place.parent) if (folder / name).is_file()), None)
     return read_json(found) if found else {}
+
+
+def companions_of(names: Iterable[str], *, tokenizer_only: bool = False) -> tuple[str, ...]:
+    """Return which files of a folder are tokenizer, chat template, generation config or licence."""
+    patterns = _TOKENIZER if tokenizer_only else _COMPANIONS
+    return tuple(name for name in names if "/" not in name and any(fnmatchcase(name, one) for one in patterns))
 
 
 def copy_companions(source: Path, target: Path, *, tokenizer_only: bool = False) -> None:

@@ -45,7 +45,8 @@ def read(folder: Folder, opened: ExitStack, *, config: Mapping[str, Any]) -> Che
     if others:
         notes += (f"{_few(others)} were left out: they are no tensors",)
     return Checkpoint(
-        layout=f"PyTorch distributed checkpoint, {len(files)} file{'s' if len(files) != 1 else ''}",
+        layout=f"PyTorch distributed checkpoint in {len(files)} file{'s' if len(files) != 1 else ''}",
+        place=place,
         tensors=open_parts(folder, place, chosen, opened),
         notes=notes,
         base=_trained(folder, place),

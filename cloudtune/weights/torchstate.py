@@ -55,7 +55,7 @@ def read(folder: Folder, opened: ExitStack, *, config: Mapping[str, Any]) -> Che
         except ValueError as error:
             hint = "save it once with tensor.contiguous()"
             raise UsageError(f"{name} in {folder.shown()} cannot be copied: {error}", hint=hint) from error
-    layout = f"state dict of torch.save, {len(files)} file{'s' if len(files) != 1 else ''}"
+    layout = f"state dict of torch.save in {len(files)} file{'s' if len(files) != 1 else ''}"
     return Checkpoint(layout=layout, tensors=parts, notes=left_out(saved, len(chosen)))
 
 
