@@ -40,7 +40,7 @@ class Recorded:
     """One call: what was asked, what went wrong, what was answered.
 
     ``number`` counts the calls of this service and operation; ``status`` is 0 where no answer was sent; ``body_bytes``
-    and ``sha256`` are of the part of the body that was read.
+    and ``sha256`` are of the part of the body that was read, ``seconds`` go to the beginning of the answer.
     """
 
     service: str
@@ -63,7 +63,7 @@ class Recorded:
 
 
 class Record:
-    """All calls in the order in which they were answered. Its methods may be called by any thread."""
+    """All calls in the order in which their answers began. Its methods may be called by any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

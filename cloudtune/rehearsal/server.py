@@ -43,7 +43,8 @@ class _Call:
     operation: str = ""
     number: int = 0
     faults: tuple[Fault, ...] = ()
-    status: int = 0
+    started_s: float
+    remembered: bool = False
 
     def meets(self, kind: str) -> Fault | None:
         return next((fault for fault in self.faults if fault.kind == kind), None)
@@ -76,7 +77,7 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         """Answer one request, as far as its faults let it come."""
-        started, call = time.time(), _Call()
+        call = _Call(started_s=time.time())
         reader = BodyReader(self.rfile, self.headers, go_on=self._go_on if self._waits else None)  # type: ignore[arg-type]
         body = Body(reader.read)
         request = Request(
@@ -85,7 +86,7 @@ class _Connection(BaseHTTPRequestHandler):
         with self.server.counting(self):
             try:
                 response = self.server.respond(request, call)
-                self._send(response, call)
+                self._send(request, response, call)
                 self.close_connection = self.close_connection or not reader.drain()
             except ConnectionError:
                 self.close_connection = True
@@ -93,22 +94,24 @@ class _Connection(BaseHTTPRequestHandler):
                 self.server.record.add_error(traceback.format_exc())
                 self.close_connection = True
             finally:
-                self.server.remember(request, call, started)
+                self.server.remember(request, call, 0)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _answer  # noqa: N815 - the parent's names
 
-    def _send(self, response: Response, call: _Call) -> None:
+    def _send(self, request: Request, response: Response, call: _Call) -> None:
         cut = call.meets("cut")
         limit = None if cut is None else (-1 if cut.after_bytes is None else cut.after_bytes)
         chunks = self.request_version != "HTTP/1.0"
         sending = Sending(response, head_only=self.command == "HEAD", chunks=chunks, cut=limit)
         try:
-            if call.meets("lost") or sending.nothing_to_cut:
+            silent = call.meets("lost") or sending.nothing_to_cut
+            # before the answer: who has got it finds the call in the record
+            self.server.remember(request, call, 0 if silent else response.status)
+            if silent:
                 raise Cut("a fault")
             if sending.until_close:
                 self.close_connection = True
             head = self._head(response, sending)
-            call.status = response.status
             pieces = sending.pieces(self._is_awaited) if sending.has_body else iter(())
             if isinstance(response.body, bytes):
                 head += next(pieces, b"")  # one packet for a short answer
@@ -191,8 +194,11 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
             message = f"rehearsed fault: {fault.kind}"
             raise Refused(fault.status, code, message, headers=fault.headers)
 
-    def remember(self, request: Request, call: _Call, started: float) -> None:
-        """Write a call into the record."""
+    def remember(self, request: Request, call: _Call, status: int) -> None:
+        """Write a call into the record, once."""
+        if call.remembered:
+            return
+        call.remembered = True
         self.record.add(
             Recorded(
                 service=self.service.name,
@@ -203,10 +209,10 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
                 headers=kept_headers(request),
                 body_bytes=request.body.length,
                 sha256=request.body.sha256,
-                status=call.status,
+                status=status,
                 faults=tuple(fault.kind for fault in call.faults),
-                time_s=started,
-                seconds=time.time() - started,
+                time_s=call.started_s,
+                seconds=time.time() - call.started_s,
             )
         )
 

@@ -87,9 +87,16 @@ class Store:
 
         ``when`` is asked and the change is made in one step: two threads cannot both lead the same state on.
         """
+        return self.update(kind, identity, lambda data: fields if when(data) else None)
+
+    def update(
+        self, kind: str, identity: str, deed: Callable[[dict[str, Any]], Mapping[str, Any] | None]
+    ) -> Resource | None:
+        """Set the fields that the deed makes of the data; None if there is no resource or the deed returns None."""
         with self._change:
             old = self._things.get((kind, identity))
-            if old is None or not when(old.data):
+            fields = deed(copy.deepcopy(old.data)) if old is not None else None
+            if old is None or fields is None:
                 return None
             return self._note("changed", kind, identity, {**old.data, **fields}, old.created_s)
 
