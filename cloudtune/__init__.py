@@ -29,7 +29,7 @@ _HOMES = {
     "cloudtune.states": "Failure LogLine Status",
     "cloudtune.store": "Deployment Model",
     "cloudtune.verbs": (
-        "cancel delete deploy diff init invoke list logs merge models outputs register run schema status watch"
+        "cancel check delete deploy diff init invoke list logs merge models outputs register run schema status watch"
     ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}

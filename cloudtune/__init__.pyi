@@ -109,6 +109,9 @@ from cloudtune.verbs import (
     cancel as cancel,
 )
 from cloudtune.verbs import (
+    check as check,
+)
+from cloudtune.verbs import (
     delete as delete,
 )
 from cloudtune.verbs import (

@@ -78,4 +78,7 @@ def _state_style(text: str) -> str:
         "lost": "red",
         "cancelled": "yellow",
         "running": "cyan",
+        "error": "red",
+        "warning": "yellow",
+        "note": "cyan",
     }.get(text, "")

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import attrs
 
@@ -25,6 +25,9 @@ from cloudtune.states import LogLine, Status
 from cloudtune.store import Deployment, Model, Store
 from cloudtune.submit import Progress
 from cloudtune.uri import local_path
+
+if TYPE_CHECKING:
+    from cloudtune.weights.checks.findings import Report
 
 Spec = JobSpec | PipelineSpec
 
@@ -295,6 +298,25 @@ def merge(
     )
 
 
+def check(
+    model: str,
+    *,
+    for_: str | None = None,
+    fast: bool = False,
+    load: bool = False,
+    generate: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> Report:
+    """Look for everything that keeps a model from being served: a folder, a URI, or ``NAME[:VERSION]`` of ``register``.
+
+    ``for_`` is the place that it is to go to; see :func:`cloudtune.weights.checks.examine.check`.
+    """
+    from cloudtune.weights.checks.examine import check as check_model
+
+    uri = _registered(model) or model
+    return check_model(uri, target=for_, fast=fast, load=load, generate=generate, progress=progress)
+
+
 def register(model: str, *, to: str = "folder", name: str, version: str | None = None, public: bool = False) -> Model:
     """File a model (a folder or a URI) under a name and a version, with its checksums; returns the record.
 
@@ -375,6 +397,13 @@ def schema() -> dict[str, Any]:
     from cloudtune.spec.schema import schema as schema_of_files
 
     return schema_of_files()
+
+
+def _registered(text: str) -> str | None:
+    """Return where a registered model ``NAME[:VERSION]`` is, its newest version if none is named; None for others."""
+    name, _, version = text.partition(":")
+    found = (model.uri for model in Store().models(name) if not version or model.version == version)
+    return None if "/" in text or os.path.exists(text) else next(found, None)  # noqa: PTH110
 
 
 def _run_called(text: str) -> Run:

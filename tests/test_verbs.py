@@ -50,7 +50,7 @@ def test_a_verb_and_its_function_have_the_same_options(verb: str) -> None:
             name = "directory" if verb == "outputs" else "place"
         words.add({"runs": "run", "place": "output", "job": "file"}.get(name, name))
     function = getattr(cloudtune, verb)
-    kept = set(inspect.signature(function).parameters)
+    kept = {name.rstrip("_") for name in inspect.signature(function).parameters}
     assert words - OF_THE_TERMINAL <= kept
     assert kept - OF_PYTHON <= words
 

@@ -49,6 +49,9 @@ class Check:
 
     model: str = attrs.field(metadata={"doc": "The model: a folder, a URI or a registered name."})
     for_: str | None = setting("Where it is to go.", key="for", choices=("bedrock", "vllm", "sagemaker", "oci"))
+    fast: bool | None = setting("Leave out what reads every byte: the search for NaN and infinities.")
+    load: bool | None = setting("Build the model without memory by transformers and compare.")
+    generate: bool | None = setting("Load the model on a CPU and let it say a few words.")
 
 
 @attrs.frozen(kw_only=True)

@@ -10,7 +10,7 @@ import attrs
 
 from cloudtune import storage
 from cloudtune.errors import UsageError
-from cloudtune.uri import shown
+from cloudtune.uri import join, shown
 from cloudtune.weights.checks.findings import Finding
 from cloudtune.weights.folder import ADAPTER_CONFIG
 from cloudtune.weights.model import CONFIG, INDEX, SINGLE, Flaw, Folder, Weights, folder_at, survey
@@ -107,7 +107,7 @@ def opened(uri: str) -> Iterator[Subject]:
         UsageError: nothing is there, or a single file.
         ServiceError: it cannot be reached.
     """
-    folder = folder_at(uri)
+    folder = _model_in(folder_at(uri))
     if not folder.files:
         if storage.exists(uri):
             raise UsageError(
@@ -120,6 +120,19 @@ def opened(uri: str) -> Iterator[Subject]:
     weights, flaws = survey(folder, single=ADAPTER if adapter else SINGLE)
     with weights:
         yield Subject(folder=folder, weights=weights, flaws=flaws, documents=documents, unread=unread, adapter=adapter)
+
+
+def _model_in(folder: Folder) -> Folder:
+    """Return the folder itself, or that of the model or adapter which a job's outputs hold."""
+    marks = (CONFIG, ADAPTER_CONFIG, SINGLE, INDEX)
+    if any(name in folder for name in marks):
+        return folder
+    for place in ("model", "adapter"):
+        if any(f"{place}/{name}" in folder for name in marks):
+            files = {name: size for name, size in folder.files.items() if name.startswith(f"{place}/")}
+            inner = {name.removeprefix(f"{place}/"): size for name, size in files.items()}
+            return Folder(uri=join(folder.uri, place), files=inner)
+    return folder
 
 
 def _documents(folder: Folder) -> tuple[Mapping[str, Mapping[str, Any]], tuple[Finding, ...]]:
