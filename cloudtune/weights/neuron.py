@@ -67,6 +67,7 @@ def read(folder: Folder, opened: ExitStack, *, config: Mapping[str, Any]) -> Che
         settings = folder.json(place) if place in folder else {}
     return Checkpoint(
         layout=_layout(folder, files),
+        place=prefix,
         tensors=reading.tensors,
         notes=(*reading.notes, *_left(folder, prefix)),
         base=(settings or {}).get("base_model_name_or_path"),
@@ -203,11 +204,10 @@ def _cuts(stage: Stage, adapter: str | None) -> dict[str, Cut]:
 
 
 def _layout(folder: Folder, files: Sequence[Sequence[str]]) -> str:
-    split = f"{len(files[0])} ranks of tensor parallelism"
-    if len(files) > 1:
-        split += f" in {len(files)} pipeline stages"
+    stages = f" in {len(files)} pipeline stages" if len(files) > 1 else ""
+    ranks = f"{len(files[0])} tensor-parallel rank{'s' if len(files[0]) > 1 else ''}"
     beside = any(path.startswith(f"{files[0][0]}.tensors/") for path in folder.files)
-    return f"optimum-neuron, {split}, {'a file a tensor' if beside else 'a file a rank'}"
+    return f"checkpoint of optimum-neuron for {ranks}{stages}, a file a {'tensor' if beside else 'rank'}"
 
 
 def _left(folder: Folder, prefix: str) -> Iterator[str]:

@@ -189,6 +189,31 @@ def test_a_store_is_read_by_ranges(tmp_path):
     store.rm("/neuron", recursive=True)
 
 
+def test_a_model_is_written_with_what_belongs_to_it(tmp_path):
+    from cloudtune.weights.consolidate import consolidate
+
+    originals = write(tmp_path / "job", Recipe(pp=2, xser=True, **GROUPED))
+    (tmp_path / "job" / "config.json").write_text(json.dumps({"model_type": "llama", "tie_word_embeddings": False}))
+    result = consolidate(str(tmp_path / "job"), str(tmp_path / "out"))
+    assert (result.kind, result.tensors) == ("model", len(originals))
+    assert (
+        result.layout
+        == "checkpoint of optimum-neuron for 8 tensor-parallel ranks in 2 pipeline stages, a file a tensor"
+    )
+    assert theirs(tmp_path / "out") == {name: plain(tensor) for name, tensor in originals.items()}
+
+
+def test_an_adapter_is_written_as_peft_has_it(tmp_path):
+    from cloudtune.weights.consolidate import consolidate
+
+    originals = write(tmp_path / "job", Recipe(targets=("embed_tokens", "mlp", "o_proj", "qkv"), xser=True, **GROUPED))
+    for number, place in enumerate(["job", "job/adapter_default", "job/adapter_default/adapter_shards"]):
+        result = consolidate(str(tmp_path / place), str(tmp_path / f"out{number}"))
+        assert (result.kind, result.base) == ("adapter", "the/base")
+        assert theirs(tmp_path / f"out{number}") == {name: plain(tensor) for name, tensor in originals.items()}
+        assert json.loads((tmp_path / f"out{number}" / "adapter_config.json").read_text())["r"] == 2
+
+
 # --- what is refused
 
 
