@@ -89,7 +89,8 @@ class Keeper:
         self.report("started")
 
     def _become_command(self) -> NoReturn:
-        command, environment = self.order["command"], self.order["environment"]
+        command, environment, folder = self.order["command"], self.order["environment"], self.order["workingDir"]
+        what = folder
         try:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
@@ -97,10 +98,10 @@ class Keeper:
             if not self.alone:
                 syscalls.die_with_parent(signal.SIGKILL)
             os.setsid()
-            os.chdir(self.order["workingDir"])
+            os.chdir(folder)
+            what = command[0]
             os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is the point
         except OSError as error:
-            what = command[0] if error.filename is None else error.filename
             os.write(2, f"{what}: {error.strerror} (rehearsed node {self.order['name']})\n".encode())
             os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
