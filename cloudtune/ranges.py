@@ -251,14 +251,23 @@ def blocks(reader: Reader, offset: int, length: int, block_bytes: int) -> Iterat
 
     A store is asked for more than a block at a time.
     """
-    fetched = block_bytes if reader.fileno() is not None else max(1, FETCH_BYTES // block_bytes) * block_bytes
-    buffer = memoryview(bytearray(min(fetched, length)))
-    while length:
-        filled = buffer[: min(fetched, length)]
-        reader.readinto(offset, filled)
-        for start in range(0, len(filled), block_bytes):
-            yield filled[start : start + block_bytes]
-        offset, length = offset + len(filled), length - len(filled)
+    if reader.fileno() is None:
+        fetched = max(1, FETCH_BYTES // block_bytes) * block_bytes
+        for start in range(0, length, fetched):
+            # forgotten before the next is asked for, so that there is never more than one
+            yield from _sliced(reader.read(offset + start, min(fetched, length - start)), block_bytes)
+        return
+    buffer = memoryview(bytearray(min(block_bytes, length)))
+    for start in range(0, length, block_bytes):
+        filled = buffer[: min(block_bytes, length - start)]
+        reader.readinto(offset + start, filled)
+        yield filled
+
+
+def _sliced(data: bytes, block_bytes: int) -> Iterator[memoryview]:
+    view = memoryview(data)
+    for start in range(0, len(data), block_bytes):
+        yield view[start : start + block_bytes]
 
 
 def write_at(target: int, data: bytes | bytearray | memoryview, position: int) -> None:

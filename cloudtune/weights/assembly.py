@@ -6,7 +6,7 @@ Whatever makes a model here (merging, consolidating) says what its files consist
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
@@ -16,7 +16,7 @@ from cloudtune.ranges import Reader
 Buffer = bytes | bytearray | memoryview
 #: Called with the bytes done and the bytes in all; perhaps from several threads, one after the other.
 Progress = Callable[[int, int], object]
-#: Small pieces that lie side by side are written as one task of about this size.
+#: Small pieces that lie side by side are written as one task of about this size, long spans as several.
 _TASK_BYTES = 8 << 20
 
 
@@ -61,18 +61,50 @@ def length_of(piece: Piece) -> int:
     return len(piece) if isinstance(piece, bytes) else piece.length
 
 
+def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Yield the same bytes in fewer pieces: spans that lie side by side in their file, too, are one read."""
+    last: Span | None = None
+    for piece in pieces:
+        if not length_of(piece):
+            continue
+        if not isinstance(piece, Span):
+            if last is not None:
+                yield last
+            last = None
+            yield piece
+        elif last is not None and last.reader is piece.reader and last.offset + last.length == piece.offset:
+            last = Span(reader=last.reader, offset=last.offset, length=last.length + piece.length)
+        else:
+            if last is not None:
+                yield last
+            last = piece
+    if last is not None:
+        yield last
+
+
 def tasks_of(output: Output) -> Iterator[tuple[int, tuple[Piece, ...]]]:
-    """Yield the pieces of a file in portions that are worth a task, each with the position where it begins."""
+    """Yield a file in portions that are worth a task, each with the position where it begins; an empty file is one."""
     position, start, gathered, size = 0, 0, list[Piece](), 0
-    for piece in output.pieces:
+    for piece in _cut(joined(output.pieces)):
         length = length_of(piece)
         if gathered and size + length > _TASK_BYTES:
             yield start, tuple(gathered)
             start, gathered, size = position, [], 0
         gathered.append(piece)
         size, position = size + length, position + length
-    if gathered:
+    if gathered or not position:
         yield start, tuple(gathered)
+
+
+def _cut(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Yield long spans as several."""
+    for piece in pieces:
+        if isinstance(piece, Span):
+            for start in range(0, piece.length, _TASK_BYTES):
+                length = min(_TASK_BYTES, piece.length - start)
+                yield Span(reader=piece.reader, offset=piece.offset + start, length=length)
+        else:
+            yield piece
 
 
 def write_piece(piece: Piece, target: int, position: int, check: Callable[[], object]) -> None:
@@ -107,9 +139,11 @@ def stream(piece: Piece) -> Iterator[Buffer]:
         for block in piece.blocks():
             view = memoryview(block).cast("B")
             made += len(view)
+            if made > piece.length:
+                break
             yield view
         if made != piece.length:
-            raise ValueError(f"{made} bytes were made where {piece.length} were announced")
+            raise ValueError(f"{made} bytes were made where {piece.length} were announced")  # a mistake in cloudtune
 
 
 def total_size(outputs: Sequence[Output]) -> int:
