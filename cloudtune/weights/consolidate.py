@@ -51,7 +51,7 @@ _TRAINING = "training.json"
 
 @attrs.frozen(kw_only=True)
 class ConsolidateResult:
-    """A consolidated model: where it is, what it was made of, and what each of its files must hash to (sha256).
+    """A consolidated model: where it is, what it was made of, and if asked for what its files must hash to (sha256).
 
     ``kind`` is ``model`` or ``adapter``; ``notes`` say what was left out or looks odd.
     """
@@ -88,6 +88,7 @@ def consolidate(
     base: str | None = None,
     dtype: str | None = None,
     name: str | None = None,
+    checksums: bool = False,
     progress: Progress | None = None,
 ) -> ConsolidateResult:
     """Write the model or the LoRA adapter in a sharded checkpoint as Hugging Face and PEFT have it.
@@ -95,7 +96,8 @@ def consolidate(
     ``checkpoint`` is a folder or a URI, also of one file of ``torch.save``. ``base`` is the model that was trained, a
     folder, a URI or a name on the Hub: its config, tokenizer and licence are taken along, and names and shapes are
     compared with its weights; without it they are looked for beside the checkpoint. ``dtype`` is a precision to round
-    to. The output is there whole or not at all, and goes on where it was interrupted.
+    to. ``checksums`` records what the files hash to, which takes longer than all the rest. The output is there whole or
+    not at all, and goes on where it was interrupted.
 
     Raises:
         UsageError: there is no checkpoint, it is not whole, hostile, or not of this base; nothing has been written.
@@ -126,7 +128,7 @@ def consolidate(
                 "versions": {"cloudtune": metadata.version("cloudtune")},
             }
             target.put(_CARD, _card(record).encode())
-            record["checksums"] = target.checksums()
+            record["checksums"] = target.checksums() if checksums else {}
             target.put(RECORD, record_text(record))
     return ConsolidateResult(
         path=absolute(output),
@@ -277,5 +279,5 @@ def _card(record: Mapping[str, Any]) -> str:
         lines += [f"Trained in run `{record['run']}`.", ""]
     lines += [f"- {note}" for note in record["notes"]] + ([""] if record["notes"] else [])
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    lines += [f"Consolidated with {versions}. Checkpoint, base and checksums are in `{RECORD}`.", ""]
+    lines += [f"Consolidated with {versions}. What it was made of is in `{RECORD}`.", ""]
     return "\n".join(lines)
