@@ -53,6 +53,8 @@ def activations(model: Architecture, training: Training) -> Activations:
     precision = precision_of(training)
     kept = [(layer.count, kept_by(layer, training, precision)) for layer in model.layers]
     outside = training.tokens * _outside(model, training, precision)
+    if precision.autocast and precision.used != precision.compute:
+        outside += model.vocabulary * model.hidden * precision.compute / training.tensor_parallel
     casts = sum(count * one.casts for count, one in kept) / training.pipeline_parallel
     if training.gradient_checkpointing:
         held = outside + sum(count * one.entry for count, one in kept)

@@ -33,7 +33,7 @@ class Estimate:
     """What one process of a training needs, in bytes.
 
     ``moment`` is when it needs most: ``loss`` (the end of the forward pass), ``backward`` (its first layer), ``end``
-    (its last layer, when all gradients are there) or ``step`` (the optimizer's). ``terms`` add up to the peak.
+    (its last layer, when most gradients are there) or ``step`` (the optimizer's). ``terms`` add up to the peak.
     """
 
     model: Architecture
@@ -92,6 +92,7 @@ def _moments(model: Architecture, training: Training) -> dict[str, dict[str, flo
     if training.method == "full":
         head = (model.head or model.embeddings) * precision.gradient / states.gradient_shards(training)
         head /= training.tensor_parallel
+    rest = _late(model, training)
     # where embedding and output projection are one, their gradients meet at the end
     meeting = model.embeddings * precision.gradient if model.tied and training.method == "full" else 0.0
     whole = {"gathered weights": sharding.gathered_forward(model, training), "gradients": kept}
@@ -105,11 +106,21 @@ def _moments(model: Architecture, training: Training) -> dict[str, dict[str, flo
         "gradients": max(kept, head),
         "gathered weights": sharding.gathered_backward(model, training, end=False),
     }
-    end = {
-        "activations": acts.last,
-        "gradients": all_gradients + meeting,
-        "gathered weights": sharding.gathered_backward(model, training, end=True),
-    }
+    gathered = sharding.gathered_backward(model, training, end=True)
+    end = max(
+        {"activations": acts.last, "gradients": max(kept, all_gradients - rest), "gathered weights": gathered},
+        {"gradients": all_gradients + meeting, "gathered weights": gathered},
+        key=lambda terms: sum(terms.values()),
+    )
     step = {"gradients": all_gradients, "step": states.step_work(model, training)}
     named = {"loss": loss, "backward": first, "end": end, "step": step}
     return {name: {**always, **terms} for name, terms in named.items()}
+
+
+def _late(model: Architecture, training: Training) -> float:
+    """Return the gradients that are not there yet in the last layer's backward pass: its own and the embedding's."""
+    if training.method != "full":
+        return 0.0
+    own = min(layer.parameters for layer in model.layers) + (0 if model.tied else model.embeddings)
+    each = precision_of(training).gradient / training.tensor_parallel
+    return own * each / states.gradient_shards(training)

@@ -8,8 +8,8 @@ from cloudtune.memory.training import Training, precision_of
 
 #: Tokens and entries of the vocabulary that TRL projects at once (trl/kernels/chunked_logprob.py, 1.16).
 _TILE_TOKENS, _TILE_ENTRIES = 4096, 32_768
-#: Copies of a tile, of 32 bits, that TRL's code without Triton makes on its way (measured on the CPU).
-_TILE_COPIES = 6
+#: Bytes an element of a tile that TRL's code takes on its way without Triton, forward and backward (measured).
+_TILE_WORK = (13, 29)
 
 
 def forward_logits(model: Architecture, training: Training) -> float:
@@ -20,7 +20,7 @@ def forward_logits(model: Architecture, training: Training) -> float:
     """
     size = precision_of(training).compute
     if training.loss == "chunked":
-        return _tile(model, training)
+        return _tile(model, training, _TILE_WORK[0])
     capped = 2 * size if model.capped else 0
     return _elements(model, training) * (size + 4 + (4 if size != 4 else 0) + capped)
 
@@ -35,7 +35,7 @@ def backward_logits(model: Architecture, training: Training) -> float:
         accumulated: float = 4 * training.tokens * model.hidden
         if trains_head(training):
             accumulated += 4 * model.vocabulary * model.hidden / training.tensor_parallel
-        return _tile(model, training) + accumulated
+        return _tile(model, training, _TILE_WORK[1]) + accumulated
     capped = precision_of(training).compute if model.capped else 0
     return _elements(model, training) * (12 + capped)
 
@@ -44,6 +44,8 @@ def _elements(model: Architecture, training: Training) -> float:
     return training.tokens * model.vocabulary / training.tensor_parallel
 
 
-def _tile(model: Architecture, training: Training) -> float:
-    entries = min(training.tokens, _TILE_TOKENS) * min(model.vocabulary, _TILE_ENTRIES)
-    return entries * (precision_of(training).compute + (0 if training.accelerator else 4 * _TILE_COPIES))
+def _tile(model: Architecture, training: Training, work: int) -> float:
+    """Return what one tile takes: a buffer of the full width, and on a CPU what is computed from its part in use."""
+    own = _TILE_ENTRIES * precision_of(training).compute
+    on_the_way = 0 if training.accelerator else work * min(model.vocabulary, _TILE_ENTRIES)
+    return min(training.tokens, _TILE_TOKENS) * (own + on_the_way)

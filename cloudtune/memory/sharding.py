@@ -23,22 +23,23 @@ ZERO_LIVE = 1e9
 
 def gathered_forward(model: Architecture, training: Training) -> float:
     """Return what is gathered whole when the loss is computed: what lies around the layers, and one layer."""
-    return _gathered(model, training, layers=1)
+    return _gathered(model, training, layers=1, end=False)
 
 
 def gathered_backward(model: Architecture, training: Training, *, end: bool) -> float:
     """Return what is gathered whole in the backward pass, with gradients that wait to be spread.
 
     FSDP holds the layer at work and the next one, which it fetches ahead, and what lies around the layers all the time;
-    a layer's gradients are whole until they are reduced, those of the output projection and, at the end, of the
-    embedding, until the last ones are.
+    a layer's gradients are there whole, and in the flat buffer in which they are reduced; those of the output
+    projection and, at the end, of the embedding stay whole until the last ones are reduced.
     """
-    total = _gathered(model, training, layers=2)
+    total = _gathered(model, training, layers=2, end=end)
     if training.shards == 1 or not training.spreads_gradients or not training.is_fsdp or training.method != "full":
         return total
     size = precision_of(training).compute
     head = model.head or model.embeddings
-    waiting = max(layer.parameters for layer in model.layers) + head + (model.embeddings if end and model.head else 0)
+    waiting = 2 * max(layer.parameters for layer in model.layers) + head
+    waiting += model.embeddings if end and model.head else 0
     return total + waiting * size
 
 
@@ -62,14 +63,14 @@ def overhead(training: Training) -> float:
     return CONTEXT + (NCCL if training.world > 1 else 0.0)
 
 
-def _gathered(model: Architecture, training: Training, *, layers: int) -> float:
-    if training.shards == 1 or not (training.spreads_weights or training.sharding == "fsdp-grad-op"):
+def _gathered(model: Architecture, training: Training, *, layers: int, end: bool) -> float:
+    if training.shards == 1 or not training.spreads_weights:
         return 0.0
     size = precision_of(training).compute
     inside = NF4 if training.method == "qlora" else size
     around = model.parameters - model.in_layers
-    if training.sharding == "fsdp-grad-op":
-        # gathered once, for the forward and the backward pass
+    if training.sharding == "fsdp-grad-op" and not end:
+        # gathered once for both passes, and given back layer by layer
         return model.in_layers * inside + around * size
     if training.sharding == "zero3":
         return min(model.parameters, ZERO_LIVE) * inside

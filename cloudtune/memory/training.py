@@ -88,12 +88,12 @@ class Training:
     @property
     def spreads_weights(self) -> bool:
         """Whether a process keeps only its share of the weights."""
-        return self.sharding in ("zero3", "fsdp", "fsdp-hybrid")
+        return self.sharding == "zero3" or self.is_fsdp
 
     @property
     def spreads_gradients(self) -> bool:
         """Whether a process keeps only its share of the gradients."""
-        return self.sharding in ("zero2", "zero3", "fsdp", "fsdp-hybrid", "fsdp-grad-op")
+        return self.sharding in ("zero2", "zero3") or self.is_fsdp
 
     @property
     def is_fsdp(self) -> bool:
