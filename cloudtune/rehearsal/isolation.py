@@ -95,7 +95,7 @@ def find_isolation(attempt: Callable[[Way], bool | str] = try_way) -> Isolation:
             return Isolation(**way, protected=answer)
         first = first or answer
     message = f"this machine does not let a rehearsed node have paths of its own: {first}"
-    raise UsageError(message, hint=_advice())
+    raise UsageError(message, hint=advice())
 
 
 @functools.cache
@@ -104,7 +104,8 @@ def isolation() -> Isolation:
     return find_isolation()
 
 
-def _advice(kernel: Path = Path("/proc/sys")) -> str:
+def advice(*, kernel: Path = Path("/proc/sys")) -> str:
+    """Return what an administrator can do, by the settings of the kernel."""
     for name, value, advice in _SETTINGS:
         try:
             if (kernel / name).read_text().strip() == value:
