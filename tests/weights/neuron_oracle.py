@@ -2,6 +2,8 @@
 
     PYTHON neuron_oracle.py CHECKPOINT OUTPUT [CHECKPOINT OUTPUT ..]
 
+Release 0.2.0 reads the metadata of earlier ones, too; it is used where it is installed.
+
 For each pair one line of JSON goes to stdout: ``{"error": null}``, or what optimum-neuron raised. Its code runs as it
 is. Only what it imports and does not have is stood in for: modules of torch_xla, torch_neuronx, neuronx_distributed
 and libneuronxla come into being when they are asked for, and the three things that consolidation really uses of them
@@ -13,6 +15,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import json
+import os
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -100,16 +103,20 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def main(pairs: Sequence[str]) -> None:
     sys.meta_path.insert(0, Finder())
     out, sys.stdout = sys.stdout, sys.stderr
+    # what torch did by default when those earlier releases were written; the files are our own
+    os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
     import torch
-    from optimum.neuron.models.training.checkpointing import (
-        consolidate_model_parallel_checkpoints_to_unified_checkpoint as consolidate,
-    )
+
+    try:
+        from optimum.neuron.distributed import checkpointing
+    except ImportError:
+        from optimum.neuron.models.training import checkpointing
 
     torch.set_num_threads(1)
     for checkpoint, output in zip(pairs[::2], pairs[1::2], strict=True):
         error = None
         try:
-            consolidate(checkpoint, output)
+            checkpointing.consolidate_model_parallel_checkpoints_to_unified_checkpoint(checkpoint, output)
         except Exception as raised:  # noqa: BLE001 - whatever it is, it is told
             error = f"{type(raised).__name__}: {raised}"
         print(json.dumps({"error": error}), file=out, flush=True)

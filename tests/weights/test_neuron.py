@@ -1,7 +1,7 @@
 """Checkpoints cut for Trainium come out whole, bit for bit; with its environment at hand, as optimum-neuron's own do.
 
-CLOUDTUNE_NEURON_PYTHON names the Python of an environment with optimum-neuron[training]; docs/how-to/weights.md says
-how to make one. No file written by Neuron hardware could be tried.
+CLOUDTUNE_NEURON_PYTHON names the Python of an environment with optimum-neuron[training], CLOUDTUNE_NEURON_OLD_PYTHON
+one with release 0.2.0; docs/how-to/weights.md says how to make them. No file written by Neuron hardware could be tried.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -30,6 +31,7 @@ from tests.weights.cut_for_neuron import Recipe, write  # noqa: E402 - it needs 
 
 TYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 ORACLE = os.environ.get("CLOUDTUNE_NEURON_PYTHON")
+OLD_ORACLE = os.environ.get("CLOUDTUNE_NEURON_OLD_PYTHON")
 GROUPED = {"tp": 8, "heads": 16, "groups": 2, "copies": 4}
 
 
@@ -425,32 +427,52 @@ CANNOT = {
 }
 
 
-@pytest.mark.skipif(not ORACLE, reason="CLOUDTUNE_NEURON_PYTHON names no Python with optimum-neuron")
-def test_optimum_neuron_makes_the_same_of_it(tmp_path):
-    cases = {
-        f"{name}, {kind}": (recipe, kind == "xser")
-        for name, recipe in AGREEMENT.items()
-        for kind in ("xser", "no xser")
-    }
-    cases |= {name: (recipe, False) for name, (recipe, _) in CANNOT.items()}
-    import attrs
+#: The same for metadata of before release 0.2, which release 0.2.0 reads.
+OLD_AGREEMENT = {
+    "tensor parallel": Recipe(old=True),
+    "GQA": Recipe(old=True, **GROUPED),
+    "GQA, several key heads a rank": Recipe(old=True, tp=4, heads=12, groups=6, copies=2),
+    "GQA fused, pipeline parallel": Recipe(old=True, fuse_qkv=True, pp=2, **GROUPED),
+    "LoRA": Recipe(old=True, targets=("o_proj", "qkv")),
+}
 
+
+def compare(folder: Path, python: str, cases: dict[str, Recipe], cannot: dict[str, str]) -> None:
+    """Have checkpoints made whole by optimum-neuron and by us; ``cannot`` says how its errors begin."""
     pairs: list[str] = []
-    for number, (recipe, xser) in enumerate(cases.values()):
-        write(tmp_path / f"{number}", attrs.evolve(recipe, xser=xser))
-        pairs += [str(tmp_path / f"{number}"), str(tmp_path / f"{number}-out")]
-    assert ORACLE is not None
+    for number, recipe in enumerate(cases.values()):
+        write(folder / f"{number}", recipe)
+        pairs += [str(folder / f"{number}"), str(folder / f"{number}-out")]
     script = str(Path(__file__).with_name("neuron_oracle.py"))
-    done = subprocess.run([ORACLE, script, *pairs], capture_output=True, text=True, check=False)
+    done = subprocess.run([python, script, *pairs], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     said = [json.loads(line)["error"] for line in done.stdout.splitlines()]
     for number, (name, error) in enumerate(zip(cases, said, strict=True)):
-        if name in CANNOT:
-            assert error is not None, name
-            assert error.startswith(CANNOT[name][1]), name
+        if name in cannot:
+            assert str(error).startswith(cannot[name]), name
             continue
         assert error is None, f"{name}: {error}"
-        assert theirs(tmp_path / f"{number}-out") == consolidated(tmp_path / f"{number}")[1], name
+        assert theirs(folder / f"{number}-out") == consolidated(folder / f"{number}")[1], name
+
+
+def both_ways(cases: dict[str, Recipe]) -> dict[str, Recipe]:
+    kinds = {"a file a rank": False, "a file a tensor": True}
+    return {
+        f"{name}, {kind}": attrs.evolve(one, xser=xser) for name, one in cases.items() for kind, xser in kinds.items()
+    }
+
+
+@pytest.mark.skipif(not ORACLE, reason="CLOUDTUNE_NEURON_PYTHON names no Python with optimum-neuron")
+def test_optimum_neuron_makes_the_same_of_it(tmp_path):
+    assert ORACLE is not None
+    cases = {**both_ways(AGREEMENT), **{name: recipe for name, (recipe, _) in CANNOT.items()}}
+    compare(tmp_path, ORACLE, cases, {name: error for name, (_, error) in CANNOT.items()})
+
+
+@pytest.mark.skipif(not OLD_ORACLE, reason="CLOUDTUNE_NEURON_OLD_PYTHON names no Python with optimum-neuron 0.2.0")
+def test_optimum_neuron_0_2_0_makes_the_same_of_old_metadata(tmp_path):
+    assert OLD_ORACLE is not None
+    compare(tmp_path, OLD_ORACLE, both_ways(OLD_AGREEMENT), {})
 
 
 def theirs(folder: Path) -> dict[str, tuple]:
