@@ -112,6 +112,9 @@ from cloudtune.verbs import (
     check as check,
 )
 from cloudtune.verbs import (
+    consolidate as consolidate,
+)
+from cloudtune.verbs import (
     delete as delete,
 )
 from cloudtune.verbs import (

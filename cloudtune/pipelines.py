@@ -56,6 +56,7 @@ POSITIONAL = {
 #: Verbs that the command line of this release has, and where each of them can go.
 BUILT: dict[str, frozenset[str]] = {
     "merge": frozenset(),
+    "consolidate": frozenset(),
     "check": frozenset(),
     "register": frozenset({"folder", "hub"}),
     "deploy": frozenset({"local"}),

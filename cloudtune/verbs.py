@@ -28,6 +28,7 @@ from cloudtune.uri import local_path
 
 if TYPE_CHECKING:
     from cloudtune.weights.checks.findings import Report
+    from cloudtune.weights.consolidate import ConsolidateResult
 
 Spec = JobSpec | PipelineSpec
 
@@ -295,6 +296,24 @@ def merge(
 
     return merge_weights(
         base, [adapter] if isinstance(adapter, str) else builtins.list(adapter), _output(output), mode=mode, name=name
+    )
+
+
+def consolidate(
+    checkpoint: str,
+    *,
+    base: str | None = None,
+    output: str | None = None,
+    dtype: str | None = None,
+    name: str | None = None,
+    checksums: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> ConsolidateResult:
+    """Make one model of a sharded checkpoint; see :func:`cloudtune.weights.consolidate.consolidate`."""
+    from cloudtune.weights.consolidate import consolidate as consolidate_weights
+
+    return consolidate_weights(
+        checkpoint, _output(output), base=base, dtype=dtype, name=name, checksums=checksums, progress=progress
     )
 
 

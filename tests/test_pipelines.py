@@ -93,8 +93,8 @@ def test_a_killed_conductor_can_be_followed_up(tmp_path: Path) -> None:
 
 
 def test_an_unbuilt_verb_is_refused_before_anything_runs() -> None:
-    pipeline = PipelineSpec(name="p", steps=(PipelineStep(name="c", verb="consolidate", options={"checkpoint": "x"}),))
-    with pytest.raises(SpecError, match="consolidate"):
+    pipeline = PipelineSpec(name="p", steps=(PipelineStep(name="c", verb="prepare"),))
+    with pytest.raises(SpecError, match="prepare"):
         pipelines.start_pipeline(pipeline)
     assert runs.runs() == []
 

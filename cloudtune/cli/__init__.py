@@ -30,6 +30,7 @@ VERBS: dict[str, dict[str, str]] = {
     },
     "Models": {
         "merge": "Merge LoRA adapters into their base model.",
+        "consolidate": "Make one model of a sharded checkpoint.",
         "check": "Look for what keeps a model from being served.",
         "register": "File a model under a name and a version.",
         "deploy": "Serve a model.",

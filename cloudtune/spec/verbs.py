@@ -41,6 +41,11 @@ class Consolidate:
     checkpoint: str = attrs.field(metadata={"doc": "The checkpoint: a folder or a URI."})
     base: str | None = setting("The model that was trained: its config and tokenizer are kept.")
     output: str | None = setting("Where the model goes; default: the step's outputs.")
+    dtype: str | None = setting(
+        "Precision to round to; default: that of the checkpoint.", choices=("bfloat16", "float16", "float32")
+    )
+    name: str | None = setting("Name for the model card.")
+    checksums: bool | None = setting("Record what each file hashes to.")
 
 
 @attrs.frozen(kw_only=True)

@@ -136,7 +136,16 @@ def write_hybrid(folder: Path) -> None:
 def write_tensors(folder: Path, world: int) -> None:
     """Tensors of every type, cut along every dimension, in pieces of unequal size."""
     torch.manual_seed(5)
-    types = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.int8, torch.uint8, torch.bool)
+    types = (
+        torch.float32,
+        torch.bfloat16,
+        torch.float16,
+        torch.float64,
+        torch.int64,
+        torch.int8,
+        torch.uint8,
+        torch.bool,
+    )
     flat = init_device_mesh("cpu", (world,))
     square = init_device_mesh("cpu", (2, world // 2)) if world > 2 else flat
     state = {}
