@@ -11,7 +11,7 @@ from cloudtune.weights.folder import ADAPTER_CONFIG
 from cloudtune.weights.model import CONFIG, INDEX, SINGLE
 
 #: What programs that are still writing, or were interrupted, leave behind.
-_UNFINISHED = re.compile(r"(^|/)\.cloudtune-[0-9a-f]{16}\.part(/|$)|\.(part|incomplete|partial|aria2|crdownload)$")
+_UNFINISHED = re.compile(r"\.(part|incomplete|partial|aria2|crdownload)$")
 #: What training leaves beside a model and no server reads.
 _OF_TRAINING = re.compile(
     r"(^|/)(checkpoint-\d+/|global_step\d+/|(optimizer|scheduler|scaler|trainer_state|rng_state\w*)\.(pt|pth|bin|json)$)"
@@ -60,14 +60,6 @@ def _weights(subject: Subject) -> Iterator[Finding]:
             message=f"the index says {announced} bytes of tensors in all, and the files have {subject.weight_bytes}",
             hint="compare with the place that it was copied from; shards of two models may have been mixed",
             where=INDEX,
-        )
-    if SINGLE in subject.folder and INDEX in subject.folder:
-        yield Finding(
-            rule="files-two-models",
-            severity="warning",
-            message=f"there are a {SINGLE} and an index of several files: some programs load the one, some the other",
-            hint="remove the one that is old",
-            where=SINGLE,
         )
 
 
