@@ -1,11 +1,11 @@
-"""Matrices of a base that an adapter changes, made block by block as they are written.
+"""Matrices of a base with what adapters add to them, made block by block as they are written.
 
 A block is small enough for the processor's caches, which is most of what makes this fast; buffers are used again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import attrs
@@ -17,7 +17,7 @@ from cloudtune.weights import rounding
 from cloudtune.weights.assembly import Buffer, Made
 from cloudtune.weights.factors import AnyFactor, low_rank
 from cloudtune.weights.lowrank import LowRank
-from cloudtune.weights.rounding import STORED, Array, Doubtful, Floats
+from cloudtune.weights.rounding import STORED, Array, Doubtful, Floats, item_bytes
 
 try:
     import numpy as np
@@ -37,25 +37,36 @@ _SLOW_TILE, _SLOW_COLUMNS = 1 << 14, 4096
 
 @attrs.frozen(kw_only=True, eq=False)
 class Plane:
-    """A matrix in a file, row by row."""
+    """A matrix in a file, row by row; ``stored`` is its type there, ``dtype`` the one that it is rounded to."""
 
     reader: Reader
     offset: int
     rows: int
     columns: int
+    stored: str
     dtype: str
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row."""
-        return self.columns * int(np.dtype(STORED[self.dtype]).itemsize)
+        """Bytes of a row as it is written."""
+        return self.columns * item_bytes(self.dtype)
 
     def chunks(self, start: int, stop: int) -> Iterator[Array]:
         """Yield rows in portions, each good until the next is asked for."""
-        step = max(1, _CHUNK_BYTES // max(1, self.row_bytes)) * self.row_bytes
-        length = (stop - start) * self.row_bytes
-        for block in ranges.blocks(self.reader, self.offset + start * self.row_bytes, length, step):
-            yield rounding.view(block, self.dtype).reshape(-1, self.columns)
+        row = self.columns * item_bytes(self.stored)
+        step = max(1, _CHUNK_BYTES // max(1, row)) * row
+        for block in ranges.blocks(self.reader, self.offset + start * row, (stop - start) * row, step):
+            found = rounding.view(block, self.stored).reshape(-1, self.columns)
+            if self.stored != self.dtype:
+                found = rounding.narrow(rounding.widen(found, self.stored), self.dtype)
+            yield found
+
+
+def pieces_of(plane: Plane, blocks: Callable[[int, int], Iterator[Buffer]]) -> tuple[Made, ...]:
+    """Return a matrix as pieces, each made by ``blocks(first row, last row + 1)``."""
+    step = max(1, _PIECE_BYTES // max(1, plane.row_bytes))
+    parts = [(start, min(start + step, plane.rows)) for start in range(0, plane.rows, step)]
+    return tuple(Made(length=(b - a) * plane.row_bytes, blocks=partial(blocks, a, b)) for a, b in parts)
 
 
 def added(plane: Plane, factors: Sequence[AnyFactor], *, in_type: bool = False) -> tuple[Made, ...]:
@@ -63,16 +74,10 @@ def added(plane: Plane, factors: Sequence[AnyFactor], *, in_type: bool = False) 
 
     With ``in_type`` what is added is rounded to the matrix's type first, as PEFT does for embeddings and experts.
     """
-    rows = max(1, _PIECE_BYTES // max(1, plane.row_bytes))
-    pieces = []
-    for start in range(0, plane.rows, rows):
-        stop = min(start + rows, plane.rows)
-        blocks = partial(_added, plane, tuple(factors), start, stop, in_type)
-        pieces.append(Made(length=(stop - start) * plane.row_bytes, blocks=blocks))
-    return tuple(pieces)
+    return pieces_of(plane, partial(_added, plane, tuple(factors), in_type))
 
 
-def _added(plane: Plane, factors: Sequence[AnyFactor], start: int, stop: int, in_type: bool) -> Iterator[Buffer]:
+def _added(plane: Plane, factors: Sequence[AnyFactor], in_type: bool, start: int, stop: int) -> Iterator[Buffer]:
     delta = low_rank(factors, start, stop)
     kind = _Fast if plane.dtype in {"BF16", "F16"} and delta.finite else _Slow
     work = kind(plane, delta, in_type)

@@ -16,7 +16,7 @@ from cloudtune.errors import MissingExtra
 from cloudtune.ranges import Reader
 from cloudtune.weights import rounding
 from cloudtune.weights.lowrank import LowRank, Term
-from cloudtune.weights.rounding import STORED, Floats
+from cloudtune.weights.rounding import Floats, item_bytes
 
 try:
     import numpy as np
@@ -38,12 +38,7 @@ class Values:
     @property
     def row_bytes(self) -> int:
         """Bytes of a row."""
-        return prod(self.shape[1:]) * self.item_bytes
-
-    @property
-    def item_bytes(self) -> int:
-        """Bytes of an element."""
-        return int(np.dtype(STORED[self.dtype]).itemsize)
+        return prod(self.shape[1:]) * item_bytes(self.dtype)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Floats:
         """Return rows as float32."""
@@ -56,9 +51,9 @@ class Values:
         rows, columns = self.shape
         if (stop - start) * 4 > columns:  # most of it: reading it whole is cheaper than many small reads
             return np.ascontiguousarray(self.rows()[:, start:stop].T)
-        length = (stop - start) * self.item_bytes
-        places = range(self.offset + start * self.item_bytes, self.offset + rows * self.row_bytes, self.row_bytes)
-        data = b"".join(self.reader.read(place, length) for place in places)
+        item = item_bytes(self.dtype)
+        places = range(self.offset + start * item, self.offset + rows * self.row_bytes, self.row_bytes)
+        data = b"".join(self.reader.read(place, (stop - start) * item) for place in places)
         return np.ascontiguousarray(self._widened(data).reshape(rows, stop - start).T)
 
     def _widened(self, data: bytes) -> Floats:

@@ -75,6 +75,12 @@ class Lora:
             return re.fullmatch(self.target_modules, path) is not None
         return self.target_modules is None or any(_ends(path, target) for target in self.target_modules)
 
+    def tokens_of(self, path: str) -> tuple[int, ...]:
+        """Return the numbers of the tokens that were trained in an embedding."""
+        if isinstance(self.token_indices, Mapping):
+            return next((one for name, one in self.token_indices.items() if _ends(path, name)), ())
+        return self.token_indices or ()
+
     def targets_parameter(self, path: str) -> bool:
         """Return whether the config means a parameter by its name, not the module that it is in."""
         return any(_ends(path, target) for target in self.target_parameters)

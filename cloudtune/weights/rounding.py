@@ -26,6 +26,11 @@ _SIGN = np.uint32(0x80000000)
 _BF16_QUIET_NAN = np.uint16(0x0040)
 
 
+def item_bytes(dtype: str) -> int:
+    """Return the bytes of an element."""
+    return int(np.dtype(STORED[dtype]).itemsize)
+
+
 def view(data: bytes | bytearray | memoryview, dtype: str) -> Array:
     """Return bytes as an array of stored elements; nothing is copied."""
     return np.frombuffer(data, STORED[dtype])
