@@ -10,13 +10,11 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Literal
 
 import attrs
 
-Kind = Literal["refused", "slow", "cut", "lost", "expired", "no capacity", "node dies"]
-#: Kinds that a server carries out by itself; the others are asked for by name, see :meth:`Faults.event`.
-CALL_KINDS: tuple[Kind, ...] = ("refused", "slow", "cut", "lost", "expired")
+#: Kinds that a server carries out by itself; any other is asked for by its name, see :func:`event`.
+CALL_KINDS = ("refused", "slow", "cut", "lost", "expired")
 
 
 @attrs.frozen(kw_only=True)
@@ -27,7 +25,7 @@ class Fault:
     meets, all for (). The rest belongs to one kind or another.
     """
 
-    kind: Kind
+    kind: str
     service: str = "*"
     operation: str = "*"
     numbers: tuple[int, ...] = (1,)
@@ -85,15 +83,30 @@ def expired(service: str, operation: str = "*", *, numbers: Sequence[int] = (1,)
 
 def no_capacity(subject: str = "*", *, numbers: Sequence[int] = (1,)) -> Fault:
     """Let a stand-in have no machine for what it is asked; ``subject`` is what it names: a shape, an instance type."""
-    return Fault(kind="no capacity", operation=subject, numbers=tuple(numbers))
+    return event("no capacity", subject, numbers=numbers)
 
 
 def node_dies(
     node: str = "*", *, after_lines: int | None = None, seconds: float = 0.0, numbers: Sequence[int] = (1,)
 ) -> Fault:
     """Let a node vanish after so many lines of its output, else after so many seconds; its later words are lost."""
+    return event("node dies", node, after_lines=after_lines, seconds=seconds, numbers=numbers)
+
+
+def event(
+    kind: str,
+    subject: str = "*",
+    *,
+    after_lines: int | None = None,
+    seconds: float = 0.0,
+    numbers: Sequence[int] = (1,),
+) -> Fault:
+    """Let something happen that belongs to no call, by a name that the stand-in knows: ``evicted``, ``interrupted``.
+
+    The stand-in asks for it with :meth:`Faults.event`, and carries it out.
+    """
     which = tuple(numbers)
-    return Fault(kind="node dies", operation=node, numbers=which, after_lines=after_lines, seconds=seconds)
+    return Fault(kind=kind, operation=subject, numbers=which, after_lines=after_lines, seconds=seconds)
 
 
 @attrs.frozen(kw_only=True)
@@ -146,7 +159,7 @@ class Faults:
             self._note(chosen, service, operation, number)
         return number, chosen
 
-    def event(self, kind: Kind, subject: str) -> Fault | None:
+    def event(self, kind: str, subject: str) -> Fault | None:
         """Count what a stand-in is about to do with a subject (a node, a shape); return the fault that it meets."""
         with self._lock:
             self._counts["event", kind, subject] += 1

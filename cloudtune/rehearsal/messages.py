@@ -74,7 +74,7 @@ class Body:
         """The digest as hexadecimal digits."""
         return self._hash.hexdigest()
 
-    def bytes(self, *, most: int = _MOST_IN_MEMORY) -> bytes:
+    def read(self, *, most: int = _MOST_IN_MEMORY) -> bytes:
         """Return the whole body; Refused (413) where it is larger."""
         pieces = []
         for piece in self:
@@ -118,7 +118,7 @@ class Request:
 
     def json(self) -> object:
         """Return the body as JSON values, None for an empty one; Refused (400) where it is not JSON."""
-        text = self.body.bytes()
+        text = self.body.read()
         if not text.strip():
             return None
         try:

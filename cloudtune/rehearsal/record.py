@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 
 import attrs
 
-from cloudtune.rehearsal.faults import Kind
 from cloudtune.rehearsal.messages import Request
 
 #: Headers that are kept; what authorises a request is not among them.
@@ -52,7 +51,7 @@ class Recorded:
     body_bytes: int
     sha256: str
     status: int
-    faults: tuple[Kind, ...]
+    faults: tuple[str, ...]
     time_s: float
     seconds: float
 

@@ -30,6 +30,10 @@ _CHUNK = 1 << 16
 Hear = Callable[[tuple[Line, ...]], None]
 
 
+class Over(CloudtuneError):
+    """A node was to be started after the rehearsal had ended."""
+
+
 class RunningNode:
     """A node from its start to its end. Its lines are given to ``hear`` in order, by a thread of its own."""
 
@@ -197,7 +201,7 @@ class Nodes:
         way = self._way or isolation()
         with self._lock:
             if self._closed:
-                raise CloudtuneError("this rehearsal has ended")
+                raise Over("this rehearsal has ended")
             self._running = [running for running in self._running if running.end is None]
             running = RunningNode(node, way, hear, dies_after=dies_after)
             self._running.append(running)

@@ -14,7 +14,7 @@ from cloudtune.rehearsal.clock import Clock
 from cloudtune.rehearsal.faults import Fault, Faults
 from cloudtune.rehearsal.record import Record
 from cloudtune.rehearsal.routes import Service
-from cloudtune.rehearsal.runner import Nodes
+from cloudtune.rehearsal.runner import Nodes, Over
 from cloudtune.rehearsal.server import Server
 from cloudtune.rehearsal.state import Store
 
@@ -57,6 +57,8 @@ class Stage:
         def run() -> None:
             try:
                 deed(*arguments)
+            except Over:
+                pass  # it was about to start a node when the rehearsal ended
             except Exception:  # noqa: BLE001 - it has no caller who could hear of it
                 self.record.add_error(f"controller {name}:\n{traceback.format_exc()}")
 

@@ -33,8 +33,10 @@ def test_events_are_counted_apart_from_calls() -> None:
     assert death is not None
     assert death.seconds == 2
     assert plan.event("node dies", "node-1") is None
+    plan.add(faults.event("evicted", "pod-*", seconds=1, numbers=()))
+    assert all(plan.event("evicted", f"pod-{number}") for number in range(3))
     assert plan.left() == ()
-    assert [fired.fault.kind for fired in plan.fired] == ["no capacity", "no capacity", "node dies"]
+    assert [fired.fault.kind for fired in plan.fired][:4] == ["no capacity", "no capacity", "node dies", "evicted"]
 
 
 def test_faults_can_be_added_while_calls_are_counted() -> None:

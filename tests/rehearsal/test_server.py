@@ -27,7 +27,7 @@ MIB = 1 << 20
 
 
 def echo(request: Request) -> Response:
-    return Response(headers=(("x-got", request.header("x-sent")),), body=request.body.bytes())
+    return Response(headers=(("x-got", request.header("x-sent")),), body=request.body.read())
 
 
 def serving(server: Server, handler: Callable[[Request], Response] = echo, *, name: str = "echo") -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from cloudtune.rehearsal.clock import Clock
 from cloudtune.rehearsal.logs import Log
-from cloudtune.rehearsal.nodes import Line
+from cloudtune.rehearsal.nodes import Line, Node
 from cloudtune.rehearsal.stage import Stage
 from cloudtune.rehearsal.state import Gone, Store
 
@@ -164,10 +164,12 @@ def test_what_was_changed_meanwhile_is_not_led_on(tmp_path: Path) -> None:
     assert (led, job.data["state"]) == ([False], "CANCELLED")
 
 
-def test_a_stage_ends_its_sleepers_and_tells_what_failed(tmp_path: Path) -> None:
+def test_a_stage_ends_its_sleepers_and_tells_what_failed(namespaces: None, tmp_path: Path) -> None:
+    never = Node(name="late", folder=tmp_path / "late", command=("true",))
     with Stage(tmp_path / "stage") as stage:
         stage.control("sleeper", lambda: stage.sleep(3600) and None)
         stage.control("broken", lambda: 1 / 0 and None)
+        stage.control("late", lambda: stage.sleep(3600) or (stage.nodes.start(never, Log().append) and None))
     assert len(stage.errors) == 1
     assert "controller broken" in stage.errors[0]
     assert "ZeroDivisionError" in stage.errors[0]
