@@ -18,7 +18,9 @@ from cloudtune.weights.neuron_specs import Cut, FusedLinears, GroupedQuery, Spec
 
 _UPDATE = "update cloudtune, or consolidate it with the optimum-neuron that wrote it: optimum-cli neuron consolidate"
 _COPY = "copy the whole folder again"
-#: Keys of a parameter's entry, in the order of what they may hold: a truth, then whole numbers.
+#: Heads of attention, and parts of a layer: no model has so many.
+_MAX_COUNT = 1 << 12
+#: What the entry of a parameter may have.
 _CUT_KEYS = {"tensor_model_parallel", "partition_dim", "partition_stride", "num_partitions"}
 _ADAPTED = {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "modules_to_save"}
 _SETS: dict[str, Callable[..., Any] | None] = {
@@ -97,7 +99,7 @@ def _cut(name: str, entry: Any, ranks: int) -> Cut:
     partitions = _natural(entry.get("num_partitions", ranks))
     if partitions != ranks:
         raise ValueError(f"{name} was cut for {partitions} ranks, and {ranks} have files here")
-    return Cut(dimension=_natural(entry["partition_dim"]), stride=_natural(entry.get("partition_stride", 1), least=1))
+    return Cut(dimension=_natural(entry["partition_dim"]), stride=_count(entry.get("partition_stride", 1)))
 
 
 def _spec(module: str, kind: Any, values: Mapping[str, Any], ranks: int) -> Spec:
@@ -121,9 +123,9 @@ def _spec(module: str, kind: Any, values: Mapping[str, Any], ranks: int) -> Spec
             key=_text(values["key_projection_name"]),
             value=_text(values["value_projection_name"]),
             output=_text(values["output_projection_name"]),
-            heads=_natural(values["num_attention_heads"], least=1),
-            groups=_natural(values["num_key_value_heads"], least=1),
-            copies=_natural(values["kv_size_multiplier"], least=1),
+            heads=_count(values["num_attention_heads"]),
+            groups=_count(values["num_key_value_heads"]),
+            copies=_count(values["kv_size_multiplier"]),
             fused=bool(values["fuse_qkv"]),
         )
     raise _Unknown(f"has a transformation that is not known: {str(kind)[:60]} of {module}")
@@ -167,9 +169,9 @@ def _old_specs(attention: Mapping[str, Any]) -> list[Spec]:
                 key=letters["k"],
                 value=letters["v"],
                 output=output.removeprefix(f"{module}.").rpartition(".")[0],
-                heads=_natural(attention["num_attention_heads"], least=1),
-                groups=_natural(attention["num_key_value_heads"], least=1),
-                copies=_natural(attention["kv_size_multiplier"], least=1),
+                heads=_count(attention["num_attention_heads"]),
+                groups=_count(attention["num_key_value_heads"]),
+                copies=_count(attention["kv_size_multiplier"]),
                 fused=bool(attention.get("fuse_qkv")),
             )
         )
@@ -194,7 +196,12 @@ def _text(value: Any) -> str:
     return value
 
 
-def _natural(value: Any, *, least: int = 0) -> int:
-    if type(value) is not int or not least <= value < 2**31:
+def _natural(value: Any, *, least: int = 0, most: int = 2**31) -> int:
+    if type(value) is not int or not least <= value <= most:
         raise ValueError(f"it has {str(value)[:40]} where a whole number is due")
     return value
+
+
+def _count(value: Any) -> int:
+    """Return a number of parts; each costs a step, so there is an end to them."""
+    return _natural(value, least=1, most=_MAX_COUNT)

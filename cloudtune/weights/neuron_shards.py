@@ -24,7 +24,7 @@ from cloudtune.weights.pickles import Stand, stands
 from cloudtune.weights.torchfiles import TorchTensor, read_torch
 
 #: The file of a rank, below ``model/``.
-RANK_FILE = re.compile(r"dp_rank_(\d+)(?:_ep_rank_(\d+))?_tp_rank_(\d+)_pp_rank_(\d+)\.pt")
+RANK_FILE = re.compile(r"dp_rank_([0-9]{1,5})(?:_ep_rank_([0-9]{1,5}))?_tp_rank_([0-9]{1,5})_pp_rank_([0-9]{1,5})\.pt")
 _COPY = "copy the whole folder again; if it was never whole, save the checkpoint again"
 _REFERENCE = "torch_xla.utils.serialization.TensorReference"
 #: Files elsewhere that are looked into at a time.
@@ -67,9 +67,9 @@ def rank_files(folder: Folder, prefix: str) -> tuple[tuple[str, ...], ...]:
         if not dp:
             found[pp, tp] = path
     stages, ranks = (1 + max((key[at] for key in found), default=-1) for at in (0, 1))
-    missing = [(pp, tp) for pp in range(stages) for tp in range(ranks) if (pp, tp) not in found]
-    if missing or not found:
-        pp, tp = missing[0] if missing else (0, 0)
+    missing = next(((pp, tp) for pp in range(stages) for tp in range(ranks) if (pp, tp) not in found), None)
+    if missing is not None or not found:
+        pp, tp = missing or (0, 0)
         place = folder.shown(f"{prefix}model/dp_rank_00_tp_rank_{tp:02d}_pp_rank_{pp:02d}.pt")
         raise UsageError(f"{place} is missing: {stages} x {ranks} ranks have written this checkpoint", hint=_COPY)
     return tuple(tuple(found[pp, tp] for tp in range(ranks)) for pp in range(stages))

@@ -397,6 +397,45 @@ def test_other_folders_are_not_taken_for_it(tmp_path):
     assert not neuron.recognise(folder_at(str(tmp_path)))
 
 
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fused")
+    write(folder, Recipe(fuse_qkv=True, layers=1, **GROUPED))
+    return folder, (folder / "shards" / "mp_metadata_pp_rank_0.json").read_text()
+
+
+def places(value, path=()):
+    """Yield the path of everything in a JSON value."""
+    yield path
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in pairs:
+        yield from places(one, (*path, key))
+
+
+JUNK = st.one_of(
+    st.none(), st.booleans(), st.integers(-2, 40), st.sampled_from([2**31, 2**70, -1.5, 1e300, "", "q_proj", "x" * 300]),
+    st.just([]), st.just({}), st.lists(st.integers(0, 9), max_size=3),
+)  # fmt: skip
+
+
+@given(data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_no_metadata_does_more_than_be_refused(fused, data):
+    folder, text = fused
+    metadata = json.loads(text)
+    for _ in range(data.draw(st.integers(1, 3))):
+        *path, last = data.draw(st.sampled_from([one for one in places(metadata) if one]))
+        goal = metadata
+        for key in path:
+            goal = goal[key]
+        goal[last] = data.draw(JUNK)
+    (folder / "shards" / "mp_metadata_pp_rank_0.json").write_text(json.dumps(metadata))
+    try:
+        consolidated(folder)
+    except UsageError as error:
+        assert error.hint  # noqa: PT017 - most are refused, some changes do no harm
+
+
 # --- optimum-neuron's own code
 
 #: Cases, and what optimum-neuron 0.4.5 itself raises where it cannot do what it wrote.
