@@ -59,14 +59,15 @@ class Gathering:
 
     def take(self, given: Given) -> None:
         """Take all tensors of an adapter; raises ValueError for what does not fit the base, or another adapter."""
-        tensors = given.tensors
+        tensors, lora = given.tensors, given.adapter.lora
+        if tensors.groups and not lora.target_parameters and not any(map(lora.targets, tensors.groups)):
+            raise ValueError(f"its target_modules, {lora.target_modules}, are not found in it")
         fused = experts.containers(tensors.groups, self.base)
         for path, group in tensors.groups.items():
             if experts.container_of(path) not in fused:
                 self._module(given, path, group)
         for container, groups in fused.items():
-            lora, weight = given.adapter.lora, given.weight
-            found = experts.factors(self.base, lora, container, groups, weight, rounded=given.rounded)
+            found = experts.factors(self.base, lora, container, groups, given.weight, rounded=given.rounded)
             for name, number, factor in found:
                 self._add(self._change(name), number, factor, in_type=True)
         for name, values in tensors.whole.items():

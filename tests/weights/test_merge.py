@@ -184,7 +184,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(merge, base, make_a
     lost = tmp_path / "lost"
     shutil.copytree(adapter, lost)
     settings = json.loads((lost / "adapter_config.json").read_text())
-    for change, said in (({"r": 4}, "size mismatch"), ({"target_modules": ["nothing"]}, "not found")):
+    for change, said in (({"r": 4}, "size mismatch"), ({"target_modules": ["nothing"]}, "not found in it")):
         (lost / "adapter_config.json").write_text(json.dumps({**settings, **change}))
         with pytest.raises(UsageError, match=said) as error:
             merge(str(base), [str(lost)], str(output))
