@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -67,7 +68,7 @@ def _render(template: str, special: dict[str, str], where: str) -> Iterator[Find
         yield Finding(rule="chat-template-untried", severity="note", message=message, hint=hint, where=where)
         return
     hint = "copy the template of the base model"
-    reply, error = _in_a_process({"template": template, "special": special, "messages": _EXCHANGE})
+    reply, error = _in_a_process(json.dumps({"template": template, "special": special, "messages": _EXCHANGE}))
     if error:
         message = f"the chat template cannot be rendered: {error}"
         yield Finding(rule="chat-template-broken", severity="error", message=message, hint=hint, where=where)
@@ -76,13 +77,12 @@ def _render(template: str, special: dict[str, str], where: str) -> Iterator[Find
         yield Finding(rule="chat-template-drops", severity="warning", message=message, hint=hint, where=where)
 
 
-def _in_a_process(order: dict[str, Any]) -> tuple[str, str | None]:
-    """Return what a template renders to, and what went wrong."""
+@lru_cache(maxsize=16)
+def _in_a_process(order: str) -> tuple[str, str | None]:
+    """Return what a template renders to, and what went wrong; the same order has the same answer."""
     argv = [sys.executable, "-m", "cloudtune.weights.checks.rendering"]
     try:
-        done = subprocess.run(
-            argv, input=json.dumps(order).encode(), capture_output=True, timeout=TIMEOUT_S, check=False
-        )
+        done = subprocess.run(argv, input=order.encode(), capture_output=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
         return "", f"it takes more than {TIMEOUT_S:.0f} seconds"
     try:
