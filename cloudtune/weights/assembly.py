@@ -16,8 +16,10 @@ from cloudtune.ranges import Reader
 Buffer = bytes | bytearray | memoryview
 #: Called with the bytes done and the bytes in all; perhaps from several threads, one after the other.
 Progress = Callable[[int, int], object]
-#: Small pieces that lie side by side are written as one task of about this size, long spans as several.
+#: Small pieces that lie side by side are written as one task of about this size.
 _TASK_BYTES = 8 << 20
+#: Long spans are written as tasks of this size, which cost nothing next to what they copy.
+_SPAN_BYTES = 64 << 20
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -100,8 +102,8 @@ def _cut(pieces: Iterable[Piece]) -> Iterator[Piece]:
     """Yield long spans as several."""
     for piece in pieces:
         if isinstance(piece, Span):
-            for start in range(0, piece.length, _TASK_BYTES):
-                length = min(_TASK_BYTES, piece.length - start)
+            for start in range(0, piece.length, _SPAN_BYTES):
+                length = min(_SPAN_BYTES, piece.length - start)
                 yield Span(reader=piece.reader, offset=piece.offset + start, length=length)
         else:
             yield piece

@@ -29,7 +29,16 @@ from cloudtune import storage
 from cloudtune.checksums import sha256
 from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.weights.assembly import Output, Piece, Progress, length_of, tasks_of, total_size, write_piece
-from cloudtune.weights.writing import WORKERS, Meter, check_name, holds_model, place_in_order, run_all, workers_for
+from cloudtune.weights.writing import (
+    WORKERS,
+    Meter,
+    check_name,
+    holds_model,
+    in_turn,
+    place_in_order,
+    run_all,
+    workers_for,
+)
 
 try:
     import fcntl
@@ -194,7 +203,8 @@ class Here:
             meter = Meter(total_size(outputs), progress)
             meter.add(meter.total - total_size(due))
             self._check_space(due)
-            run_all([task for output in due for task in self._tasks(output, meter)], workers_for(due), meter)
+            workers = workers_for(due)
+            run_all(in_turn([self._tasks(output, meter) for output in due], workers), workers, meter)
 
     def put(self, name: str, data: bytes) -> None:
         """Write a small file."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
 
 from cloudtune.weights.assembly import Output, Progress, Span
 
+_T = TypeVar("_T")
 #: The record that cloudtune leaves in every model it makes, always written last.
 RECORD = "cloudtune.json"
 #: Without these no program takes a folder for a model; written after everything else, in this order.
@@ -89,6 +93,23 @@ def run_all(tasks: Iterable[Callable[[], object]], workers: int, meter: Meter) -
             if thread.is_alive():
                 thread.join()
         errors.clear()
+
+
+def in_turn(series: Iterable[Sequence[_T]], count: int) -> Iterator[_T]:
+    """Yield the items of several series in turn, of so many series at a time.
+
+    Two threads that write one file wait for each other in the kernel, so each is given a file of its own.
+    """
+    waiting = iter(series)
+    turns = deque[Iterator[_T]](map(iter, islice(waiting, count)))
+    while turns:
+        items = turns.popleft()
+        try:
+            yield next(items)
+        except StopIteration:
+            turns.extend(map(iter, islice(waiting, 1)))
+        else:
+            turns.append(items)
 
 
 def workers_for(outputs: Iterable[Output]) -> int:

@@ -203,7 +203,7 @@ def at_random(scenario: Scenario, kills: int, seed: int) -> int:
 def main() -> int:
     """Run a scenario and print how many were killed."""
     kind, place = sys.argv[1], Path(sys.argv[2]).resolve()
-    assembly._TASK_BYTES = 200_000
+    assembly._TASK_BYTES = assembly._SPAN_BYTES = 200_000
     scenario = Scenario(kind, place)
     killed = at_random(scenario, int(sys.argv[3]), int(sys.argv[4])) if len(sys.argv) > 3 else at_every_step(scenario)
     print(json.dumps({"killed": killed}))

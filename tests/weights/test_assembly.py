@@ -73,6 +73,7 @@ def bytes_of(piece: Piece) -> bytes:
 @given(pieces(), st.integers(1, 500))
 def test_joining_and_portioning_change_no_byte(readers, tmp_path, monkeypatch, drawn, task_bytes):
     monkeypatch.setattr(assembly, "_TASK_BYTES", task_bytes)
+    monkeypatch.setattr(assembly, "_SPAN_BYTES", task_bytes)
     given_pieces, expected = built(drawn, readers)
     fewer = list(joined(given_pieces))
     assert b"".join(map(bytes_of, fewer)) == expected
