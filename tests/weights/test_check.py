@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,16 @@ from cloudtune.errors import UsageError
 from cloudtune.weights.checks import examine, templates
 from cloudtune.weights.checks.examine import check
 from cloudtune.weights.checks.findings import MOST, Finding, ordered
-from tests.weights.checkable import TEMPLATE, change, llama_tensors, numbers, write_json, write_model, write_tensors
+from tests.weights.checkable import (
+    TEMPLATE,
+    change,
+    llama_tensors,
+    numbers,
+    write_adapter,
+    write_json,
+    write_model,
+    write_tensors,
+)
 
 ROOM = Path(examine.__file__).parent
 #: What is known of every model that goes there, whatever it is.
@@ -484,3 +495,40 @@ def test_no_config_makes_it_fall(models, data):
         change(folder / "tokenizer_config.json", chat_template=...)
     for target in ("bedrock", "sagemaker"):
         assert check(str(folder), target=target, fast=True).model == str(folder)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_config_of_an_adapter_makes_it_fall(models, data):
+    keys = st.lists(
+        st.sampled_from(["peft_type", "r", "rank_pattern", "alpha_pattern", "bias", "use_dora"]), max_size=3
+    )
+    changed = {key: data.draw(JUNK) for key in data.draw(keys)}
+    for target in ("vllm", "oci"):
+        assert check(str(write_adapter(models / "a", **changed)), target=target, fast=True).kind == "adapter"
+
+
+_WITHOUT = """
+import importlib.abc, sys
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"numpy", "jinja2", "transformers"}:
+            raise ModuleNotFoundError(name)
+import importlib.util
+known = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name in {"numpy", "jinja2", "transformers"} else known(name)
+sys.meta_path.insert(0, Blocked())
+from cloudtune.weights.checks.examine import check
+print([one.rule for one in check(sys.argv[1], fast=True).findings])
+for options in ({}, {"fast": True, "load": True}):
+    try:
+        check(sys.argv[1], **options)
+    except ImportError as error:
+        print(error.extra)
+"""
+
+
+def test_packages_of_extras_are_asked_for_only_where_they_are_needed(tmp_path):
+    argv = [sys.executable, "-c", _WITHOUT, str(write_model(tmp_path / "m"))]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["['chat-template-untried']", "weights", "local"]

@@ -61,6 +61,14 @@ def test_a_family_whose_names_are_not_known_is_counted(tmp_path):
     assert told(place) == [("parameters", "config.json")]
 
 
+@pytest.mark.parametrize("keys", [{"model_type": "t5"}, {"model_type": "falcon", "alibi": True}])
+def test_families_that_are_not_known_are_said_to_be_unchecked(tmp_path, keys):
+    write_json(tmp_path / "config.json", {"architectures": ["SomeModel"], "d_model": 8, **keys})
+    write_tensors(tmp_path / "model.safetensors", {"shared.weight": ("BF16", (4, 8), bytes(64))})
+    (found,) = (one for one in check(str(tmp_path), fast=True).findings if one.rule.startswith(("tensors", "config")))
+    assert (found.rule, found.severity) == ("tensors-unchecked", "note")
+
+
 def test_every_family_that_is_saved_has_as_many_parameters_as_its_architecture():
     for row in LAYOUTS.values():
         built = architecture(row["config"])
