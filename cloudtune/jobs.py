@@ -12,6 +12,7 @@ from pathlib import Path
 
 import attrs
 
+from cloudtune import memory
 from cloudtune.backends import Backend, backend_named, backend_of
 from cloudtune.code import gather_code
 from cloudtune.errors import CloudtuneError, Fault, ServiceError, SpecError, UsageError
@@ -61,6 +62,7 @@ def plan_job(job: JobSpec, run_id: str | None = None) -> Plan:
         for name in literal_secrets(job)
     ]
     notices += [Notice(path=path, message=message) for path, message in exposed(job)]
+    notices += [Notice(path=path, message=message) for path, message in memory.doubts(job, plan.launch)]
     return attrs.evolve(plan, warnings=(*plan.warnings, *notices))
 
 

@@ -41,6 +41,25 @@ def faults(recipe: Recipe) -> tuple[Finding, ...]:
     return tuple(finding for key, value in recipe.args.items() for finding in _judge(key, value, table))
 
 
+def settled(recipe: Recipe) -> dict[str, Any] | None:
+    """Return every option of a recipe by its own name, as the job sets it or by default; None where it lists none.
+
+    A value that is filled in only later, or that the recipe could not read, stays as it is written.
+
+    >>> settled(Recipe(name="sft", args={"max_seq_length": "512"}))["maxLength"]
+    512
+    """
+    table = _table(recipe.name)
+    if not table:
+        return None
+    values = {option["name"]: option["default"] for option in table.values()}
+    for key, value in recipe.args.items():
+        option = table.get(kebab(key))
+        if option is not None and value is not None:
+            values[option["name"]] = _read(option["kind"], value)
+    return values
+
+
 def kebab(key: str) -> str:
     """Return the name of an option as its flag has it: ``maxLength`` and ``max_length`` are ``max-length``."""
     words = re.sub(r"([a-z0-9])([A-Z])", r"\1-\2", re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1-\2", key))
@@ -85,6 +104,21 @@ def _judge(key: str, value: Any, table: Mapping[str, Mapping[str, Any]]) -> Iter
         )
     elif not _fits(option["kind"], value):
         yield path, f"expected {_EXPECTED[option['kind']]}, not {_shown(value)}", None
+
+
+def _read(kind: str, value: Any) -> Any:
+    """Return a value as the recipe reads it from a command line."""
+    if _is_open(value) or not _fits(kind, value):
+        return value
+    if kind == "words":
+        items = value if isinstance(value, (list, tuple)) else (value,)
+        return tuple(word.strip() for item in items for word in str(item).split(",") if word.strip())
+    text = written(value)
+    if kind in ("integer", "number"):
+        return int(text) if kind == "integer" else float(text)
+    if kind in ("boolean", "booleanOrAuto"):
+        return None if text.lower() == "auto" else text.lower() == "true"
+    return text
 
 
 def _as_written(flag: str, table: Mapping[str, Mapping[str, Any]]) -> str:

@@ -17,20 +17,30 @@ class Config:
     keys: Mapping[str, Any]
     model_type: str
 
-    def size(self, key: str, default: int | None = None) -> int:
+    def size(self, key: str, default: int | None = None, *, least: int = 1) -> int:
         """Return a whole number; what is absent or null is the default.
 
         Raises:
-            UsageError: the key has no default and is missing, or is no positive whole number.
+            UsageError: the key has no default and is missing, or is no whole number of at least ``least``.
         """
         value = self.keys.get(key)
         if value is None:
             value = default
         if value is None:
             raise UsageError(f"the config.json of this {self.model_type} model has no {key}")
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise UsageError(f"{key} in config.json is {value!r}, not a whole number")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UsageError(f"{key} in config.json is {value!r}, not a whole number of at least {least}")
         return value
+
+    def number(self, key: str, default: float) -> float:
+        """Return a number; what is absent, null or none is the default."""
+        value = self.keys.get(key)
+        return float(value) if isinstance(value, (int, float)) else default
+
+    def count(self, key: str, default: int) -> int:
+        """Return the length of a list; what is absent or none is the default."""
+        value = self.keys.get(key)
+        return len(value) if isinstance(value, list) else default
 
     def flag(self, key: str, *, default: bool = False) -> bool:
         """Return a truth value."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from cloudtune.errors import UsageError
 from cloudtune.memory.architecture import Architecture, Attention, FeedForward, Layer, Linear
 from cloudtune.memory.families.config import Config
 
@@ -37,15 +36,13 @@ class Traits:
 def attention_of(config: Config, traits: Traits) -> Attention:
     """Return the attention of a decoder whose config uses the common keys."""
     heads = config.size("num_attention_heads")
-    if not heads:
-        raise UsageError("num_attention_heads in config.json is 0")
     return Attention(
         heads=heads,
         kv_heads=config.size("num_key_value_heads", heads),
         head_dim=config.size("head_dim", traits.head_dim or config.size("hidden_size") // heads),
         fused=traits.fused,
         normalized=bool(traits.query_norm),
-        partial=traits.partial or float(config.keys.get("partial_rotary_factor") or 1.0) != 1.0,
+        partial=traits.partial or config.number("partial_rotary_factor", 1.0) != 1.0,
         kernel="capped" if config.keys.get("attn_logit_softcapping") else "fused",
     )
 

@@ -41,7 +41,7 @@ def qwen2_moe(config: Config) -> Architecture:
         activation=config.text("hidden_act", default="silu"),
         experts=config.size("num_experts", 60),
         active=config.size("num_experts_per_tok", 4),
-        shared=config.size("shared_expert_intermediate_size", 5632),
+        shared=config.size("shared_expert_intermediate_size", 5632, least=0),
     )
     bias = config.flag("qkv_bias", default=True)
     return _mixture(config, Traits(qkv_bias=bias, output_bias=False, feed_forward_bias=False), feed)
@@ -136,10 +136,10 @@ def _mixture(
 
 def _sparse(config: Config) -> int:
     """Return the number of layers with experts."""
-    step, alone = config.size("decoder_sparse_step", 1), config.keys.get("mlp_only_layers") or ()
-    return sum(
-        index not in alone and step > 0 and (index + 1) % step == 0 for index in range(config.size("num_hidden_layers"))
-    )
+    layers, step = config.size("num_hidden_layers"), config.size("decoder_sparse_step", 1)
+    alone = config.keys.get("mlp_only_layers")
+    dense = alone if isinstance(alone, list) else []
+    return sum(index not in dense and (index + 1) % step == 0 for index in range(layers))
 
 
 MIXTURES: Mapping[str, Callable[[Config], Architecture]] = {

@@ -17,7 +17,7 @@ def gpt2(config: Config) -> Architecture:
     hidden, heads = config.size("n_embd", 768), config.size("n_head", 12)
     width, vocabulary = config.size("n_inner", 4 * hidden), config.size("vocab_size", 50_257)
     attention = Attention(heads=heads, kv_heads=heads, head_dim=hidden // heads, fused=True, rotary=False)
-    attention = attrs.evolve(attention, dropout=bool(config.keys.get("attn_pdrop", 0.1)))
+    attention = attrs.evolve(attention, dropout=config.number("attn_pdrop", 0.1) > 0)
     linears = (
         Linear(name="attn.c_attn", inputs=hidden, outputs=3 * hidden, bias=True),
         Linear(name="attn.c_proj", inputs=hidden, outputs=hidden, bias=True),
@@ -25,7 +25,7 @@ def gpt2(config: Config) -> Architecture:
         Linear(name="mlp.c_proj", inputs=width, outputs=hidden, bias=True),
     )
     feed_forward = _plain(config, width, "activation_function", "gelu_new")
-    dropout = bool(config.keys.get("resid_pdrop", 0.1))
+    dropout = config.number("resid_pdrop", 0.1) > 0
     layer = _layer(config.size("n_layer", 12), hidden, linears, attention, feed_forward, dropout=dropout)
     return Architecture(
         model_type=config.model_type,
@@ -41,7 +41,7 @@ def gpt2(config: Config) -> Architecture:
 def gpt_neox(config: Config) -> Architecture:
     """GPT-NeoX and Pythia: both parts of a layer see the same hidden state."""
     hidden, width = config.size("hidden_size"), config.size("intermediate_size", 24_576)
-    attention = attrs.evolve(attention_of(config, Traits(fused=True)), partial=config.keys.get("rotary_pct") != 1.0)
+    attention = attrs.evolve(attention_of(config, Traits(fused=True)), partial=config.number("rotary_pct", 0.25) != 1.0)
     bias = config.flag("attention_bias", default=True)
     linears = (
         Linear(name="attention.query_key_value", inputs=hidden, outputs=3 * hidden, bias=bias),
@@ -108,7 +108,7 @@ def phi(config: Config) -> Architecture:
         activation="gelu_new",
     )
     (layer,) = decoder(config, traits).layers
-    partial = attrs.evolve(layer.attention, partial=config.keys.get("partial_rotary_factor", 0.5) != 1.0)
+    partial = attrs.evolve(layer.attention, partial=config.number("partial_rotary_factor", 0.5) != 1.0)
     return around((attrs.evolve(layer, attention=partial),), config, traits, head_bias=True)
 
 

@@ -19,8 +19,7 @@ def mllama(config: Config) -> Architecture:
     plain = llama(Config({**sizes, **text.keys}, config.model_type))
     (layer,) = plain.layers
     tiles, patches = seen.size("max_num_tiles", 4), _patches(seen, 448) + 1
-    crossing = text.keys.get("cross_attention_layers")
-    count = len(crossing if isinstance(crossing, list) else range(3, 40, 5))
+    count = text.count("cross_attention_layers", 8)
     attention = attrs.evolve(layer.attention, context=tiles * patches, normalized=True, rotary=False)
     crosses = attrs.evolve(
         layer,
@@ -46,7 +45,7 @@ def mllama(config: Config) -> Architecture:
     gated = attrs.evolve(
         tower, name="global vision layer", count=seen.size("num_global_layers", 8), others=tower.others + 2
     )
-    ratios = len(seen.keys.get("supported_aspect_ratios") or range(8)) + 1
+    ratios = seen.count("supported_aspect_ratios", 8) + 1
     outside = width + 3 * seen.size("patch_size", 14) ** 2 * width + 4 * width  # class, patches, two norms
     outside += 1 + patches * width + ratios * tiles * patches * width  # positions in a tile and of tiles
     outside += 2 * (1 + ratios * tiles * width)
