@@ -347,6 +347,8 @@ STATE: Allowed = {
     "torch.serialization._get_layout": lambda layout: layout,
     "torch.device": lambda *device: device[0],
     "collections.OrderedDict": _ordered,
+    # what bytes are in pickles of protocol 2; the text itself, for a copy could be asked for many times
+    "_codecs.encode": lambda text, _: text,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch._tensor._rebuild_from_type_v2": _attributed,
