@@ -2,6 +2,11 @@
 
 Written from what the parallel layers compute, not from the code that undoes it: a rank's key head must be beside the
 query heads that attend to it. Files of ``use_xser`` are made as torch_xla makes them, with a class of its name.
+
+    python cut_for_neuron.py FOLDER LAYERS
+
+writes a model of TinyLlama's width for 8 ranks, in FOLDER/rank with a file a rank, in FOLDER/tensor with a file a
+tensor, for the benchmark.
 """
 
 from __future__ import annotations
@@ -401,3 +406,11 @@ def _reference(number: int) -> Any:
     reference = module.TensorReference()
     reference.tid = number
     return reference
+
+
+if __name__ == "__main__":
+    wide = Recipe(
+        tp=8, copies=2, heads=32, groups=4, head=64, hidden=2048, inner=5632, vocabulary=32000, layers=int(sys.argv[2])
+    )
+    for kind in ("rank", "tensor"):
+        write(Path(sys.argv[1]) / kind, attrs.evolve(wide, xser=kind == "tensor"))
