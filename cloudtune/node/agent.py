@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cloudtune.node import processes, ranks
 from cloudtune.node.command import Command, why_stopped
 from cloudtune.node.errors import NodeError, Stopped
 from cloudtune.node.failure import first_failure
+from cloudtune.node.farewell import farewell
 from cloudtune.node.launchers import OWN_RANKS, command_line, environment, precompile_line
 from cloudtune.node.log import Log, Redaction, write_error
 from cloudtune.node.network import interface_of
@@ -63,6 +65,8 @@ class Agent:
         place = self._find_place()
         self.place = place
         self.report["node"] = place.node_rank
+        if self.surroundings.get("CLOUDTUNE_PLACE") in ranks.NUMBERED:
+            self.log.number(place.node_rank, place.nodes)
         main = f"{place.main_addr}:{place.main_port}"
         self.log.say(f"node {place.node_rank} of {place.nodes} ({place.name}), main address {main}")
         processes.become_subreaper()
@@ -229,13 +233,21 @@ def run(order_path: Path, directory: Path) -> int:
     report = new_report(_number(os.environ.get("CLOUDTUNE_NODE_RANK")))
     log = Log(directory / "log", Redaction())
     log.redaction.add_variables(os.environ)
+    node = ranks.numbered_node(os.environ, _read_text)
     try:
         order = read_order(order_path)
     except NodeError as error:
+        if node is not None:
+            report["node"] = node
+            log.number(node, node + 1)
         log.say(f"error: {error}")
         report.update(exitCode=AGENT_FAILED, reason=str(error), endedAt=time.time())
         write_json(directory / "report.json", log.redaction.data(report))
+        _say_farewell(log, report, nodes=(node or 0) + 1)
         return AGENT_FAILED
+    if node is not None:
+        report["node"] = node
+        log.number(node, order.nodes)
     agent = Agent(order, base=order_path.absolute().parent, directory=directory, log=log, report=report)
     for number in _SIGNALS:
         signal.signal(number, agent.on_signal)
@@ -267,7 +279,14 @@ def _carry_out(agent: Agent) -> int:
     except OSError as error:
         report["exitCode"] = report["exitCode"] or AGENT_FAILED
         write_error(f"cannot write the report: {error}")
+    _say_farewell(agent.log, report, nodes=agent.order.nodes)
     return int(report["exitCode"])
+
+
+def _say_farewell(log: Log, report: Mapping[str, Any], *, nodes: int) -> None:
+    """Write the last line, where a log service carries the lines: nothing may follow it."""
+    if log.numbered:
+        log.write(None, "agent", [farewell(log.redaction.data(report), nodes=nodes, lines=log.lines + 1)])
 
 
 def _work(agent: Agent) -> None:

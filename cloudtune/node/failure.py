@@ -37,10 +37,25 @@ def first_failure(reports: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]
 
     A report that is missing (None) or empty counts for nothing. Times are corrected by each node's ``clockOffset``.
     """
-    candidates = [candidate for report in reports if report for candidate in _candidates(report)]
-    if not candidates:
+    return first_candidate([candidate(report) for report in reports if report])
+
+
+def candidate(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what failed first on one node, in a form that :func:`first_candidate` compares with other nodes'."""
+    found = _candidates(report)
+    if not found:
         return None
-    return min(candidates, key=lambda candidate: candidate[:3])[3]
+    blame, time_s, rank, failure = min(found, key=lambda one: one[:3])
+    return {"order": [blame, time_s, rank], **failure}
+
+
+def first_candidate(candidates: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """Return the failure that came first, of one candidate a node."""
+    found = [one for one in candidates if one is not None]
+    if not found:
+        return None
+    first = min(found, key=lambda one: tuple(one["order"]))
+    return {name: value for name, value in first.items() if name != "order"}
 
 
 def _candidates(report: Mapping[str, Any]) -> list[tuple[int, float, int, dict[str, Any]]]:

@@ -2,12 +2,17 @@
 
 ``2026-11-20T23:10:01.123Z 3 E warning: ...``: UTC time with milliseconds, the global rank or ``-``, one letter for the
 stream (O stdout, E stderr, A the agent's own words), the text.
+
+In a cloud a line reaches its reader by a service that may deliver late, twice or out of order, so there it also says
+which line it is: ``2026-11-20T23:10:01.123Z 1/4@7l0yk3g.17 3 E warning: ...`` is line 17 of node 1 of 4. The word
+behind ``@`` is when that node's agent started: if it is started again, it numbers anew under a later word.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from typing import NamedTuple
 
 #: A longer line is cut here, with a note: a binary blob on stdout must not fill memory or a log service.
 LIMIT_BYTES = 64 * 1024
@@ -15,7 +20,11 @@ CUT_NOTE = " [cut: this line is longer than 64 KiB]"
 
 _LETTERS = {"stdout": "O", "stderr": "E", "agent": "A"}
 _STREAMS = {letter: stream for stream, letter in _LETTERS.items()}
-_LINE = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{3})Z (\d+|-) ([OEA])(?: (.*))?", re.DOTALL)
+_TIME = r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{3})Z"
+_LINE = re.compile(rf"{_TIME} (\d+|-) ([OEA])(?: (.*))?", re.DOTALL)
+_NUMBERED = re.compile(
+    rf"{_TIME} (\d{{1,9}})/(\d{{1,9}})@([0-9a-z]{{1,12}})\.(\d{{1,18}}) (\d+|-) ([OEA])(?: (.*))?", re.DOTALL
+)
 # what str.splitlines would take for the end of a line
 _BREAKS = dict.fromkeys(map(ord, "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"), " ")
 
@@ -23,8 +32,36 @@ _second = -1
 _second_text = ""
 
 
-def format_line(time_s: float, rank: int | None, stream: str, text: str) -> str:
-    """Return one line of the log, without its newline; ``stream`` is ``stdout``, ``stderr`` or ``agent``."""
+class Numbered(NamedTuple):
+    """A line that says which it is: ``number`` (from 1) of ``node`` (of ``nodes``), whose agent began at ``start``.
+
+    Of two starts the later is the greater text.
+    """
+
+    node: int
+    nodes: int
+    start: str
+    number: int
+    time_s: float
+    rank: int | None
+    stream: str
+    text: str
+
+
+def start_word(time_s: float) -> str:
+    """Return a moment as a short word, to a tenth of a second; later ones are greater for as long as this is used."""
+    rest, word = int(time_s * 10), ""
+    while rest:
+        rest, digit = divmod(rest, 36)
+        word = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + word
+    return word.rjust(7, "0")
+
+
+def format_line(time_s: float, rank: int | None, stream: str, text: str, *, mark: str = "") -> str:
+    """Return one line of the log, without its newline; ``stream`` is ``stdout``, ``stderr`` or ``agent``.
+
+    ``mark`` is which line it is, ``1/4@7l0yk3g.17``.
+    """
     global _second, _second_text  # noqa: PLW0603 - a cache: thousands of lines share a second
     seconds, milliseconds = divmod(round(time_s * 1000), 1000)
     if seconds != _second:
@@ -32,20 +69,42 @@ def format_line(time_s: float, rank: int | None, stream: str, text: str) -> str:
         _second = seconds
     if not text.isascii() or not text.isprintable():
         text = text.translate(_BREAKS)
-    return f"{_second_text}.{milliseconds:03d}Z {'-' if rank is None else rank} {_LETTERS[stream]} {text}"
+    who = f"{mark} {'-' if rank is None else rank}" if mark else ("-" if rank is None else str(rank))
+    return f"{_second_text}.{milliseconds:03d}Z {who} {_LETTERS[stream]} {text}"
 
 
 def parse_line(text: str) -> tuple[float, int | None, str, str] | None:
     """Return ``(time_s, rank, stream, text)`` of a line made by :func:`format_line`, or None for any other text."""
     match = _LINE.fullmatch(text.rstrip("\n"))
-    if match is None:
+    time_s = _time(match) if match is not None else None
+    if match is None or time_s is None:
         return None
+    return time_s, _rank(match[8]), _STREAMS[match[9]], match[10] or ""
+
+
+def parse_numbered(text: str) -> Numbered | None:
+    """Return a line that says which it is, or None for any other text."""
+    match = _NUMBERED.fullmatch(text.rstrip("\n"))
+    time_s = _time(match) if match is not None else None
+    if match is None or time_s is None:
+        return None
+    node, nodes, number = int(match[8]), int(match[9]), int(match[11])
+    if node >= nodes or number == 0:
+        return None
+    rank, stream = _rank(match[12]), _STREAMS[match[13]]
+    return Numbered(node, nodes, match[10], number, time_s, rank, stream, match[14] or "")
+
+
+def _rank(text: str) -> int | None:
+    return None if text == "-" else int(text)
+
+
+def _time(match: re.Match[str]) -> float | None:
     year, month, day, hour, minute, second, milliseconds = (int(part) for part in match.groups()[:7])
     if not (1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second < 61):
         return None
     seconds = ((_days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second
-    rank = None if match[8] == "-" else int(match[8])
-    return (seconds * 1000 + milliseconds) / 1000, rank, _STREAMS[match[9]], match[10] or ""
+    return (seconds * 1000 + milliseconds) / 1000
 
 
 def _days(year: int, month: int, day: int) -> int:

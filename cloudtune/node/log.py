@@ -1,4 +1,4 @@
-"""The node's log: every line on stdout and in the node's file, with no secret in it."""
+"""The node's log: every line on stdout and in the node's file, with no secret in it; numbered where asked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cloudtune.node.lines import format_line
+from cloudtune.node.lines import format_line, start_word
 from cloudtune.node.masks import URI_VARIABLE, is_secret_name
 from cloudtune.node.records import LAST_LINES
 
@@ -87,6 +87,8 @@ class Log:
         self.redaction = redaction
         self.last_words: deque[str] = deque(maxlen=LAST_LINES)
         self.failure: str | None = None
+        self.lines = 0
+        self._mark = ""
         self._lock = threading.Lock()
         self._stdout: int | None = stdout
         self._file: int | None = None
@@ -96,6 +98,16 @@ class Log:
                 self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             self.failure = f"cannot write {path}: {error.strerror}"
+
+    def number(self, node: int, nodes: int) -> None:
+        """Say of each line from now on which it is: the first of this node is number 1."""
+        if not self._mark:
+            self._mark = f"{node}/{max(nodes, node + 1)}@{start_word(time.time())}."
+
+    @property
+    def numbered(self) -> bool:
+        """Whether lines say which they are; ``lines`` is how many there are so far."""
+        return bool(self._mark)
 
     def say(self, text: str) -> None:
         """Write the agent's own words."""
@@ -107,11 +119,20 @@ class Log:
         now = time.time() if time_s is None else time_s
         clean = [self.redaction(line) for line in lines]
         if clean:
-            text = "\n".join([format_line(now, rank, stream, line) for line in clean]) + "\n"
-            data = text.encode("utf-8", "replace")
-            with self._lock:
-                self._put(data)
+            with self._lock:  # numbers are in the order of the file
+                marks = self._marks(len(clean))
+                text = (
+                    "\n".join([format_line(now, rank, stream, line, mark=mark) for line, mark in zip(clean, marks)])
+                    + "\n"
+                )
+                self._put(text.encode("utf-8", "replace"))
         return clean
+
+    def _marks(self, count: int) -> list[str]:
+        if not self._mark:
+            return [""] * count
+        first, self.lines = self.lines + 1, self.lines + count
+        return [f"{self._mark}{number}" for number in range(first, self.lines + 1)]
 
     def _put(self, data: bytes) -> None:
         if self._stdout is not None:

@@ -17,6 +17,8 @@ from cloudtune.node.errors import NodeError
 #: torch's own default; every place except this machine has its nodes to itself.
 MAIN_PORT = 29500
 SAGEMAKER_FILE = "/opt/ml/input/config/resourceconfig.json"
+#: Places whose services carry the log away, perhaps late, twice or out of order: there each line is numbered.
+NUMBERED = ("oci", "sagemaker", "kubernetes")
 
 #: Returns the text of a file, or None if there is no such file (yet).
 Read = Callable[[str], "str | None"]
@@ -79,6 +81,19 @@ def find_place(environ: Mapping[str, str], read: Read, *, nodes: int = 1) -> Pla
     if not 0 <= place.node_rank < nodes:
         raise NodeError(f"{place.name} calls this node {place.node_rank}, but the nodes are 0 to {nodes - 1}")
     return place
+
+
+def numbered_node(environ: Mapping[str, str], read: Read) -> int | None:
+    """Return this node's rank in a place whose lines are numbered; None in others, or if it is not known yet."""
+    known: dict[str, Callable[[], int | None]] = {
+        "oci": lambda: _number(environ, "NODE_RANK", "OCI", default=0),
+        "sagemaker": lambda: sagemaker_place(environ, read(SAGEMAKER_FILE)).node_rank,
+        "kubernetes": lambda: _kubernetes_rank(environ),
+    }
+    try:
+        return known.get(environ.get("CLOUDTUNE_PLACE", ""), lambda: None)()
+    except NodeError:
+        return None  # finding the place will say what is wrong
 
 
 def local_place(environ: Mapping[str, str]) -> Place:

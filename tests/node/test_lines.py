@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtune.node.lines import CUT_NOTE, LIMIT_BYTES, Splitter, format_line, parse_line
+from cloudtune.node.lines import (
+    CUT_NOTE,
+    LIMIT_BYTES,
+    Numbered,
+    Splitter,
+    format_line,
+    parse_line,
+    parse_numbered,
+    start_word,
+)
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 
@@ -34,6 +43,41 @@ def test_what_is_formatted_is_one_line_and_is_read_back(
     assert parsed[1:3] == (rank, stream)
     if text.splitlines() in ([], [text]):
         assert parsed[3] == text
+
+
+@given(
+    st.integers(0, 4_000_000_000_000),
+    st.none() | st.integers(0, 100_000),
+    st.sampled_from(["stdout", "stderr", "agent"]),
+    TEXTS,
+    st.integers(0, 999),
+    st.integers(1, 10**12),
+)
+def test_a_numbered_line_is_read_back_and_is_no_other(
+    time_ms: int, rank: int | None, stream: str, text: str, node: int, number: int
+) -> None:
+    start = start_word(time_ms / 1000)
+    line = format_line(time_ms / 1000, rank, stream, text, mark=f"{node}/1000@{start}.{number}")
+    parsed = parse_numbered(line)
+    assert parsed is not None
+    assert parsed[:7] == (node, 1000, start, number, time_ms / 1000, rank, stream)
+    if text.splitlines() in ([], [text]):
+        assert parsed.text == text
+    assert parse_line(line) is None
+    assert parse_numbered(format_line(time_ms / 1000, rank, stream, text)) is None
+
+
+def test_a_numbered_line_has_the_form_that_clients_read() -> None:
+    line = "2026-11-20T23:10:01.123Z 1/4@7l0yk3g.17 3 E warning: ..."
+    assert parse_numbered(line) == Numbered(1, 4, "7l0yk3g", 17, 1795216201.123, 3, "stderr", "warning: ...")
+    assert parse_numbered(line.replace("1/4", "4/4")) is None
+    assert parse_numbered(line.replace(".17", ".0")) is None
+
+
+@given(st.floats(1e9, 5e9), st.floats(0.1, 1e8))
+def test_a_later_start_is_a_greater_word(time_s: float, later_s: float) -> None:
+    assert start_word(time_s) < start_word(time_s + later_s)
+    assert len(start_word(time_s)) == 7
 
 
 @given(TEXTS)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudtune.node.lines import parse_line
+from cloudtune.node.lines import parse_line, parse_numbered
 from cloudtune.node.log import Log, Redaction
 
 
@@ -49,6 +49,27 @@ def test_lines_go_to_stdout_and_to_the_file(tmp_path: Path) -> None:
         assert pipe.read() == (tmp_path / "log").read_text()
     assert texts(tmp_path / "log") == ["a ***", "b", "two", "lines"]
     assert list(log.last_words) == ["two", "lines"]
+
+
+def test_lines_are_numbered_from_when_it_is_asked_for(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("ab") as file:
+        log = Log(tmp_path / "log", Redaction(), stdout=file.fileno())
+        log.say("early")
+        assert not log.numbered
+        log.number(1, 4)
+        log.write(7, "stdout", ["a", "b"])
+        log.number(3, 4)  # it keeps the number that it has
+        log.say("c")
+    first, *rest = (tmp_path / "log").read_text().splitlines()
+    assert parse_line(first) is not None
+    found = [parse_numbered(line) for line in rest]
+    assert [(one.node, one.nodes, one.number, one.text) for one in found if one] == [
+        (1, 4, 1, "a"),
+        (1, 4, 2, "b"),
+        (1, 4, 3, "c"),
+    ]
+    assert len({one.start for one in found if one}) == 1
+    assert log.lines == 3
 
 
 def test_a_stdout_that_is_the_file_is_written_once(tmp_path: Path) -> None:
