@@ -10,7 +10,7 @@ import attrs
 from cloudtune import storage
 from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.uri import absolute, join
-from cloudtune.weights.model import Folder
+from cloudtune.weights.model import Folder, folder_at
 
 #: Folders above the one that was named: OUTPUTS/checkpoint-N/pytorch_model_fsdp_0.
 _ABOVE = 2
@@ -18,16 +18,16 @@ _ABOVE = 2
 
 @attrs.frozen(kw_only=True)
 class Surroundings:
-    """The folders from a checkpoint upwards, each with what lies directly in it as far as that is known."""
+    """The folders from a checkpoint upwards: those named with it, then those ``above``, of which little is known."""
 
     folders: tuple[Folder, ...]
+    above: tuple[Folder, ...]
 
     def having(self, name: str) -> Folder | None:
-        """Return the nearest folder with a file of that name."""
-        for folder in self.folders:
-            if name in folder:
-                return folder
-        return None
+        """Return the nearest folder with a file of that name, and with whatever else is in it."""
+        near = next((folder for folder in self.folders if name in folder), None)
+        far = next((folder for folder in self.above if name in folder), None)
+        return near if near is not None or far is None else folder_at(far.uri)
 
     def json(self, name: str) -> Mapping[str, Any]:
         """Return the nearest JSON object of that name; empty if there is none to be read."""
@@ -40,7 +40,7 @@ class Surroundings:
 
 def surroundings(folder: Folder, place: str, names: tuple[str, ...]) -> Surroundings:
     """Return the folders from a place below a folder upwards; above the folder only files of these names are known."""
-    return Surroundings(folders=(*_below(folder, place), *_above(folder, names)))
+    return Surroundings(folders=(*_below(folder, place),), above=(*_above(folder, names),))
 
 
 def _below(folder: Folder, place: str) -> Iterator[Folder]:

@@ -201,7 +201,7 @@ def _planned(
     changed = with_precision(fitted.config, fitted.tensors)
     return _Model(
         kind="model",
-        base=named or shown(folder.uri),
+        base=named or config.get("_name_or_path") or None,
         fitted=fitted,
         files=files_of(fitted.tensors, like=fitted.like),
         companions=_companions(folder),
