@@ -24,23 +24,13 @@ from cloudtune.spec.job import JobSpec, PipelineSpec
 from cloudtune.states import LogLine, Status
 from cloudtune.store import Deployment, Model, Store
 from cloudtune.submit import Progress
-from cloudtune.uri import local_path
 
 if TYPE_CHECKING:
+    from cloudtune.deletion import Deleted
     from cloudtune.weights.checks.findings import Report
     from cloudtune.weights.consolidate import ConsolidateResult
 
 Spec = JobSpec | PipelineSpec
-
-
-@attrs.frozen(kw_only=True)
-class Deleted:
-    """What ``delete`` did: to a ``run``, ``model`` or ``deployment``, where data was removed, and what stays."""
-
-    kind: str
-    name: str
-    removed: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
 
 
 def read(
@@ -272,20 +262,9 @@ def delete(what: str, *, outputs: bool = False, all_versions: bool = False) -> D
     Raises:
         UsageError: the model has several versions, the run has not ended, or another run's outputs lie in its place.
     """
-    store = Store()
-    name, _, version = what.partition(":")
-    versions = [model for model in store.models(name) if not version or model.version == version]
-    deployed = store.deployments(what)
-    if deployed:
-        deployments_room.take_down(deployed[0], store)
-        return Deleted(kind="deployment", name=what, kept=tuple(f"model {one.name}:{one.version}" for one in versions))
-    if versions:
-        return _delete_models(what, versions, store, files=outputs, all_versions=all_versions)
-    try:
-        found = _run_called(what)
-    except RunNotFound as error:
-        raise RunNotFound(f"there is no run, model or deployment {what}", hint=error.hint) from None
-    return _delete_run(found, outputs=outputs)
+    from cloudtune import deletion
+
+    return deletion.delete(what, _run_called, outputs=outputs, all_versions=all_versions)
 
 
 def merge(
@@ -452,32 +431,6 @@ def _resumed(found: Run, spec: Spec | None, progress: Progress | None, announce:
 
 def _listed(one: Model | Deployment, since: float | None, name: str | None) -> bool:
     return (since is None or one.created >= since) and (name is None or name in one.name)
-
-
-def _delete_models(what: str, versions: Sequence[Model], store: Store, *, files: bool, all_versions: bool) -> Deleted:
-    if len(versions) > 1 and not all_versions:
-        known = ", ".join(model.version for model in versions)
-        hint = f"name one of them, such as {what}:{versions[0].version}, or add --all-versions"
-        raise UsageError(f"model {what} has the versions {known}", hint=hint)
-    for model in versions:
-        registries.remove(model, store, files=files)
-    uris = tuple(model.uri for model in versions)
-    return Deleted(kind="model", name=what, removed=uris if files else (), kept=() if files else _still_there(uris))
-
-
-def _delete_run(found: Run, *, outputs: bool) -> Deleted:
-    from cloudtune import harvest
-
-    ended = all(one.status.finished for one in (found, *found.steps))
-    places = found.outputs()
-    removed = harvest.remove(found) if outputs and ended else ()
-    found.delete(outputs=outputs)
-    return Deleted(kind="run", name=found.id, removed=removed, kept=() if outputs else _still_there(places))
-
-
-def _still_there(uris: Sequence[str]) -> tuple[str, ...]:
-    """Return the places that are elsewhere, or on this machine and not gone."""
-    return tuple(uri for uri in uris if (path := local_path(uri)) is None or path.exists())
 
 
 def _side_of_run(run: str) -> Side:
