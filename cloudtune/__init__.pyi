@@ -124,6 +124,9 @@ from cloudtune.verbs import (
     diff as diff,
 )
 from cloudtune.verbs import (
+    estimate as estimate,
+)
+from cloudtune.verbs import (
     init as init,
 )
 from cloudtune.verbs import (

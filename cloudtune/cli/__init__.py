@@ -27,6 +27,7 @@ VERBS: dict[str, dict[str, str]] = {
         "outputs": "List or download what a run has left.",
         "delete": "Forget a run, a model or a deployment.",
         "diff": "Compare two places for a job, or two runs.",
+        "estimate": "Say what memory a training needs, and where it fits.",
     },
     "Models": {
         "merge": "Merge LoRA adapters into their base model.",

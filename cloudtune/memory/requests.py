@@ -51,13 +51,13 @@ class Request:
         return attrs.evolve(self.training, **changes)
 
 
-def request_of(job: JobSpec, launch: Launch) -> Request:
-    """Return what a job asks for.
+def request_of(job: JobSpec, launch: Launch, *, machine: Machine | None = None) -> Request:
+    """Return what a job asks for; ``machine`` is what its processes run on if its place does not say.
 
     Raises:
         UsageError: it does not say which model it trains, or how.
     """
-    runtime, machine = runtime_of(job), machine_for(job, launch)
+    runtime, machine = runtime_of(job), machine_for(job, launch) or machine
     neuron_cores = bool(machine and machine.accelerator and machine.accelerator.endswith(" core"))
     places: dict[str, Any] = {
         "nodes": launch.nodes,
