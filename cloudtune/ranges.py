@@ -132,19 +132,18 @@ class LooseReader(Reader):
     """
 
     def __init__(self, uri: str, size: int) -> None:
-        path = local_path(uri)
-        if path is None:
+        if local_path(uri) is None:
             super().__init__(uri, size)
         else:
-            self.uri, self.size, self._file, self._path = uri, size, None, str(path)
-        self._here = path is not None
+            # no more than this, for there may be tens of thousands
+            self.uri, self.size, self._file = uri, size, None
 
     def fileno(self) -> int | None:
         """Return the descriptor of a file of this machine, good until this thread has read many others."""
-        if not self._here:
+        if hasattr(self, "_system"):
             return None
         with storage.told("read", self.uri):
-            return _OPEN.descriptor(self, self._path)
+            return _OPEN.descriptor(self)
 
     def close(self) -> None:
         """Close the file, if this thread has it open."""
@@ -158,8 +157,12 @@ class _Open(threading.local):
         # by reader, not by path: whoever opens a path anew means the file that is there now
         self.files: dict[Reader, _Descriptor] = {}
 
-    def descriptor(self, reader: Reader, path: str) -> int:
-        file = self.files.pop(reader, None) or _Descriptor(path)
+    def descriptor(self, reader: Reader) -> int:
+        file = self.files.pop(reader, None)
+        if file is None:
+            path = local_path(reader.uri)
+            assert path is not None
+            file = _Descriptor(path)
         self.files[reader] = file
         if len(self.files) > _OPEN_FILES:
             del self.files[next(iter(self.files))]
@@ -169,12 +172,13 @@ class _Open(threading.local):
 class _Descriptor:
     """An open file that is closed when it is forgotten, at the latest when its thread ends."""
 
-    def __init__(self, path: str) -> None:
-        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    def __init__(self, path: Path) -> None:
+        self._file = _opened(path)
+        self.number = self._file.fileno()
 
     def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
+        if hasattr(self, "_file"):
+            self._file.close()
 
 
 _OPEN = _Open()

@@ -56,8 +56,7 @@ def read(folder: Folder, opened: ExitStack, *, config: Mapping[str, Any]) -> Che
     )
     for stage, here, paths in zip(stages, cuts, files, strict=True):
         ranks = read_ranks(folder, paths)
-        for tensor in (tensor for rank in ranks for tensor in rank.values() if isinstance(tensor, TorchTensor)):
-            opened.callback(tensor.reader.close)
+        opened.callback(_close, ranks)
         reading.add(stage, here, paths[0], ranks)
     if not reading.tensors:
         raise UsageError(f"{folder.shown(prefix)} holds no tensors", hint="save the checkpoint again")
@@ -73,6 +72,13 @@ def read(folder: Folder, opened: ExitStack, *, config: Mapping[str, Any]) -> Che
         base=(settings or {}).get("base_model_name_or_path"),
         adapter=settings,
     )
+
+
+def _close(ranks: Sequence[Mapping[str, TorchTensor | Absent]]) -> None:
+    """Close the files that are open, in this thread: others close theirs when they end."""
+    for tensor in (tensor for rank in ranks for tensor in rank.values()):
+        if isinstance(tensor, TorchTensor):
+            tensor.reader.close()
 
 
 class _Reading:

@@ -83,14 +83,10 @@ def read_ranks(folder: Folder, paths: Sequence[str]) -> list[dict[str, TorchTens
     """
     work = _each if local_path(folder.uri) is not None else _at_a_time
     ranks = work(lambda path: _rank(folder, path), paths)
-    places = [
-        (rank, name, f"{path}.tensors/tensor_{value.number}.pt")
-        for rank, path in zip(ranks, paths, strict=True)
-        for name, value in rank.items()
-        if isinstance(value, _Reference)
-    ]
-    for (rank, name, _), tensor in zip(places, work(lambda place: _tensor(folder, place[2]), places), strict=True):
-        rank[name] = tensor
+    for rank, path in zip(ranks, paths, strict=True):
+        beside = [(name, value.number) for name, value in rank.items() if isinstance(value, _Reference)]
+        tensors = work(lambda one, path=path: _tensor(folder, f"{path}.tensors/tensor_{one[1]}.pt"), beside)  # type: ignore[misc]
+        rank.update(zip((name for name, _ in beside), tensors, strict=True))
     return ranks
 
 
@@ -106,19 +102,19 @@ class _EndsReader(LooseReader):
 
     def __init__(self, uri: str, size: int) -> None:
         super().__init__(uri, size)
-        self._ends: list[tuple[int, bytes]] = []
+        self._ends: tuple[tuple[int, bytes], ...] = ()
 
     def fetch_ends(self) -> None:
         """Read both ends, at once if the file is small."""
         if self.size <= 4 * _END_BYTES:
-            self._ends = [(0, super().read(0, self.size))]
+            self._ends = ((0, super().read(0, self.size)),)
         else:
             last = self.size - _END_BYTES
-            self._ends = [(0, super().read(0, _END_BYTES)), (last, super().read(last, _END_BYTES))]
+            self._ends = ((0, super().read(0, _END_BYTES)), (last, super().read(last, _END_BYTES)))
 
     def forget(self) -> None:
         """Keep no bytes in memory."""
-        self._ends = []
+        self._ends = ()
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes of the file, those at hand without reading again."""
