@@ -21,8 +21,8 @@ from cloudtune.clients.oci_auth import sdk as oci
 from cloudtune.clients.oci_errors import told
 from cloudtune.errors import UsageError
 from cloudtune.plan import Call, File, Plan
-from cloudtune.submit import Reply
 
+Reply = Mapping[str, Any]
 #: The classes of the SDK that carry out a service's operations; the first that has the operation does.
 CLIENTS: dict[str, tuple[tuple[str, str], ...]] = {
     "oci.data_science": (("data_science", "DataScienceClient"),),
