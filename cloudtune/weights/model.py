@@ -262,7 +262,7 @@ def _contradictions(table: Mapping[str, str], shards: Sequence[Shard], index: st
 
 def _instead(folder: Folder) -> str:
     """Return what to do about a folder without safetensors, by what is in it."""
-    if any(name.endswith((".distcp", ".metadata")) for name in folder.files):
+    if any(name.endswith((".distcp", ".metadata")) or "shards/mp_metadata_pp_rank_" in name for name in folder.files):
         return "it is a sharded checkpoint: make one model of it first, cloudtune consolidate"
     if any(name.endswith((".bin", ".pt", ".pth")) for name in folder.files):
         return "its weights are pickles; load and save the model with transformers once, which writes safetensors"

@@ -390,6 +390,13 @@ def test_a_model_with_adapters_beside_it_is_the_model(tmp_path):
     assert "adapter_default/adapter_shards holds other shards" in found.notes[0]
 
 
+def test_whoever_takes_it_for_a_model_is_told_what_to_do(tmp_path):
+    write(tmp_path, Recipe(layers=1))
+    with pytest.raises(UsageError) as error:
+        open_weights(folder_at(str(tmp_path)))
+    assert "cloudtune consolidate" in str(error.value.hint)
+
+
 def test_other_folders_are_not_taken_for_it(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "tp_rank_00_pp_rank_00.pt").touch()
