@@ -17,6 +17,7 @@ from cloudtune.errors import UsageError
 from cloudtune.weights.checkpoint import Checkpoint, Part
 from cloudtune.weights.folder import ADAPTER_CONFIG
 from cloudtune.weights.model import Folder
+from cloudtune.weights.names import is_computed
 from cloudtune.weights.neuron_metadata import Stage, stage_at
 from cloudtune.weights.neuron_shards import RANK_FILE, Absent, rank_files, read_ranks
 from cloudtune.weights.neuron_specs import Cut, originals
@@ -26,8 +27,6 @@ _RANK_PATH = re.compile(rf"((?:.*/)?)model/{RANK_FILE.pattern}")
 _ADAPTER_PREFIX = re.compile(r"(?:([^/]+)/)?adapter_shards/")
 #: The output embeddings, where they are the input embeddings and metadata names these alone.
 _TIED = "lm_head.weight"
-#: Ends of the names of what is computed from the config, not trained.
-_COMPUTED = (".inv_freq", ".original_inv_freq", ".position_ids")
 
 
 def recognise(folder: Folder) -> bool:
@@ -64,12 +63,13 @@ def read(folder: Folder, opened: ExitStack, *, config: Mapping[str, Any]) -> Che
     if name is not None or prefix.endswith("adapter_shards/"):
         place = f"{prefix.removesuffix('adapter_shards/')}{ADAPTER_CONFIG}"
         settings = folder.json(place) if place in folder else {}
+    base = (settings or {}).get("base_model_name_or_path")
     return Checkpoint(
         layout=_layout(folder, files),
         place=prefix,
         tensors=reading.tensors,
         notes=(*reading.notes, *_left(folder, prefix)),
-        base=(settings or {}).get("base_model_name_or_path"),
+        base=base if isinstance(base, str) else None,
         adapter=settings,
     )
 
@@ -133,7 +133,7 @@ class _Reading:
         """Return whether a tensor is one of the stage's parameters; raises UsageError if nothing is known of it."""
         if name in cuts:
             return True
-        if name in self.listed or name.endswith(_COMPUTED):
+        if name in self.listed or is_computed(name):
             return False  # of another stage, without its trained values; or no parameter
         if self.tied and name.endswith(_TIED) and any(one.endswith("embed_tokens.weight") for one in self.listed):
             note = f"{name} is the input embeddings, and left out as in files of Hugging Face"
