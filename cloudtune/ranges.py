@@ -30,8 +30,10 @@ except ImportError:  # pragma: no cover - Windows, where nothing of this machine
 
 #: Bytes asked of a store at a time: fewer requests than the blocks that are worked on.
 FETCH_BYTES = 8 << 20
-#: Bytes copied at a time on this machine, where the kernel cannot do it by itself.
+#: Bytes worked on at a time.
 CHUNK_BYTES = 1 << 20
+#: Bytes copied at a time on this machine: as many as the processor's cache holds.
+COPY_BYTES = 256 << 10
 #: Parts of a multipart upload; larger ones for files of more than 160 GB, because object stores take 10,000 of them.
 PART_BYTES = 16 << 20
 _MAX_PARTS = 10_000
@@ -235,19 +237,28 @@ class Writer:
 
 
 def copy(reader: Reader, offset: int, length: int, target: int, position: int) -> None:
-    """Copy bytes of a file to a position of a descriptor, in the kernel where it can.
+    """Copy bytes of a file to a position of a descriptor; on a network's file system by its server, where that can.
 
     Raises:
         ServiceError: the source is shorter or cannot be read.
         OSError: the target cannot be written.
     """
     source = reader.fileno()
-    if source is not None and _COPY_RANGE is not None:
+    if source is not None and _COPY_RANGE is not None and _served(target):
         done = _copy_in_kernel(source, offset, length, target, position)
         offset, position, length = offset + done, position + done, length - done
-    for block in blocks(reader, offset, length, CHUNK_BYTES):
+    for block in blocks(reader, offset, length, COPY_BYTES if source is not None else CHUNK_BYTES):
         write_at(target, block, position)
         position += len(block)
+
+
+def _served(target: int) -> bool:
+    """Return whether a file is on no disk of this machine, so that somebody else may copy it.
+
+    On a disk copy_file_range goes through a pipe, page by page: a third more work than reading and writing blocks that
+    stay in the processor's cache.
+    """
+    return os.major(os.fstat(target).st_dev) == 0
 
 
 def blocks(reader: Reader, offset: int, length: int, block_bytes: int) -> Iterator[memoryview]:

@@ -294,13 +294,12 @@ def test_copying_puts_the_bytes_where_they_belong(tmp_path_factory, offset, leng
     fsspec.filesystem("memory").pipe_file("/copying/file", DATA)
     (folder / "target").write_bytes(b"-" * 50)
     target = os.open(folder / "target", os.O_WRONLY)
-    before = ranges._COPY_RANGE
     try:
-        ranges._COPY_RANGE = before if kernel else None
-        with Reader(str(folder / "source") if here else "memory://copying/file") as reader:
-            ranges.copy(reader, offset, length, target, position)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ranges, "_served", lambda _: kernel)
+            with Reader(str(folder / "source") if here else "memory://copying/file") as reader:
+                ranges.copy(reader, offset, length, target, position)
     finally:
-        ranges._COPY_RANGE = before
         os.close(target)
     expected = bytearray(b"-" * 50)
     if length:
@@ -323,6 +322,7 @@ def test_a_kernel_that_copies_a_part_is_helped(tmp_path, monkeypatch):
         return 1000
 
     monkeypatch.setattr(ranges, "_COPY_RANGE", copy_some)
+    monkeypatch.setattr(ranges, "_served", lambda _: True)
     with Reader(str(tmp_path / "source")) as reader:
         target = os.open(tmp_path / "target", os.O_WRONLY | os.O_CREAT)
         ranges.copy(reader, 0, 4096, target, 0)
