@@ -13,11 +13,10 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
-
-from fsspec.spec import AbstractBufferedFile
 
 from cloudtune import storage
 from cloudtune.errors import ServiceError, UsageError
@@ -215,7 +214,7 @@ class Writer:
     def abandon(self) -> None:
         """Leave nothing of the file, also no parts that are paid for; never raises, for an error has led here."""
         with contextlib.suppress(Exception):
-            if isinstance(self._file, AbstractBufferedFile):
+            if isinstance(self._file, import_module("fsspec.spec").AbstractBufferedFile):
                 try:
                     self._file.discard()
                 finally:

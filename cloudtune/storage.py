@@ -5,7 +5,8 @@ way themselves), and transfers never nest: a folder's contents land directly bel
 Object stores have no folders, so an empty one is nothing: it is not transferred, and lists like one that is missing.
 
 Every error names the URI without its secrets: :class:`~cloudtune.errors.NotAllowed`,
-:class:`~cloudtune.errors.MissingExtra`, or :class:`~cloudtune.errors.ServiceError`.
+:class:`~cloudtune.errors.MissingExtra`, or :class:`~cloudtune.errors.ServiceError`. fsspec is imported when something
+is elsewhere: it takes longer than all the rest.
 """
 
 from __future__ import annotations
@@ -14,17 +15,14 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import attrs
-from fsspec import AbstractFileSystem
-from fsspec.asyn import AsyncFileSystem
-from fsspec.callbacks import Callback
-from fsspec.core import url_to_fs
 
 from cloudtune.errors import CloudtuneError, MissingExtra, NotAllowed, ServiceError, UsageError
 from cloudtune.uri import filled, join, local_path, scheme_of, shown
@@ -38,6 +36,8 @@ _EXTRAS = {"s3": "aws", "s3a": "aws", "oci": "oci", "ocilake": "oci", "hf": "loc
 _SERVICES = {"s3": "aws.s3", "s3a": "aws.s3", "oci": "oci.object_storage", "ocilake": "oci.object_storage"}
 _SIGN_IN = {"aws.s3": "sign in to AWS: aws configure", "oci.object_storage": "set up a profile: oci setup config"}
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "InvalidConfig", "ConfigFileNotFound"}
+#: Where fsspec's own way of counting bytes is.
+_CALLBACKS = "cloudtune.callbacks"
 _BATCH = 64
 _PARTIAL = re.compile(r"\.cloudtune-[0-9a-f]{16}\.part")
 _MAGIC = re.compile(r"[*?\[]")
@@ -65,9 +65,9 @@ def upload(source: Path, uri: str, *, progress: Progress | None = None) -> tuple
         found = list(_local_entries(source))
     if not source.is_dir() and uri.endswith("/"):
         uri = join(uri, source.name)
-    meter = _Meter(sum(entry.bytes for entry in found), progress)
-    pairs = [(source / entry.path if entry.path else source, entry.path) for entry in found]
     folder = local_path(uri)
+    meter = _meter(found, progress, here=folder is not None)
+    pairs = [(source / entry.path if entry.path else source, entry.path) for entry in found]
     with told("upload", uri):
         if folder is not None:
             for (path, below), entry in zip(pairs, found, strict=True):
@@ -91,9 +91,9 @@ def download(uri: str, target: Path, *, progress: Progress | None = None) -> tup
         raise _nothing("download", uri)
     if found[0].path == "" and target.is_dir():
         target /= PurePosixPath(uri.rstrip("/")).name
-    meter = _Meter(sum(entry.bytes for entry in found), progress)
-    pairs = [(entry.path, _below(target, entry.path, uri)) for entry in found]
     source = local_path(uri)
+    meter = _meter(found, progress, here=source is not None)
+    pairs = [(entry.path, _below(target, entry.path, uri)) for entry in found]
     with told("download", uri):
         if source is not None:
             for (path, goal), entry in zip(pairs, found, strict=True):
@@ -210,17 +210,18 @@ def file_system(uri: str) -> tuple[Any, str]:
 
     A password that the record of a run leaves out of its URI is taken from the environment.
     """
-    files, start = url_to_fs(filled(uri, os.environ))
+    files, start = import_module("fsspec.core").url_to_fs(filled(uri, os.environ))
     files.invalidate_cache()
     return files, start
 
 
 def _find(files: Any, start: str) -> Mapping[str, Mapping[str, Any]]:
     """Return the files below a path, with their facts; nothing for what is not there."""
-    if isinstance(files, AsyncFileSystem):
-        walks = type(files)._find is AsyncFileSystem._find  # noqa: SLF001 - to see whether it is overridden
+    waiting: Any = import_module("fsspec.asyn").AsyncFileSystem
+    if isinstance(files, waiting):
+        walks = type(files)._find is waiting._find  # noqa: SLF001 - to see whether it is overridden
     else:
-        walks = type(files).find is AbstractFileSystem.find
+        walks = type(files).find is import_module("fsspec").AbstractFileSystem.find
     # fsspec's own walk passes over folders that it may not read or that did not answer, unless told otherwise
     options = {"on_error": "raise"} if walks else {}
     try:
@@ -261,7 +262,7 @@ def _below(target: Path, path: str, uri: str) -> Path:
     return target.joinpath(*parts)
 
 
-def _fetch(files: Any, start: str, pairs: Iterable[tuple[str, Path]], meter: _Meter) -> None:
+def _fetch(files: Any, start: str, pairs: Iterable[tuple[str, Path]], meter: Any) -> None:
     jobs = [(f"{start.rstrip('/')}/{path}" if path else start, goal, _partial(goal)) for path, goal in pairs]
     for _, goal, _ in jobs:
         goal.parent.mkdir(parents=True, exist_ok=True)
@@ -274,11 +275,16 @@ def _fetch(files: Any, start: str, pairs: Iterable[tuple[str, Path]], meter: _Me
             partial.unlink(missing_ok=True)
 
 
-class _Meter(Callback):  # type: ignore[misc]
+def _meter(found: Sequence[Entry], progress: Progress | None, *, here: bool) -> Any:
+    """Return what adds up the bytes of all files of a transfer: on this machine, or through fsspec."""
+    kind: Any = Tally if here else import_module(_CALLBACKS).Meter
+    return kind(sum(entry.bytes for entry in found), progress)
+
+
+class Tally:
     """Adds up the bytes of all files of a transfer."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
-        super().__init__()
         self.total, self.done, self.progress = total, 0, progress
 
     def add(self, count: int) -> None:
@@ -290,27 +296,6 @@ class _Meter(Callback):  # type: ignore[misc]
     def finish(self) -> None:
         """Note that everything has passed, also where a file system did not say so."""
         self.add(self.total - self.done)
-
-    def branched(self, path_1: Any, path_2: Any, **kwargs: Any) -> Callback:
-        """Return the callback of one file."""
-        return _Share(self)
-
-
-class _Share(Callback):  # type: ignore[misc]
-    """One file's part in a transfer."""
-
-    def __init__(self, meter: _Meter) -> None:
-        super().__init__()
-        self.meter, self.sent = meter, 0
-
-    def relative_update(self, inc: int = 1) -> None:
-        """Note bytes that have passed."""
-        self.sent += inc
-        self.meter.add(inc)
-
-    def absolute_update(self, value: int) -> None:
-        """Note how many bytes have passed so far."""
-        self.relative_update(value - self.sent)
 
 
 # --- errors
