@@ -17,13 +17,13 @@ import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import PurePosixPath
 from typing import Any
 
 import attrs
 
-from cloudtune import storage
+from cloudtune import __version__, storage
 from cloudtune.errors import UsageError
 from cloudtune.ranges import LooseReader
 from cloudtune.uri import absolute, join, shown
@@ -125,7 +125,7 @@ def consolidate(
                 "dtype": dtype,
                 "run": training.get("run"),
                 "notes": [*found.notes, *model.fitted.notes],
-                "versions": {"cloudtune": metadata.version("cloudtune")},
+                "versions": {"cloudtune": __version__},
             }
             target.put(_CARD, _card(record).encode())
             record["checksums"] = target.checksums() if checksums else {}
