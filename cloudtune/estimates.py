@@ -263,10 +263,10 @@ def _here(processes: int) -> Machine | None:
     if find_nvidia().number or not hasattr(os, "sysconf"):
         return None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(name="this machine", accelerator=None, count=processes, memory=memory / processes)
+    return Machine(name="this machine", accelerator=None, number=processes, memory=memory / processes)
 
 
 def _size(fit: Fit) -> tuple[float, ...]:
     """Return how large a machine is: by all its accelerators' memory, then by their number."""
     machine = fit.machine
-    return (machine.memory * machine.count, machine.count) if machine is not None else (float("inf"),)
+    return (machine.memory * machine.number, machine.number) if machine is not None else (float("inf"),)

@@ -123,7 +123,7 @@ def _list(fits: tuple[Fit, ...]) -> None:
     for fit in fits:
         machine = fit.machine
         assert machine is not None
-        have = f"{machine.count} x {machine.accelerator}"
+        have = f"{machine.number} x {machine.accelerator}"
         sharding = "" if fit.training.sharding == "none" else fit.training.sharding
         rows.append((machine.name, have, _gb(machine.memory), _gb(fit.estimate.total), sharding, fit.verdict))
     table(("shape", "accelerators", "GB each", "GB needed", "sharding", "verdict"), rows, empty="no shape is known")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import attrs
+from typing import NamedTuple
 
 from cloudtune.memory.adapters import is_adapted
 from cloudtune.memory.architecture import Architecture, Layer, Linear
@@ -13,8 +13,7 @@ from cloudtune.memory.training import Precision, Training, precision_of
 _DROPOUT = 0.1
 
 
-@attrs.frozen(kw_only=True)
-class Kept:
+class Kept(NamedTuple):
     """What one layer keeps, in bytes: ``saved`` for its backward pass, of which ``casts`` are copies of its weights.
 
     ``entry`` is its hidden state alone, which is all that a checkpointed layer keeps; ``working`` what its backward
@@ -27,8 +26,7 @@ class Kept:
     working: float = 0.0
 
 
-@attrs.frozen(kw_only=True)
-class Activations:
+class Activations(NamedTuple):
     """Activations of one process, in bytes.
 
     ``held`` is what all layers keep when the backward pass begins, ``layer`` what comes on top of it in the backward
@@ -51,7 +49,7 @@ def activations(model: Architecture, training: Training) -> Activations:
     layers, and as many micro-batches under way as there are stages.
     """
     precision = precision_of(training)
-    kept = [(layer.count, kept_by(layer, training, precision)) for layer in model.layers]
+    kept = [(layer.number, kept_by(layer, training, precision)) for layer in model.layers]
     outside = training.tokens * _outside(model, training, precision)
     if precision.autocast and precision.used != precision.compute:
         outside += model.vocabulary * model.hidden * precision.compute / training.tensor_parallel

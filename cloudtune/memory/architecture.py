@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import attrs
+from typing import NamedTuple
 
 
-@attrs.frozen(kw_only=True)
-class Linear:
+class Linear(NamedTuple):
     """One weight matrix (and bias) of a layer; ``name`` is the module's, below its layer.
 
     ``module`` is True for ``nn.Linear`` and ``Conv1D``, which bitsandbytes quantizes; routers and experts (``copies``
@@ -33,8 +32,7 @@ class Linear:
         return self.weights + (self.copies * self.outputs if self.bias else 0)
 
 
-@attrs.frozen(kw_only=True)
-class Attention:
+class Attention(NamedTuple):
     """The attention of a layer: widths, and what it keeps for the backward pass.
 
     ``fused`` says that queries, keys and values are one matrix; ``normalized`` that queries and keys go through a norm;
@@ -68,8 +66,7 @@ class Attention:
         return self.kv_heads * self.head_dim
 
 
-@attrs.frozen(kw_only=True)
-class FeedForward:
+class FeedForward(NamedTuple):
     """The feed-forward part of a layer, or its experts.
 
     ``width`` is the intermediate size; ``gated`` says that it is the product of two projections, ``fused`` that both
@@ -86,9 +83,8 @@ class FeedForward:
     shared: int = 0
 
 
-@attrs.frozen(kw_only=True)
-class Layer:
-    """``count`` equal layers of a model.
+class Layer(NamedTuple):
+    """``number`` equal layers of a model.
 
     ``others`` are the parameters that are in no matrix: norms, gates, sinks. ``norm`` is ``rms``, ``gemma`` (an RMS
     norm that stays in 32 bits) or ``layer``; ``norms`` is their number on the way of the hidden state: one or two in
@@ -97,7 +93,7 @@ class Layer:
     """
 
     name: str
-    count: int
+    number: int
     hidden: int
     linears: tuple[Linear, ...]
     others: int
@@ -115,8 +111,7 @@ class Layer:
         return self.others + sum(linear.parameters for linear in self.linears)
 
 
-@attrs.frozen(kw_only=True)
-class Architecture:
+class Architecture(NamedTuple):
     """A model: its layers, and what lies before and behind them.
 
     ``head`` is the parameters of the output projection that are not the embedding's (0 where both are tied);
@@ -144,12 +139,12 @@ class Architecture:
     @property
     def in_layers(self) -> int:
         """The parameters of all layers."""
-        return sum(layer.count * layer.parameters for layer in self.layers)
+        return sum(layer.number * layer.parameters for layer in self.layers)
 
     @property
     def matrices(self) -> tuple[tuple[int, Linear], ...]:
         """Every matrix but the embedding and the output projection, with the number of layers that have it."""
-        inside = tuple((layer.count, linear) for layer in self.layers for linear in layer.linears)
+        inside = tuple((layer.number, linear) for layer in self.layers for linear in layer.linears)
         return (*inside, *((1, linear) for linear in self.linears))
 
     @property
@@ -160,4 +155,4 @@ class Architecture:
     @property
     def depth(self) -> int:
         """The number of layers that see the text."""
-        return sum(layer.count for layer in self.layers if not layer.tokens)
+        return sum(layer.number for layer in self.layers if not layer.tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 
@@ -16,8 +16,7 @@ from cloudtune.memory.training import Training
 _MOST_NODES = 64
 
 
-@attrs.frozen(kw_only=True)
-class Advice:
+class Advice(NamedTuple):
     """One change, or several together, with which the training fits; ``total`` is what a process needs then."""
 
     change: str

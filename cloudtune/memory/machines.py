@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-
-import attrs
+from typing import NamedTuple
 
 from cloudtune.shapes import CLOUDS, Shape, find, names
 
@@ -14,16 +13,15 @@ GIB = 1024**3
 _GDDR = ("A10", "L4", "L40S", "T4")
 
 
-@attrs.frozen(kw_only=True)
-class Machine:
-    """What the processes of a node run on: ``count`` devices a node, ``memory`` bytes for each process.
+class Machine(NamedTuple):
+    """What the processes of a node run on: ``number`` devices a node, ``memory`` bytes for each process.
 
     ``accelerator`` is None where processes compute on the CPU and share the machine's memory.
     """
 
     name: str
     accelerator: str | None
-    count: int
+    number: int
     memory: float
 
     @property
@@ -41,17 +39,17 @@ def machine_of(shape: Shape, processes: int, *, cores: int = 0, memory_gb: float
         whole = memory_gb or shape.memory_gb
         if not whole:
             return None
-        return Machine(name=shape.name, accelerator=None, count=processes, memory=whole * GIB / processes)
+        return Machine(name=shape.name, accelerator=None, number=processes, memory=whole * GIB / processes)
     if not shape.accelerator_memory_gb:
         return None
     memory, name = usable(shape), shape.accelerator or "accelerator"
     if not shape.neuron_cores:
         # processes beyond the accelerators share them
         crowd = -(-processes // shape.accelerators)
-        return Machine(name=shape.name, accelerator=name, count=shape.accelerators, memory=memory / crowd)
+        return Machine(name=shape.name, accelerator=name, number=shape.accelerators, memory=memory / crowd)
     cores = cores or shape.logical_cores()
     each = memory * shape.accelerators / cores
-    return Machine(name=shape.name, accelerator=f"{name} core", count=cores, memory=each)
+    return Machine(name=shape.name, accelerator=f"{name} core", number=cores, memory=each)
 
 
 def usable(shape: Shape) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 
@@ -21,8 +21,7 @@ from cloudtune.spec.runtimes import Recipe
 _SHORT_ROWS = 128
 
 
-@attrs.frozen(kw_only=True)
-class Request:
+class Request(NamedTuple):
     """What a job asks for.
 
     ``path`` is the YAML path that says so. ``packed``: rows are known to fill the sequence length; otherwise it is the

@@ -14,7 +14,7 @@ CONTEXT = 0.5 * GIB
 #: (https://github.com/NVIDIA/nccl/issues/1685). More communicators take more.
 NCCL = 0.5 * GIB
 #: What Python with torch, transformers, TRL and PEFT takes of the machine's memory (measured: docs/benchmarks.md).
-RUNTIME = 0.8 * GIB
+RUNTIME = 0.5 * GIB
 #: DeepSpeed's defaults, in elements: `reduce_bucket_size`, and `stage3_max_live_parameters`, the parameters of 16 bits
 #: that stage 3 leaves gathered (https://www.deepspeed.ai/docs/config-json/).
 ZERO_BUCKET = 5e8

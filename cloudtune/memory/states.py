@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-
-import attrs
+from typing import NamedTuple
 
 from cloudtune.errors import UsageError
 from cloudtune.memory.adapters import adapter_parameters, trained_parameters, whole_parameters
@@ -18,8 +17,7 @@ NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 _8_BITS = 1 + 4 / 256
 
 
-@attrs.frozen(kw_only=True)
-class Optimizer:
+class Optimizer(NamedTuple):
     """What an optimizer keeps: ``moments`` numbers a parameter, of ``size`` bytes each (None: as the parameter's).
 
     ``listed`` says that a step makes one more number of every parameter on its way, as PyTorch's multi-tensor code does
@@ -150,8 +148,8 @@ def in_stage(model: Architecture, training: Training, count: Callable[[Architect
     """
     stages = training.pipeline_parallel
     if stages > 1:
-        layers = tuple(attrs.evolve(layer, count=-(-layer.count // stages)) for layer in model.layers)
-        model = attrs.evolve(model, layers=layers, embeddings=0, head=model.head or model.embeddings)
+        layers = tuple(layer._replace(number=-(-layer.number // stages)) for layer in model.layers)
+        model = model._replace(layers=layers, embeddings=0, head=model.head or model.embeddings)
     return count(model) / training.tensor_parallel
 
 
@@ -168,7 +166,7 @@ def _factors(model: Architecture, training: Training) -> float:
         )
     sides = sum(count * matrix.copies * (matrix.inputs + matrix.outputs) for count, matrix in model.matrices)
     tables = (model.vocabulary + model.hidden) * (1 if model.tied else 2)
-    return sides + tables + sum(layer.count * layer.others for layer in model.layers)
+    return sides + tables + sum(layer.number * layer.others for layer in model.layers)
 
 
 def _largest(model: Architecture, training: Training) -> float:

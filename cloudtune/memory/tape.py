@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
-
 from cloudtune.memory.adapters import is_adapted
 from cloudtune.memory.architecture import Attention, FeedForward, Linear
 from cloudtune.memory.training import Precision, Training
 
 
-@attrs.frozen(eq=False)
 class Tensor:
     """A tensor of ``width`` elements a token, of ``size`` bytes each; equal to itself alone."""
 
-    width: float
-    size: int
+    __slots__ = ("size", "width")
+
+    def __init__(self, width: float, size: int) -> None:
+        self.width = width
+        self.size = size
 
 
 class Tape:

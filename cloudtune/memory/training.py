@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 
@@ -106,8 +106,7 @@ class Training:
         return self.sharding.startswith("zero")
 
 
-@attrs.frozen(kw_only=True)
-class Precision:
+class Precision(NamedTuple):
     """Bytes an element, by what it is.
 
     ``weight``: base weights as they are kept; ``used``: as the layers see them, before autocast; ``stream``: the hidden
@@ -140,8 +139,8 @@ def precision_of(training: Training) -> Precision:
         if training.is_zero:
             return half
         if training.is_fsdp and training.shards > 1:
-            return attrs.evolve(half, weight=4, gradient=4)
-        return attrs.evolve(half, weight=4, used=4, stream=4, gradient=4, autocast=True)
+            return half._replace(weight=4, gradient=4)
+        return half._replace(weight=4, used=4, stream=4, gradient=4, autocast=True)
     # TRL casts the adapters of a quantized model to 16 bits, PEFT holds others at 32
     adapter = 2 if training.method == "qlora" or training.sharding == "zero3" else 4
-    return attrs.evolve(half, adapter=adapter, gradient=adapter, autocast=True)
+    return half._replace(adapter=adapter, gradient=adapter, autocast=True)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import attrs
+from typing import Any, NamedTuple
 
 from cloudtune.errors import UsageError
 
 
-@attrs.frozen
-class Config:
+class Config(NamedTuple):
     """A config.json, or a part of it, whose sizes are checked when they are read."""
 
     keys: Mapping[str, Any]
@@ -37,7 +34,7 @@ class Config:
         value = self.keys.get(key)
         return float(value) if isinstance(value, (int, float)) else default
 
-    def count(self, key: str, default: int) -> int:
+    def length(self, key: str, default: int) -> int:
         """Return the length of a list; what is absent or none is the default."""
         value = self.keys.get(key)
         return len(value) if isinstance(value, list) else default

@@ -5,16 +5,13 @@ Class defaults of transformers stand in for keys that a published config leaves 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-import attrs
+from typing import NamedTuple
 
 from cloudtune.memory.architecture import Architecture, Attention, FeedForward, Layer, Linear
 from cloudtune.memory.families.config import Config
 
 
-@attrs.frozen(kw_only=True)
-class Traits:
+class Traits(NamedTuple):
     """How a family's decoder differs from Llama's; None says that the config decides by the key of that name."""
 
     qkv_bias: bool | None = None
@@ -89,7 +86,7 @@ def decoder(config: Config, traits: Traits) -> Architecture:
     )
     layer = Layer(
         name="layer",
-        count=config.size("num_hidden_layers"),
+        number=config.size("num_hidden_layers"),
         hidden=hidden,
         linears=linears,
         others=norm_parameters(hidden, attention, traits),
@@ -132,7 +129,7 @@ def around(
 
 
 _GEMMA = Traits(norm="gemma", head_dim=256, activation="gelu_pytorch_tanh", tied=True)
-_GEMMA_3 = attrs.evolve(_GEMMA, norms=4, query_norm="head")
+_GEMMA_3 = _GEMMA._replace(norms=4, query_norm="head")
 _PLAIN = ("", "c_fc", "c_proj")
 
 
@@ -173,19 +170,19 @@ def smollm3(config: Config) -> Architecture:
 
 def gemma(config: Config) -> Architecture:
     """Gemma: wide heads, norms in 32 bits, tied embeddings."""
-    return decoder(config, attrs.evolve(_GEMMA, feed_forward_bias=False))
+    return decoder(config, _GEMMA._replace(feed_forward_bias=False))
 
 
 def gemma2(config: Config) -> Architecture:
     """Gemma 2: norms around both parts of a layer, and scores capped, unless the config says null."""
     capped = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, **config.keys}
-    return decoder(Config(capped, config.model_type), attrs.evolve(_GEMMA, norms=4, feed_forward_bias=False))
+    return decoder(Config(capped, config.model_type), _GEMMA._replace(norms=4, feed_forward_bias=False))
 
 
 def gemma3_text(config: Config) -> Architecture:
     """Gemma 3, text alone."""
     sizes = {"num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 262_208, **config.keys}
-    return decoder(Config(sizes, config.model_type), attrs.evolve(_GEMMA_3, feed_forward_bias=False))
+    return decoder(Config(sizes, config.model_type), _GEMMA_3._replace(feed_forward_bias=False))
 
 
 def starcoder2(config: Config) -> Architecture:
@@ -204,19 +201,3 @@ def starcoder2(config: Config) -> Architecture:
             tied=True,
         ),
     )
-
-
-DECODERS: Mapping[str, Callable[[Config], Architecture]] = {
-    "llama": llama,
-    "granite": llama,
-    "mistral": mistral,
-    "qwen2": qwen2,
-    "qwen3": qwen3,
-    "phi3": phi3,
-    "olmo2": olmo2,
-    "smollm3": smollm3,
-    "gemma": gemma,
-    "gemma2": gemma2,
-    "gemma3_text": gemma3_text,
-    "starcoder2": starcoder2,
-}

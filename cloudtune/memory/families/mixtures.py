@@ -5,10 +5,6 @@ PEFT 0.21 adapts the fused experts of Mixtral and Qwen 3 under ``all-linear``, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-import attrs
-
 from cloudtune.memory.architecture import Architecture, FeedForward, Layer, Linear
 from cloudtune.memory.families.config import Config
 from cloudtune.memory.families.decoders import (
@@ -85,7 +81,7 @@ def _mixture(
     hidden, bias = config.size("hidden_size"), bool(traits.feed_forward_bias)
     attention = attention_of(config, traits)
     if sinks:
-        attention = attrs.evolve(attention, kernel="sinks")
+        attention = attention._replace(kernel="sinks")
     own = attention_linears(hidden, attention, traits, bias=config.flag("attention_bias"))
     norms = norm_parameters(hidden, attention, traits)
     # gate and up share a tensor, so PEFT doubles the rank there
@@ -111,7 +107,7 @@ def _mixture(
         mixed.append(Linear(name="mlp.shared_expert_gate", inputs=hidden, outputs=1))
     sparse = Layer(
         name="layer with experts",
-        count=_sparse(config),
+        number=_sparse(config),
         hidden=hidden,
         linears=(*own, *mixed),
         others=norms + (attention.heads if sinks else 0),
@@ -119,13 +115,12 @@ def _mixture(
         feed_forward=feed,
     )
     layers = [sparse]
-    if dense := config.size("num_hidden_layers") - sparse.count:
+    if dense := config.size("num_hidden_layers") - sparse.number:
         width = config.size("intermediate_size", 4 * hidden)
         layers.append(
-            attrs.evolve(
-                sparse,
+            sparse._replace(
                 name="dense layer",
-                count=dense,
+                number=dense,
                 linears=(*own, *feed_forward_linears(hidden, width, traits, bias=False)),
                 others=norms,
                 feed_forward=FeedForward(width=width, activation=feed.activation),
@@ -140,11 +135,3 @@ def _sparse(config: Config) -> int:
     alone = config.keys.get("mlp_only_layers")
     dense = alone if isinstance(alone, list) else []
     return sum(index not in dense and (index + 1) % step == 0 for index in range(layers))
-
-
-MIXTURES: Mapping[str, Callable[[Config], Architecture]] = {
-    "mixtral": mixtral,
-    "qwen2_moe": qwen2_moe,
-    "qwen3_moe": qwen3_moe,
-    "gpt_oss": gpt_oss,
-}

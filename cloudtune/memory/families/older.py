@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-import attrs
-
 from cloudtune.errors import UsageError
 from cloudtune.memory.architecture import Architecture, Attention, FeedForward, Layer, Linear
 from cloudtune.memory.families.config import Config
@@ -17,7 +13,7 @@ def gpt2(config: Config) -> Architecture:
     hidden, heads = config.size("n_embd", 768), config.size("n_head", 12)
     width, vocabulary = config.size("n_inner", 4 * hidden), config.size("vocab_size", 50_257)
     attention = Attention(heads=heads, kv_heads=heads, head_dim=hidden // heads, fused=True, rotary=False)
-    attention = attrs.evolve(attention, dropout=config.number("attn_pdrop", 0.1) > 0)
+    attention = attention._replace(dropout=config.number("attn_pdrop", 0.1) > 0)
     linears = (
         Linear(name="attn.c_attn", inputs=hidden, outputs=3 * hidden, bias=True),
         Linear(name="attn.c_proj", inputs=hidden, outputs=hidden, bias=True),
@@ -41,7 +37,8 @@ def gpt2(config: Config) -> Architecture:
 def gpt_neox(config: Config) -> Architecture:
     """GPT-NeoX and Pythia: both parts of a layer see the same hidden state."""
     hidden, width = config.size("hidden_size"), config.size("intermediate_size", 24_576)
-    attention = attrs.evolve(attention_of(config, Traits(fused=True)), partial=config.number("rotary_pct", 0.25) != 1.0)
+    partial = config.number("rotary_pct", 0.25) != 1.0
+    attention = attention_of(config, Traits(fused=True))._replace(partial=partial)
     bias = config.flag("attention_bias", default=True)
     linears = (
         Linear(name="attention.query_key_value", inputs=hidden, outputs=3 * hidden, bias=bias),
@@ -51,7 +48,7 @@ def gpt_neox(config: Config) -> Architecture:
     )
     feed_forward = _plain(config, width, "hidden_act", "gelu")
     layer = _layer(config.size("num_hidden_layers"), hidden, linears, attention, feed_forward)
-    layer = attrs.evolve(layer, parallel=config.flag("use_parallel_residual", default=True))
+    layer = layer._replace(parallel=config.flag("use_parallel_residual", default=True))
     return around((layer,), config, Traits(norm="layer"))
 
 
@@ -90,7 +87,7 @@ def falcon(config: Config) -> Architecture:
         _plain(config, width, "activation", "gelu"),
         norms=1 if one else 2,
     )
-    layer = attrs.evolve(layer, parallel=config.flag("parallel_attn", default=True))
+    layer = layer._replace(parallel=config.flag("parallel_attn", default=True))
     return around((layer,), config, Traits(norm="layer", tied=True))
 
 
@@ -108,8 +105,8 @@ def phi(config: Config) -> Architecture:
         activation="gelu_new",
     )
     (layer,) = decoder(config, traits).layers
-    partial = attrs.evolve(layer.attention, partial=config.number("partial_rotary_factor", 0.5) != 1.0)
-    return around((attrs.evolve(layer, attention=partial),), config, traits, head_bias=True)
+    partial = layer.attention._replace(partial=config.number("partial_rotary_factor", 0.5) != 1.0)
+    return around((layer._replace(attention=partial),), config, traits, head_bias=True)
 
 
 def _plain(config: Config, width: int, key: str, default: str) -> FeedForward:
@@ -128,7 +125,7 @@ def _layer(
 ) -> Layer:
     return Layer(
         name="layer",
-        count=count,
+        number=count,
         hidden=hidden,
         linears=linears,
         others=norms * 2 * hidden,
@@ -138,11 +135,3 @@ def _layer(
         norms=norms,
         dropout=dropout,
     )
-
-
-OLDER: Mapping[str, Callable[[Config], Architecture]] = {
-    "gpt2": gpt2,
-    "gpt_neox": gpt_neox,
-    "falcon": falcon,
-    "phi": phi,
-}

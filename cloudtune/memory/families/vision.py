@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-import attrs
-
 from cloudtune.memory.architecture import Architecture, Attention, FeedForward, Layer, Linear
 from cloudtune.memory.families.config import Config
 from cloudtune.memory.families.decoders import gemma3_text, llama
@@ -19,15 +15,12 @@ def mllama(config: Config) -> Architecture:
     plain = llama(Config({**sizes, **text.keys}, config.model_type))
     (layer,) = plain.layers
     tiles, patches = seen.size("max_num_tiles", 4), _patches(seen, 448) + 1
-    count = text.count("cross_attention_layers", 8)
-    attention = attrs.evolve(layer.attention, context=tiles * patches, normalized=True, rotary=False)
-    crosses = attrs.evolve(
-        layer,
+    count = text.length("cross_attention_layers", 8)
+    attention = layer.attention._replace(context=tiles * patches, normalized=True, rotary=False)
+    crosses = layer._replace(
         name="cross-attention layer",
-        count=count,
-        linears=tuple(
-            attrs.evolve(linear, name=linear.name.replace("self_attn", "cross_attn")) for linear in layer.linears
-        ),
+        number=count,
+        linears=tuple(linear._replace(name=linear.name.replace("self_attn", "cross_attn")) for linear in layer.linears),
         others=layer.others + 2 * attention.head_dim + 2,
         attention=attention,
     )
@@ -42,19 +35,18 @@ def mllama(config: Config) -> Architecture:
         bias=False,
         output="o_proj",
     )
-    gated = attrs.evolve(
-        tower, name="global vision layer", count=seen.size("num_global_layers", 8), others=tower.others + 2
+    gated = tower._replace(
+        name="global vision layer", number=seen.size("num_global_layers", 8), others=tower.others + 2
     )
-    ratios = seen.count("supported_aspect_ratios", 8) + 1
+    ratios = seen.length("supported_aspect_ratios", 8) + 1
     outside = width + 3 * seen.size("patch_size", 14) ** 2 * width + 4 * width  # class, patches, two norms
     outside += 1 + patches * width + ratios * tiles * patches * width  # positions in a tile and of tiles
     outside += 2 * (1 + ratios * tiles * width)
     projector = Linear(
         name="multi_modal_projector", inputs=seen.size("vision_output_dim", 7680), outputs=plain.hidden, bias=True
     )
-    return attrs.evolve(
-        plain,
-        layers=(attrs.evolve(layer, count=layer.count - count), crosses, tower, gated),
+    return plain._replace(
+        layers=(layer._replace(number=layer.number - count), crosses, tower, gated),
         embeddings=plain.embeddings + 8 * plain.hidden,  # eight more for the image token
         others=plain.others + outside,
         linears=(projector,),
@@ -87,7 +79,7 @@ def gemma3(config: Config) -> Architecture:
             Linear(name="head.mlp.fc1", inputs=width, outputs=inner, bias=True),
             Linear(name="head.mlp.fc2", inputs=inner, outputs=width, bias=True),
         )
-    return attrs.evolve(plain, layers=(*plain.layers, tower), others=plain.others + outside, linears=linears)
+    return plain._replace(layers=(*plain.layers, tower), others=plain.others + outside, linears=linears)
 
 
 def _patches(config: Config, image: int, patch: int = 14) -> int:
@@ -99,7 +91,7 @@ def _vision_layer(config: Config, count: int, *, heads: int, width: int, tokens:
     names = ("q_proj", "k_proj", "v_proj", output)
     return Layer(
         name="vision layer",
-        count=count,
+        number=count,
         hidden=width,
         linears=(
             *(Linear(name=f"self_attn.{name}", inputs=width, outputs=width, bias=bias) for name in names),
@@ -112,6 +104,3 @@ def _vision_layer(config: Config, count: int, *, heads: int, width: int, tokens:
         norm="layer",
         tokens=tokens,
     )
-
-
-VISION: Mapping[str, Callable[[Config], Architecture]] = {"mllama": mllama, "gemma3": gemma3}
