@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from math import prod
+from threading import local
 
 import attrs
 
@@ -16,23 +18,22 @@ from cloudtune.ranges import Reader
 from cloudtune.weights import rounding
 from cloudtune.weights.assembly import Buffer, Made
 from cloudtune.weights.factors import AnyFactor, low_rank
-from cloudtune.weights.lowrank import LowRank
+from cloudtune.weights.lowrank import Indices, LowRank
 from cloudtune.weights.rounding import STORED, Array, Doubtful, Floats, item_bytes
 
 try:
     import numpy as np
-    from numpy.typing import NDArray
 except ImportError as error:
     raise MissingExtra("weights", "merging") from error
 
 #: Bytes of a matrix that are one piece, and so a task for a thread.
-_PIECE_BYTES = 16 << 20
+_PIECE_BYTES = 32 << 20
 #: Bytes of it that are read, changed and written at a time.
-_CHUNK_BYTES = 2 << 20
+_CHUNK_BYTES = 1 << 20
 #: Elements that are worked on at a time, and columns of them.
 _TILE, _TILE_COLUMNS = 1 << 17, 2048
-#: The same where every step of a sum is computed by itself, in doubles.
-_SLOW_TILE, _SLOW_COLUMNS = 1 << 14, 4096
+#: Rows that kernels of matrix products take at a time: what is left over costs them more.
+_PANEL = 12
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -54,7 +55,7 @@ class Plane:
     def chunks(self, start: int, stop: int) -> Iterator[Array]:
         """Yield rows in portions, each good until the next is asked for."""
         row = self.columns * item_bytes(self.stored)
-        step = max(1, _CHUNK_BYTES // max(1, row)) * row
+        step = _panels(_CHUNK_BYTES // max(1, row)) * row
         for block in ranges.blocks(self.reader, self.offset + start * row, (stop - start) * row, step):
             found = rounding.view(block, self.stored).reshape(-1, self.columns)
             if self.stored != self.dtype:
@@ -62,9 +63,14 @@ class Plane:
             yield found
 
 
+def _panels(rows: int) -> int:
+    """Return a number of rows rounded down to whole panels, at least one row."""
+    return rows // _PANEL * _PANEL or max(1, rows)
+
+
 def pieces_of(plane: Plane, blocks: Callable[[int, int], Iterator[Buffer]]) -> tuple[Made, ...]:
     """Return a matrix as pieces, each made by ``blocks(first row, last row + 1)``."""
-    step = max(1, _PIECE_BYTES // max(1, plane.row_bytes))
+    step = _panels(_PIECE_BYTES // max(1, plane.row_bytes))
     parts = [(start, min(start + step, plane.rows)) for start in range(0, plane.rows, step)]
     return tuple(Made(length=(b - a) * plane.row_bytes, blocks=partial(blocks, a, b)) for a, b in parts)
 
@@ -78,25 +84,33 @@ def added(plane: Plane, factors: Sequence[AnyFactor], *, in_type: bool = False) 
 
 
 def _added(plane: Plane, factors: Sequence[AnyFactor], in_type: bool, start: int, stop: int) -> Iterator[Buffer]:
-    delta = low_rank(factors, start, stop)
-    kind = _Fast if plane.dtype in {"BF16", "F16"} and delta.finite else _Slow
-    work = kind(plane, delta, in_type)
+    work = _Work(plane, low_rank(factors, start, stop), in_type)
     first = 0
     for chunk in plane.chunks(start, stop):
         yield work.change(chunk, first).view(np.uint8).data
         first += len(chunk)
 
 
-class _Fast:
-    """Adds to 16-bit matrices by the fast product; elements that it leaves in doubt are computed again."""
+class _Scratch(local):
+    """Buffers of a thread: fresh memory for every piece would cost more than what is computed in it."""
+
+    def __init__(self) -> None:
+        self.sums, self.wide = np.empty(_TILE, np.float32), np.empty(_TILE, np.float32)
+        self.doubtful = Doubtful(_TILE)
+
+
+_SCRATCH = _Scratch()
+_NONE = np.empty(0, np.int64)
+
+
+class _Work:
+    """Adds what adapters add, tile by tile."""
 
     def __init__(self, plane: Plane, delta: LowRank, in_type: bool) -> None:
         self.dtype, self.delta, self.in_type = plane.dtype, delta, in_type
-        self.columns = min(plane.columns, _TILE_COLUMNS)
-        self.rows = max(1, _TILE // max(1, self.columns))
-        size = self.rows * self.columns
-        self.sums, self.wide = np.empty(size, np.float32), np.empty(size, np.float32)
-        self.doubtful = Doubtful(size, plane.dtype)
+        self.columns = max(1, min(plane.columns, _TILE_COLUMNS))
+        self.rows = _panels(_TILE // self.columns)
+        self.short = plane.dtype in {"BF16", "F16"} and delta.finite
         self.out = np.empty((0, 0), STORED[plane.dtype])
 
     def change(self, chunk: Array, first: int) -> Array:
@@ -104,50 +118,83 @@ class _Fast:
         if self.out.size < chunk.size:
             self.out = np.empty(chunk.shape, chunk.dtype)
         out = self.out[: len(chunk)]
-        found = [self._tile(chunk, first, rows, columns, out) for rows, columns in _tiles(chunk, self)]
-        rows, columns = (np.concatenate(positions) for positions in zip(*found, strict=True))
-        sums = self.delta.at(rows + first, columns)
-        if not self.in_type:
-            sums += rounding.widen(chunk[rows, columns], self.dtype)
-        out[rows, columns] = rounding.narrow(sums, self.dtype)
-        if self.in_type:
-            for place in _tiles(chunk, self):
-                total = rounding.widen(chunk[place], self.dtype) + rounding.widen(out[place], self.dtype)
-                rounding.narrow(total, self.dtype, out[place])
-        return out
-
-    def _tile(
-        self, chunk: Array, first: int, rows: slice, columns: slice, out: Array
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Make a tile; return the rows and columns of the elements that are in doubt."""
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        sums = self.sums[: height * width].reshape(height, width)
-        error = self.delta.fast(slice(rows.start + first, rows.stop + first), columns, sums)
-        if not self.in_type:
-            wide = self.wide[: height * width].reshape(height, width)
-            np.add(sums, rounding.widen(chunk[rows, columns], self.dtype, wide), out=sums)
-        positions = self.doubtful.round(sums, error, out[rows, columns])
-        along = positions // width
-        return along + rows.start, positions - along * width + columns.start
-
-
-class _Slow:
-    """Adds to any matrix, each element of what is added computed as torch does."""
-
-    def __init__(self, plane: Plane, delta: LowRank, in_type: bool) -> None:
-        self.dtype, self.delta, self.in_type = plane.dtype, delta, in_type
-        self.columns = min(plane.columns, _SLOW_COLUMNS)
-        self.rows = max(1, _SLOW_TILE // max(1, self.columns))
-
-    def change(self, chunk: Array, first: int) -> Array:
-        """Return rows of the matrix, the first of which has the number ``first``, with what is added to them."""
-        out = np.empty(chunk.shape, chunk.dtype)
-        for rows, columns in _tiles(chunk, self):
-            delta = self.delta.block(slice(rows.start + first, rows.stop + first), columns)
+        doubts = [
+            _places(rows, columns, *self._tile(chunk[rows, columns], rows.start + first, columns, out[rows, columns]))
+            for rows, columns in self._tiles(chunk)
+        ]
+        rows, columns = (np.concatenate(places) for places in zip(*doubts, strict=True))
+        if rows.size:
+            delta = self.delta.at(rows + first, columns)
             if self.in_type:
                 delta = rounding.rounded(delta, self.dtype)
             out[rows, columns] = summed(chunk[rows, columns], delta, self.dtype)
         return out
+
+    def _tiles(self, chunk: Array) -> Iterator[tuple[slice, slice]]:
+        rows, columns = chunk.shape
+        for row in range(0, rows, self.rows):
+            for column in range(0, columns, self.columns):
+                yield slice(row, min(row + self.rows, rows)), slice(column, min(column + self.columns, columns))
+
+    def _tile(self, stored: Array, first: int, columns: slice, out: Array) -> tuple[Indices, Indices]:
+        """Make a tile; return the rows and columns of elements that are in doubt."""
+        rows, sums = slice(first, first + len(stored)), _shaped(_SCRATCH.sums, stored.shape)
+        odd = self.delta.odd_columns(*stored.shape)
+        if odd is None and self.short:
+            return self._doubtful(stored, rows, columns, out)
+        if odd is None:
+            sums = self.delta.block(rows, columns)
+        else:
+            self.delta.ordered(rows, columns, sums, _shaped(_SCRATCH.wide, stored.shape))
+        doubts = _NONE, _NONE
+        if odd is not None and odd.size:
+            if self.short:
+                doubts = self._doubtful_columns(stored, sums, rows, odd)
+            else:
+                sums[:, odd] = self.delta.block(rows, odd + columns.start)
+        self._finish(stored, sums, out)
+        return doubts
+
+    def _finish(self, stored: Array, delta: Floats, out: Array) -> None:
+        """Add what torch adds."""
+        if self.in_type:
+            delta = rounding.rounded(delta, self.dtype)
+        if self.dtype == "F64":
+            np.add(stored, delta, out=out)
+            return
+        wide = rounding.widen(stored, self.dtype, _shaped(_SCRATCH.wide, stored.shape))
+        np.add(delta, wide, out=delta)
+        rounding.narrow(delta, self.dtype, out, scratch=wide.view(np.uint32) if self.delta.finite else None)
+
+    def _doubtful(self, stored: Array, rows: slice, columns: slice, out: Array) -> tuple[Indices, Indices]:
+        """Make a tile by the fast product."""
+        sums = _shaped(_SCRATCH.sums, stored.shape)
+        error = self.delta.fast(rows, columns, sums)
+        if not self.in_type:
+            np.add(sums, rounding.widen(stored, self.dtype, _shaped(_SCRATCH.wide, stored.shape)), out=sums)
+        positions = _SCRATCH.doubtful.round(sums, error, self.dtype, out)
+        if self.in_type:
+            out[...] = summed(stored, rounding.widen(out, self.dtype), self.dtype)
+        return np.divmod(positions, stored.shape[1])
+
+    def _doubtful_columns(self, stored: Array, sums: Floats, rows: slice, odd: Indices) -> tuple[Indices, Indices]:
+        """Return what is in doubt in columns that the product adds up in another order."""
+        some = sums.take(odd, axis=1)
+        if not self.in_type:
+            np.add(some, rounding.widen(stored.take(odd, axis=1), self.dtype), out=some)
+        out = np.empty(some.shape, stored.dtype)
+        positions = _SCRATCH.doubtful.round(some, self.delta.error(rows), self.dtype, out)
+        along, across = np.divmod(positions, len(odd))
+        return along, odd[across]
+
+
+def _places(rows: slice, columns: slice, along: Indices, across: Indices) -> tuple[Indices, Indices]:
+    """Return places in a tile as places in its chunk."""
+    return along + rows.start, across + columns.start
+
+
+def _shaped(buffer: Floats, shape: tuple[int, ...]) -> Floats:
+    return buffer[: prod(shape)].reshape(shape)
 
 
 def summed(stored: Array, delta: Floats, dtype: str) -> Array:
@@ -155,10 +202,3 @@ def summed(stored: Array, delta: Floats, dtype: str) -> Array:
     if dtype == "F64":
         return stored + delta
     return rounding.narrow(rounding.widen(stored, dtype) + delta, dtype)
-
-
-def _tiles(chunk: Array, work: _Fast | _Slow) -> Iterator[tuple[slice, slice]]:
-    rows, columns = chunk.shape
-    for row in range(0, rows, work.rows):
-        for column in range(0, columns, work.columns):
-            yield slice(row, min(row + work.rows, rows)), slice(column, min(column + work.columns, columns))

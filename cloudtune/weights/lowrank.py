@@ -1,14 +1,16 @@
 """Products of low rank, ``scale * left @ right``, as torch gives them on a CPU, bit for bit.
 
 torch's matrix product (oneMKL) adds the terms of an element one after the other, each product fused with its addition;
-of more than 192 terms it takes several runs and adds them up. NumPy's (OpenBLAS) may take another order at the edges
-of its tiles, which changes the last bit. So a product is made twice: fast by OpenBLAS, with a bound of its error, and
-slowly in that order, for the few elements where the bound leaves a doubt about the result.
+of more than 192 terms it takes several runs and adds them up. NumPy's (OpenBLAS) has kernels that do the same, and
+others that take another order at the edges of their tiles, which changes last bits. Which one it has is tried out once
+for each shape. Where it is another, a product is made fast, with a bound of its error, and slowly in torch's order for
+the few elements where the bound leaves a doubt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import attrs
 
@@ -22,12 +24,19 @@ except ImportError as error:
     raise MissingExtra("weights", "merging") from error
 
 Doubles = NDArray[np.float64]
+Indices = NDArray[np.int64]
 #: Terms that oneMKL adds in one run.
 _RUN = 192
 #: Half a unit in the last place of 1.0 in float32: what one rounding may be off by, relatively.
 _UNIT = 2.0**-24
 #: Products held at a time while single elements are computed.
 _PORTION = 1 << 17
+#: Elements worked on at a time where every step of a sum is computed by itself.
+_BLOCK = 1 << 14
+#: Elements of a column that must come out the same before the kernel is trusted with it.
+_TRIED = 64
+#: The part of a block's columns up to which they are looked at by themselves.
+_MOST_ODD = 0.2
 _LOWER_BITS = np.int64((1 << 29) - 1)
 _MIDDLE = np.int64(1 << 28)
 #: The smallest normal float32; below it roundings are coarser than the bits of a double tell.
@@ -51,16 +60,41 @@ class LowRank:
         scaled = [term.left * np.float32(term.scale) for term in terms]
         self.left = scaled[0] if len(scaled) == 1 else np.concatenate(scaled, axis=1)
         self.right = terms[0].right if len(terms) == 1 else np.concatenate([term.right for term in terms])
+        #: Numbers of terms that are added in one run.
+        self.ranks = frozenset(end - start for term in terms for start, end in _runs(term.right.shape[0]))
         self.errors = self._errors()
         #: Whether ``fast`` can be used at all: what NaN or infinity make is not bounded.
         self.finite = bool(np.isfinite(self.errors).all())
 
+    def odd_columns(self, rows: int, columns: int) -> Indices | None:
+        """Return the columns of blocks of this shape that ``ordered`` may not give as torch does, None for too many."""
+        return _odd_columns(rows, self.ranks, columns)
+
+    def ordered(self, rows: slice, columns: slice, out: Floats, scratch: Floats) -> Floats:
+        """Return a block by NumPy's own product; ``scratch`` is memory of the same shape."""
+        for number, term in enumerate(self.terms):
+            product = out if number == 0 else np.empty_like(out)
+            for start, end in _runs(term.right.shape[0]):
+                run = scratch if start else product
+                np.matmul(term.left[rows, start:end], term.right[start:end, columns], out=run)
+                if start:
+                    np.add(product, run, out=product)
+            if term.scale != 1:
+                np.multiply(product, np.float32(term.scale), out=product)
+            if number:
+                np.add(out, product, out=out)
+        return out
+
     def fast(self, rows: slice, columns: slice, out: Floats) -> float:
         """Make a block, and return what its elements may be off by."""
         np.matmul(self.left[rows], self.right[:, columns], out=out)
+        return self.error(rows)
+
+    def error(self, rows: slice) -> float:
+        """Return what elements of ``fast`` and ``ordered`` may be off by."""
         return float(self.errors[rows].max(initial=0.0))
 
-    def at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Floats:
+    def at(self, rows: Indices, columns: Indices) -> Floats:
         """Return single elements, exactly as torch computes them."""
         found = np.empty(len(rows), np.float32)
         portion = max(1024, _PORTION // self.right.shape[0])
@@ -69,7 +103,7 @@ class LowRank:
             found[part] = self._sum([_elements_in_order(term, rows[part], columns[part]) for term in self.terms])
         return found
 
-    def block(self, rows: slice, columns: slice) -> Floats:
+    def block(self, rows: slice, columns: slice | Indices) -> Floats:
         """Return a block, exactly as torch computes it."""
         return self._sum([_block_in_order(term.left[rows], term.right[:, columns]) for term in self.terms])
 
@@ -100,7 +134,7 @@ def _runs(rank: int) -> list[tuple[int, int]]:
     return [(start, min(start + length, rank)) for start in range(0, rank, length)]
 
 
-def _elements_in_order(term: Term, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Floats:
+def _elements_in_order(term: Term, rows: Indices, columns: Indices) -> Floats:
     """Return elements of ``left @ right`` in torch's order."""
     products = term.right.take(columns, axis=1).astype(np.float64)
     products *= term.left[rows].T
@@ -145,11 +179,16 @@ def _fused(sums: Floats, products: Doubles) -> Floats:
 
 def _block_in_order(left: Floats, right: Floats) -> Floats:
     """Return ``left @ right`` in torch's order."""
-    shape = (len(left), right.shape[1])
-    wide, products, sums = (np.empty(shape, np.float64) for _ in range(3))
-    bits, middle, run = np.empty(shape, np.int64), np.empty(shape, np.bool_), np.empty(shape, np.float32)
-    left, right = left.astype(np.float64), right.astype(np.float64)
-    total: Floats | None = None
+    found = np.empty((len(left), right.shape[1]), np.float32)
+    wide, step = right.astype(np.float64), max(1, _BLOCK // max(1, right.shape[1]))
+    for row in range(0, len(left), step):
+        _rows_in_order(left[row : row + step].astype(np.float64), wide, found[row : row + step])
+    return found
+
+
+def _rows_in_order(left: Doubles, right: Doubles, out: Floats) -> None:
+    wide, products, sums = (np.empty(out.shape, np.float64) for _ in range(3))
+    bits, middle, run = np.empty(out.shape, np.int64), np.empty(out.shape, np.bool_), np.empty(out.shape, np.float32)
     for start, end in _runs(left.shape[1]):
         run[...] = np.multiply(left[:, start, None], right[start], out=products)
         for k in range(start + 1, end):
@@ -162,6 +201,24 @@ def _block_in_order(left: Floats, right: Floats) -> Floats:
             run[...] = sums
             if exact is not None:
                 run[middle] = exact
-        total = run.copy() if total is None else np.add(total, run, out=total)
-    assert total is not None
-    return total
+        if start:
+            np.add(out, run, out=out)
+        else:
+            out[...] = run
+
+
+@lru_cache(maxsize=256)
+def _odd_columns(rows: int, ranks: frozenset[int], columns: int) -> Indices | None:
+    """Try out in which columns NumPy's product adds up in another order than torch's, for matrices of a shape.
+
+    Its kernels go by the shape, not by the numbers, and another order changes a good part of the last bits.
+    """
+    random = np.random.default_rng(rows * columns)
+    odd = np.zeros(columns, np.bool_)
+    for rank in sorted(ranks) * -(-_TRIED // max(1, rows)):
+        left = random.standard_normal((rows, rank), dtype=np.float32)
+        right = random.standard_normal((rank, columns), dtype=np.float32)
+        odd |= (np.matmul(left, right) != _block_in_order(left, right)).any(axis=0)
+        if np.count_nonzero(odd) > columns * _MOST_ODD:
+            return None
+    return np.flatnonzero(odd)

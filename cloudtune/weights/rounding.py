@@ -22,8 +22,9 @@ Floats = NDArray[np.float32]
 #: How an element of each type lies in memory here, by the names of safetensors.
 STORED: dict[str, Any] = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32, "F64": np.float64}
 _HALF = np.uint32(0x8000)
+_EIGHT = np.arange(8)
 _SIGN = np.uint32(0x80000000)
-_BF16_QUIET_NAN = np.uint16(0x0040)
+_QUIET_NAN = np.uint16(0x0040)
 
 
 def item_bytes(dtype: str) -> int:
@@ -49,22 +50,27 @@ def widen(stored: Array, dtype: str, out: Floats | None = None) -> Floats:
     return found
 
 
-def narrow(values: Floats, dtype: str, out: Array | None = None) -> Array:
-    """Return float32 values as stored elements, each rounded once; the values may be changed on the way."""
+def narrow(values: Floats, dtype: str, out: Array | None = None, *, scratch: Array | None = None) -> Array:
+    """Return float32 values as stored elements, each rounded once; the values may be changed on the way.
+
+    ``scratch``, uint32 of the same shape, saves memory and time; it may be given where every NaN is one that
+    arithmetic made or BF16 held, which are told from infinity by their upper halves.
+    """
     found = np.empty(values.shape, STORED[dtype]) if out is None else out
     if dtype != "BF16":
         with np.errstate(over="ignore"):
             found[...] = values
         return found
-    lost = np.isnan(values)
     bits = values.view(np.uint32)
-    odd = np.right_shift(bits, 16)
+    lost = np.isnan(values) if scratch is None else None
+    nans = np.right_shift(bits[lost], 16).astype(np.uint16) | _QUIET_NAN if lost is not None and lost.any() else None
+    odd = np.right_shift(bits, 16, out=scratch)
     np.bitwise_and(odd, np.uint32(1), out=odd)
     # half of the lower part, and one less where the even neighbour is below
     np.add(odd, _HALF - np.uint32(1), out=odd)
-    nans = np.right_shift(bits[lost], 16).astype(np.uint16) | _BF16_QUIET_NAN if lost.any() else None
     np.add(bits, odd, out=bits)
-    np.right_shift(bits, 16, out=found, casting="unsafe")
+    np.right_shift(bits, 16, out=bits)
+    np.copyto(found, bits, casting="unsafe")
     if nans is not None:
         found[lost] = nans
     return found
@@ -81,13 +87,12 @@ class Doubtful:
     It keeps scratch memory for blocks of up to ``size`` elements, so a thread needs one of its own.
     """
 
-    def __init__(self, size: int, dtype: str) -> None:
-        self.dtype = dtype
+    def __init__(self, size: int) -> None:
         self.step, self.low = np.empty(size, np.float32), np.empty(size, np.float32)
         self.differs = np.empty(size, np.bool_)
-        self.other = np.empty(size if dtype == "F16" else 0, np.float16)
+        self.other = np.empty(size, np.float16)
 
-    def round(self, sums: Floats, error: float, out: Array) -> NDArray[np.int64]:
+    def round(self, sums: Floats, error: float, dtype: str, out: Array) -> NDArray[np.int64]:
         """Round a block into ``out`` and return the flat positions of doubtful elements.
 
         ``error`` bounds what a sum may be off by, beside two units in its last place. The sums are lost; a NaN among
@@ -101,7 +106,7 @@ class Doubtful:
         np.bitwise_or(bits, np.float32(error).view(np.uint32), out=bits)
         np.subtract(flat, step, out=low)
         high = np.add(flat, step, out=flat)
-        if self.dtype == "BF16":
+        if dtype == "BF16":
             # ties go upwards here: they are doubtful anyway
             first, second = low.view(np.uint32), high.view(np.uint32)
             np.add(first, _HALF - np.uint32(2), out=first)
@@ -117,4 +122,15 @@ class Doubtful:
                 out[...] = low.reshape(sums.shape)
                 self.other[:size] = high
             np.not_equal(out.view(np.uint16).reshape(-1), self.other[:size].view(np.uint16), out=differs)
-        return np.flatnonzero(differs)
+        return _positions(differs)
+
+
+def _positions(marks: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the positions of the few true elements: eight at a time are looked at first."""
+    whole = marks.size // 8 * 8
+    eights = np.flatnonzero(marks[:whole].view(np.uint64))
+    near = (eights[:, None] * 8 + _EIGHT).reshape(-1)
+    rest = np.arange(whole, marks.size)
+    near = np.concatenate((near, rest)) if rest.size else near
+    found: NDArray[np.int64] = near[marks[near]]
+    return found
