@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +41,14 @@ def _absolute(path: Path | str) -> Path:
     return Path(path).absolute()
 
 
+def _words(given: Iterable[str]) -> tuple[str, ...]:
+    return tuple(given)
+
+
+def _texts(given: Mapping[str, str]) -> dict[str, str]:
+    return dict(given)
+
+
 def _binds(given: Mapping[str, Path | Place]) -> dict[str, Place]:
     return {path: place if isinstance(place, Place) else Place(source=place) for path, place in given.items()}
 
@@ -56,10 +64,10 @@ class Node:
 
     name: str = attrs.field()
     folder: Path = attrs.field(converter=_absolute)
-    command: tuple[str, ...] = attrs.field(converter=tuple, validator=attrs.validators.min_len(1))
-    environment: Mapping[str, str] = attrs.field(factory=dict, converter=dict)
+    command: tuple[str, ...] = attrs.field(converter=_words, validator=attrs.validators.min_len(1))
+    environment: Mapping[str, str] = attrs.field(factory=dict, converter=_texts)
     binds: Mapping[str, Place] = attrs.field(factory=dict, converter=_binds)
-    hosts: Mapping[str, str] = attrs.field(factory=dict, converter=dict)
+    hosts: Mapping[str, str] = attrs.field(factory=dict, converter=_texts)
     working_dir: str = "/"
     memory_limit_bytes: int | None = None
     shared_memory_bytes: int | None = None

@@ -19,13 +19,15 @@ class Route:
     """One operation: requests of this method to paths of this form, such as ``/jobs/{jobId}``, go to the handler.
 
     ``{name}`` is one part of a path, ``{name...}`` at its end all the rest, slashes and all, which may be empty. Where
-    several routes fit a path, the one with more plain words is meant.
+    several routes fit a path, the one with more plain words is meant. ``service`` is the name under which its calls
+    are counted and remembered, where that is not the name of the service that it is given to.
     """
 
     method: str
     template: str
     operation: str
     handler: Handler = attrs.field(eq=False)
+    service: str = ""
 
     def pattern(self) -> re.Pattern[str]:
         """Return the template as a pattern of undecoded paths."""

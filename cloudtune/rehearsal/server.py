@@ -40,6 +40,7 @@ _CLOSE_S = 5.0
 class _Call:
     """What is known so far of a call that is being answered."""
 
+    service: str
     operation: str = ""
     number: int = 0
     faults: tuple[Fault, ...] = ()
@@ -77,7 +78,7 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         """Answer one request, as far as its faults let it come."""
-        call = _Call(started_s=time.time())
+        call = _Call(service=self.server.service.name, started_s=time.time())
         reader = BodyReader(self.rfile, self.headers, go_on=self._go_on if self._waits else None)  # type: ignore[arg-type]
         body = Body(reader.read)
         request = Request(
@@ -169,8 +170,8 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
         """Find out what a request is, and let its faults or its handler answer it."""
         try:
             route = self.service.find(request)
-            call.operation = route.operation
-            call.number, call.faults = self.faults.call(self.service.name, route.operation)
+            call.service, call.operation = route.service or self.service.name, route.operation
+            call.number, call.faults = self.faults.call(call.service, call.operation)
             for fault in call.faults:
                 self._carry_out(fault)
             self.service.admit(request, route)
@@ -201,7 +202,7 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
         call.remembered = True
         self.record.add(
             Recorded(
-                service=self.service.name,
+                service=call.service,
                 operation=call.operation,
                 number=call.number,
                 method=request.method,

@@ -1,0 +1,32 @@
+"""Oracle Cloud's stand-in: its services on one port, told apart by the base paths that the SDK appends by itself.
+
+``CLOUDTUNE_OCI_ENDPOINT`` (and ``oci --endpoint``) names the port. A request must be signed by somebody whom the
+stand-in knows, is checked against the SDK's own models and the service's documented limits, and is refused in the
+service's words. The ``oci`` extra must be installed: the models are read from it when the first request comes.
+
+    cloud        the whole: who is known, what exists, the services of the table below on one port
+    speech       errors, headers, times and entity tags as the services have them; lists: pages, filters, order
+    swagger      any request against any model of the SDK; tokens: a request that is sent again
+    signatures   who signed a request; principals: API keys, session tokens, resource principals
+    jobs         Data Science jobs and their artifacts; job_runs: their runs; run_control, job_nodes: what runs
+    logs         log groups and logs; log_search: what was written, late, twice and out of order
+
+A further service is a class with ``routes()``, and a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: The services by the names that plans give them, and the classes that carry out their operations.
+SERVICES: Mapping[str, tuple[str, ...]] = {
+    "oci.data_science": (
+        "cloudtune.rehearsal.oci.jobs:Jobs",
+        "cloudtune.rehearsal.oci.job_runs:JobRuns",
+    ),
+    "oci.logging": (
+        "cloudtune.rehearsal.oci.logs:Logs",
+        "cloudtune.rehearsal.oci.log_search:LogSearch",
+    ),
+    "oci.identity": ("cloudtune.rehearsal.oci.tenancy:Tenancy",),
+}

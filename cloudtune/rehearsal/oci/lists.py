@@ -1,0 +1,97 @@
+"""List operations: filters, order and pages, as the services have them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cloudtune.rehearsal.messages import Refused, Request, Response, json_response
+from cloudtune.rehearsal.oci.swagger import check_query
+
+#: Things on a page where the client does not say, and at most.
+PAGE = 100
+MOST = 1000
+_ORDER = ("limit", "page", "sortBy", "sortOrder")
+
+
+def listed(
+    request: Request,
+    things: Iterable[Mapping[str, Any]],
+    *,
+    required: Sequence[str] = ("compartmentId",),
+    filters: Sequence[str] = (),
+    states: Sequence[str] = (),
+    shown: Sequence[str] = (),
+    most: int = MOST,
+) -> Response:
+    """Return one page of the things that the query asks for; ``shown`` are the fields of a summary, () for all.
+
+    ``filters`` are the parameters that a thing's field of the same name must equal; ``states`` are the values that
+    lifecycleState may have.
+    """
+    check_query(request, (*filters, *_ORDER), required=required)
+    state = request.query.get("lifecycleState")
+    if state is not None and states and state not in states:
+        raise Refused(400, "InvalidParameter", f"lifecycleState must be one of {', '.join(states)}")
+    wanted = {name: request.query[name] for name in (*required, *filters) if name in request.query}
+    found = [thing for thing in things if all(thing.get(name) == value for name, value in wanted.items())]
+    ordered = _ordered(request, found)
+    part, headers = page_of(request, ordered, most=most)
+    rows = [
+        {key: value for key, value in thing.items() if value is not None and key in (shown or thing)} for thing in part
+    ]
+    return json_response(rows, headers=headers)
+
+
+def _ordered(request: Request, things: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Sort by time, the newest first, unless the query says otherwise; names go up."""
+    by = request.query.get("sortBy", "timeCreated")
+    if by not in ("timeCreated", "displayName"):
+        raise Refused(400, "InvalidParameter", "sortBy must be one of timeCreated, displayName")
+    order = request.query.get("sortOrder", "DESC" if by == "timeCreated" else "ASC")
+    if order not in ("ASC", "DESC"):
+        raise Refused(400, "InvalidParameter", "sortOrder must be one of ASC, DESC")
+    field = {"timeCreated": "timeAccepted" if any("timeAccepted" in thing for thing in things) else "timeCreated"}
+    key = field.get(by, by)
+    return sorted(things, key=lambda thing: str(thing.get(key) or ""), reverse=order == "DESC")
+
+
+def page_of(
+    request: Request, things: Sequence[Any], *, most: int = MOST, usual: int = PAGE, about: str = ""
+) -> tuple[Sequence[Any], list[tuple[str, str]]]:
+    """Return the page that the query asks for, and the header that names the next one.
+
+    A page's name holds where it begins, and a digest of what was asked: it is good for the same question alone.
+    """
+    limit, start = _number(request, "limit", usual, most), 0
+    question = _digest(request, about)
+    if "page" in request.query:
+        try:
+            named = json.loads(base64.urlsafe_b64decode(request.query["page"]))
+            start, asked = int(named[0]), named[1]
+        except (ValueError, TypeError, LookupError):
+            raise Refused(400, "InvalidParameter", "page: no page is called that") from None
+        if asked != question:
+            raise Refused(400, "InvalidParameter", "page: it belongs to another question")
+    headers = []
+    if start + limit < len(things):
+        name = base64.urlsafe_b64encode(json.dumps([start + limit, question]).encode()).decode()
+        headers.append(("opc-next-page", name))
+    return things[start : start + limit], headers
+
+
+def _digest(request: Request, about: str) -> str:
+    asked = sorted((name, value) for name, value in request.queries if name not in ("page", "limit"))
+    return hashlib.sha256(json.dumps([request.path, asked, about]).encode()).hexdigest()[:16]
+
+
+def _number(request: Request, name: str, usual: int, most: int) -> int:
+    text = request.query.get(name)
+    if text is None:
+        return usual
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise Refused(400, "InvalidParameter", f"{name} must be a number from 1 to {most}")
+    return int(text)

@@ -1,0 +1,175 @@
+"""Logging Search: what was written to logs, as the service gives it: late, some of it twice, in no order of arrival."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import random
+import threading
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from cloudtune.rehearsal.messages import Refused, Request, Response, json_response
+from cloudtune.rehearsal.nodes import Line
+from cloudtune.rehearsal.oci.lists import page_of
+from cloudtune.rehearsal.oci.log_query import Query, field_of, read_query
+from cloudtune.rehearsal.oci.logs import GROUP, LOG
+from cloudtune.rehearsal.oci.speech import moment, read_moment
+from cloudtune.rehearsal.oci.swagger import check_query, checked_body
+from cloudtune.rehearsal.routes import Route
+from cloudtune.rehearsal.state import Resource
+
+if TYPE_CHECKING:
+    from cloudtune.rehearsal.oci.cloud import OciCloud
+
+BASE = "/20190909"
+#: Results on a page at most, and where the client does not say.
+MOST, USUAL = 1000, 100
+#: A page that would be longer is refused; the service does so too, at a size that it does not tell.
+MOST_BYTES = 10 << 20
+WINDOW_S = 14 * 24 * 3600.0
+_TYPE = "com.oraclecloud.datascience.jobrun"
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """One entry of a log: what was written, when, and from when on it can be found.
+
+    ``time_ms`` counts from 1970; ``number`` is the entry's id, which its second copy has too; ``lot`` decides about the
+    order of entries of the same moment.
+    """
+
+    time_ms: int
+    stream: str
+    text: str
+    source: str
+    number: int
+    found_s: float
+    lot: float
+
+
+class LogSearch:
+    """What is in the logs, and searching it."""
+
+    unsigned_bodies: tuple[str, ...] = ()
+
+    def __init__(self, cloud: OciCloud) -> None:
+        self.cloud = cloud
+        self._entries: dict[str, list[Entry]] = {}  # of each log, by time
+        self._chance = random.Random(cloud.delivery.seed)  # noqa: S311 - a rehearsal that can be repeated
+        self._lock = threading.Lock()
+
+    def routes(self) -> Iterable[Route]:
+        """Return the operation."""
+        return [Route(method="POST", template=f"{BASE}/search", operation="search_logs", handler=self.search)]
+
+    def write(self, log_id: str, source: str, lines: Sequence[Line]) -> None:
+        """Write lines of a job run to a log."""
+        how, chance, now = self.cloud.delivery, self._chance, self.cloud.stage.clock.time_s()
+        with self._lock:
+            kept = self._entries.setdefault(log_id, [])
+            for line in lines:
+                number = chance.getrandbits(128)
+                for _ in range(2 if chance.random() < how.twice else 1):
+                    entry = Entry(
+                        time_ms=int(line.time_s * 1000),
+                        stream=line.stream,
+                        text=line.text,
+                        source=source,
+                        number=number,
+                        found_s=now + chance.uniform(how.least_s, how.most_s),
+                        lot=chance.random(),
+                    )
+                    bisect.insort(kept, entry, key=_time_ms)
+
+    def search(self, request: Request) -> Response:
+        """Return a page of what can be found by now."""
+        check_query(request, ("limit", "page"))
+        details = checked_body(request, "SearchLogsDetails", of="loggingsearch")
+        start = read_moment("timeStart", details["timeStart"])
+        end = read_moment("timeEnd", details["timeEnd"])
+        if end - start < 0.001:
+            raise Refused(400, "InvalidParameter", "timeEnd must be later than timeStart")
+        if end - start > WINDOW_S:
+            raise Refused(400, "InvalidParameter", "timeStart must be within 14 days of timeEnd")
+        query = read_query(details["searchQuery"])
+        entries = self._found(query, start, end)
+        about = json.dumps([details["searchQuery"], details["timeStart"], details["timeEnd"]])
+        page, headers = page_of(request, entries, most=MOST, usual=USUAL, about=about)
+        results = [{"data": data} for data in page]
+        if sum(len(json.dumps(result)) for result in results) > MOST_BYTES:
+            raise Refused(400, "InvalidParameter", "search result is too large: ask for less, or for a shorter time")
+        summary = {"resultCount": len(results), "fieldCount": 0}
+        return json_response({"results": results, "fields": [], "summary": summary}, headers=headers)
+
+    def _found(self, query: Query, start: float, end: float) -> list[dict[str, Any]]:
+        """Return what fits, in the query's order; what is of the same moment in any."""
+        now, found = self.cloud.stage.clock.time_s(), []
+        for log in self._logs(query):
+            about = {
+                "compartmentid": log.data["compartmentId"],
+                "loggroupid": log.data["logGroupId"],
+                "logid": log.id,
+                "tenantid": self.cloud.principals.tenancy,
+            }
+            with self._lock:
+                kept = self._entries.get(log.id, [])
+                first, last = (
+                    bisect.bisect_left(kept, round(time_s * 1000, 2), key=_time_ms) for time_s in (start, end)
+                )
+                among = [entry for entry in kept[first:last] if entry.found_s <= now]
+            found += [(entry.lot, data) for entry in among if query.test(data := _data(entry, about))]
+        found.sort(key=lambda pair: pair[0])
+        ordered = [data for _, data in found]
+        for path, greatest_first in reversed(query.order):
+            ordered.sort(key=partial(_key, path), reverse=greatest_first)
+        return ordered
+
+    def _logs(self, query: Query) -> list[Resource]:
+        """Return the logs of the query's streams; groups and logs may be named by OCID or by name."""
+        store = self.cloud.stage.store
+        groups = {group.id: group.data for group in store.all(GROUP)}
+        found = []
+        for log in store.all(LOG):
+            group = groups[log.data["logGroupId"]]
+            names = ((group["compartmentId"],), (group["id"], group["displayName"]), (log.id, log.data["displayName"]))
+            for stream in query.streams:
+                if all(part in known for part, known in zip(stream, names, strict=False)):
+                    found.append(log)
+                    break
+        return found
+
+
+def _time_ms(entry: Entry) -> int:
+    return entry.time_ms
+
+
+def _data(entry: Entry, about: Mapping[str, str]) -> dict[str, Any]:
+    """Return an entry as the service gives it."""
+    content = {
+        "data": {"message": entry.text},
+        "id": str(uuid.UUID(int=entry.number, version=4)),
+        "oracle": {**about, "ingestedtime": moment(entry.time_ms / 1000 + 1)},
+        "source": entry.source,
+        "specversion": "1.0",
+        "time": moment(entry.time_ms / 1000),
+        "type": f"{_TYPE}.{entry.stream}",
+    }
+    return {"datetime": entry.time_ms, "logContent": content}
+
+
+def _key(path: tuple[str, ...], data: Mapping[str, Any]) -> tuple[int, float, str]:
+    return _sortable(field_of(data, path))
+
+
+def _sortable(value: Any) -> tuple[int, float, str]:
+    """Return a key by which values of any kind can be compared; null comes first."""
+    if value is None:
+        return (0, 0.0, "")
+    if isinstance(value, (int, float)):
+        return (1, float(value), "")
+    return (2, 0.0, str(value))
