@@ -33,8 +33,9 @@ FETCH_BYTES = 8 << 20
 CHUNK_BYTES = 1 << 20
 #: Bytes copied at a time on this machine: as many as the processor's cache holds.
 COPY_BYTES = 256 << 10
-#: Parts of a multipart upload; larger ones for files of more than 160 GB, because object stores take 10,000 of them.
-PART_BYTES = 16 << 20
+#: Parts of a multipart upload, of which s3fs holds four copies; larger ones for files of more than 80 GB, because
+#: object stores take 10,000 of them.
+PART_BYTES = 8 << 20
 _MAX_PARTS = 10_000
 #: What reading a range is told beyond the range. ocifs 1.3 reads through a file that it opens for each range: it would
 #: look the size up again, and read 5 MiB more than was asked for.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from cloudtune.weights.assembly import Output, Progress, Span
+from cloudtune.weights.assembly import Made, Output, Progress, Span
 
 _T = TypeVar("_T")
 #: The record that cloudtune leaves in every model it makes, always written last.
@@ -20,8 +20,10 @@ LAST = ("model.safetensors.index.json", "config.json", RECORD)
 _PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 #: Threads that copy and compute on this machine.
 WORKERS = min(8, _PROCESSORS)
-#: Threads that mostly wait for a store; each holds tens of megabytes.
+#: Threads that mostly wait for a store; each holds some 40 MB while it sends.
 UPLOADS = 4
+#: What a thread of its own is worth.
+_LARGE_BYTES = 64 << 20
 
 
 class Meter:
@@ -112,10 +114,17 @@ def in_turn(series: Iterable[Sequence[_T]], count: int) -> Iterator[_T]:
             turns.append(items)
 
 
-def workers_for(outputs: Iterable[Output]) -> int:
-    """Return how many threads write files of this machine: more where they wait for a store to be read."""
-    spans = (piece for output in outputs for piece in output.pieces if isinstance(piece, Span))
-    return max(WORKERS, UPLOADS) if any(span.reader.fileno() is None for span in spans) else WORKERS
+def workers_for(outputs: Sequence[Output]) -> int:
+    """Return how many threads write files of this machine: more where they wait for a store to be read.
+
+    Where bytes are only copied there is one for each large file, for two at one file take longer than one alone.
+    """
+    pieces = [piece for output in outputs for piece in output.pieces]
+    if any(piece.reader.fileno() is None for piece in pieces if isinstance(piece, Span)):
+        return max(WORKERS, UPLOADS)
+    if any(isinstance(piece, Made) for piece in pieces):
+        return WORKERS
+    return min(WORKERS, max(1, sum(output.size > _LARGE_BYTES for output in outputs)))
 
 
 def holds_model(names: Iterable[str]) -> bool:
