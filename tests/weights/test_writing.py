@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 import time
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloudtune.ranges import Reader
+from cloudtune.weights import writing
+from cloudtune.weights.assembly import Made, Output, Span
 from cloudtune.weights.writing import Meter, in_turn, run_all
 
 
@@ -74,3 +78,19 @@ def test_progress_is_told_by_one_thread_at_a_time():
     meter = Meter(1000, lambda done, total: said.append((done, total)))
     run_all([lambda: meter.add(1)] * 1000, 4, meter)
     assert said == [(done, 1000) for done in range(1, 1001)]
+
+
+def test_threads_do_not_wait_for_each_other(monkeypatch, tmp_path):
+    (tmp_path / "source").write_bytes(b"abc")
+    monkeypatch.setattr(writing, "WORKERS", 3)
+    monkeypatch.setattr(writing, "_LARGE_BYTES", 2)
+    made = Made(length=3, blocks=lambda: iter([b"abc"]))
+    fsspec.filesystem("memory").pipe_file("/writing/source", b"abc")
+    with Reader(str(tmp_path / "source")) as here, Reader("memory://writing/source") as there:
+        span, far = (Span(reader=reader, offset=0, length=3) for reader in (here, there))
+        files = [Output(name=f"{number}", pieces=(span,)) for number in range(5)]
+        assert writing.workers_for([*files[:2], Output(name="small", pieces=(b"a",))]) == 2
+        assert writing.workers_for(files) == 3
+        assert writing.workers_for([]) == 1
+        assert writing.workers_for([Output(name="made", pieces=(span, made))]) == 3
+        assert writing.workers_for([Output(name="far", pieces=(far,))]) == writing.UPLOADS
