@@ -99,7 +99,7 @@ def optimizer_states(model: Architecture, training: Training) -> float:
     Adafactor keeps a row and a column of every matrix. What is paged counts as nothing, for it can go elsewhere.
     """
     optimizer, precision = optimizer_of(training), precision_of(training)
-    master = training.is_zero and training.dtype == "mixed" and training.shards > 1
+    master = training.is_zero and training.dtype == "mixed"
     size = optimizer.size or (4 if master else state_size(training))
     count = trained(model, training)
     if optimizer.factored:

@@ -151,7 +151,9 @@ class Tape:
 
     def _adapter(self, x: Tensor, weight: Linear) -> None:
         """Note what an adapter saves: its operand, cast and dropped out for each module apart, and what is between."""
-        size, rank = self.precision.adapter, self.training.lora_rank
+        rank, size = self.training.lora_rank, self.precision.adapter
+        if self.training.is_fsdp and self.training.shards > 1:
+            size = self.precision.compute  # FSDP casts what it gathers
         x = x if x.size == size else Tensor(x.width, size)
         x = self.dropout(x, self.training.lora_dropout)
         inner = self.precision.compute if self.precision.autocast else size

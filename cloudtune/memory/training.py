@@ -128,19 +128,17 @@ def precision_of(training: Training) -> Precision:
 
     Full, ``mixed``: weights, gradients and optimizer states of 32 bits; PyTorch's autocast makes a copy of 16 bits of
     every weight for as long as the graph needs it, and hidden states stay at 32 bits. FSDP casts what it gathers, so
-    layers see 16 bits only; ZeRO keeps weights and gradients of 16 bits and a master copy with the optimizer.
+    layers see 16 bits only; ZeRO keeps all that is trained at 16 bits, and a master copy with the optimizer.
     """
     if training.dtype == "fp32":
         return Precision(weight=4, used=4, stream=4, compute=4, adapter=4, gradient=4, autocast=False)
     half = Precision(weight=2, used=2, stream=2, compute=2, adapter=2, gradient=2, autocast=False)
-    if training.dtype == "bf16":
+    if training.dtype == "bf16" or training.is_zero:
         return half
     if training.method == "full":
-        if training.is_zero:
-            return half
         if training.is_fsdp and training.shards > 1:
-            return half._replace(weight=4, gradient=4)
+            return half._replace(weight=4, gradient=4, autocast=True)
         return half._replace(weight=4, used=4, stream=4, gradient=4, autocast=True)
     # TRL casts the adapters of a quantized model to 16 bits, PEFT holds others at 32
-    adapter = 2 if training.method == "qlora" or training.sharding == "zero3" else 4
+    adapter = 2 if training.method == "qlora" else 4
     return half._replace(adapter=adapter, gradient=adapter, autocast=True)
