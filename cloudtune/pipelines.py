@@ -53,6 +53,8 @@ POSITIONAL = {
     "register": ("model",),
     "deploy": ("model",),
 }
+#: Options of verbs that are on unless they are said to be off.
+_ON_BY_DEFAULT = frozenset({("merge", "checksums")})
 #: Verbs that the command line of this release has, and where each of them can go.
 BUILT: dict[str, frozenset[str]] = {
     "merge": frozenset(),
@@ -185,6 +187,8 @@ def _verb(step: PipelineStep) -> PyTorchDistributedRuntime:
         flag = "--" + re.sub(r"(?<!^)([A-Z])", r"-\1", key).lower()
         if value is True:
             words.append(flag)
+        elif value is False and (verb, key) in _ON_BY_DEFAULT:
+            words.append(f"--no-{flag[2:]}")
         elif value is not False and value is not None:
             words += [
                 word for item in (value if isinstance(value, (list, tuple)) else (value,)) for word in (flag, str(item))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cloudtune.deletion import Deleted
     from cloudtune.weights.checks.findings import Report
     from cloudtune.weights.consolidate import ConsolidateResult
+    from cloudtune.weights.merge import MergeResult
 
 Spec = JobSpec | PipelineSpec
 
@@ -269,13 +270,40 @@ def delete(what: str, *, outputs: bool = False, all_versions: bool = False) -> D
 
 
 def merge(
-    base: str, adapter: Sequence[str], *, output: str | None = None, mode: str = "accurate", name: str | None = None
-) -> Any:
-    """Merge LoRA adapters into their base model; see :func:`cloudtune.weights.merge.merge`."""
+    base: str,
+    adapter: str | Sequence[str],
+    *,
+    output: str | None = None,
+    mode: str = "accurate",
+    weight: Sequence[float] = (),
+    name: str | None = None,
+    for_: str | None = None,
+    checksums: bool = True,
+    notebook: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> MergeResult:
+    """Merge LoRA adapters into their base model; see :func:`cloudtune.weights.merge.merge`.
+
+    With ``notebook`` the package's notebook does it, and its executed copy is kept with the model.
+    """
+    adapters = [adapter] if isinstance(adapter, str) else builtins.list(adapter)
+    if notebook:
+        from cloudtune.weights.notebook import merge_by_notebook
+
+        options = {"mode": mode, "weight": builtins.list(weight), "name": name, "target": for_, "checksums": checksums}
+        return merge_by_notebook(base, adapters, _output(output), **options)
     from cloudtune.weights.merge import merge as merge_weights
 
     return merge_weights(
-        base, [adapter] if isinstance(adapter, str) else builtins.list(adapter), _output(output), mode=mode, name=name
+        base,
+        adapters,
+        _output(output),
+        mode=mode,
+        weights=weight,
+        name=name,
+        target=for_,
+        checksums=checksums,
+        progress=progress,
     )
 
 

@@ -38,6 +38,7 @@ _FORMS: dict[str, SearchStrategy[Any]] = {
     "number": st.one_of(st.integers(0, 10**6), st.floats(0, 1e9)),
     "boolean": st.booleans(),
     "texts": st.lists(TEXT, max_size=3).map(tuple),
+    "numbers": st.lists(st.floats(-1e9, 1e9), max_size=3).map(tuple),
     "command": st.one_of(TEXT, st.lists(TEXT, max_size=3).map(tuple)),
     "textMap": st.dictionaries(TEXT, TEXT, max_size=3),
     "json": JSON,

@@ -20,15 +20,55 @@ from cloudtune.cli.talk import say
     default="accurate",
     help="accurate keeps the adapter in fp32; peft rounds it to the base's dtype first.",
 )
+@click.option(
+    "--weight", type=float, multiple=True, metavar="W", help="Factor of an adapter in the sum; one for each, in order."
+)
 @click.option("--name", help="Name for the model card.")
+@click.option(
+    "--for",
+    "for_",
+    type=click.Choice(["bedrock", "vllm", "sagemaker", "oci"]),
+    help="Where it is to go: configs are written as they are read there.",
+)
+@click.option("--checksums/--no-checksums", default=True, help="Record what each file hashes to; on by default.")
+@click.option(
+    "--notebook", is_flag=True, help="Merge by the package's notebook; its executed copy stays with the model."
+)
 def command(
-    base: str, adapter: tuple[str, ...], place_and_form: tuple[str | None, str], mode: str, name: str | None
+    base: str,
+    adapter: tuple[str, ...],
+    place_and_form: tuple[str | None, str],
+    mode: str,
+    weight: tuple[float, ...],
+    name: str | None,
+    for_: str | None,
+    checksums: bool,
+    notebook: bool,
 ) -> None:
-    """Merge LoRA adapters into their base model and write one Hugging Face model."""
+    """Merge LoRA adapters into their base model and write one Hugging Face model.
+
+    BASE is a folder, a URI or a name on the Hub; adapters and model are folders or URIs. Nothing needs the model in
+    memory, and one that was interrupted goes on where it was.
+    """
     from cloudtune import verbs
+    from cloudtune.cli.meter import Meter
 
     output, form = place_and_form
-    result = verbs.merge(base, adapter, output=output, mode=mode, name=name)
+    with Meter("writing") as meter:
+        result = verbs.merge(
+            base,
+            adapter,
+            output=output,
+            mode=mode,
+            weight=weight,
+            name=name,
+            for_=for_,
+            checksums=checksums,
+            notebook=notebook,
+            progress=meter,
+        )
+    for note in result.notes:
+        say(f"note: {note}")
     say(f"merged {', '.join(adapter)} into {base}")
     if form == "text":
         click.echo(result.path)

@@ -118,7 +118,7 @@ def yaml_key(field: "attrs.Attribute[Any]") -> str:
 class Form(NamedTuple):
     """What a key may hold, read from its type.
 
-    ``kind`` is one of ``text integer number boolean texts command textMap json jsonMap jsonMaps value values``;
+    ``kind`` is one of ``text integer number boolean texts numbers command textMap json jsonMap jsonMaps value values``;
     ``cls`` is the class of the value(s).
     """
 
@@ -156,7 +156,9 @@ def form_of(annotation: Any) -> Form:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is tuple:
         item = form_of(arguments[0])
-        return Form({"text": "texts", "value": "values", "jsonMap": "jsonMaps"}[item.kind], item.cls)
+        return Form(
+            {"text": "texts", "number": "numbers", "value": "values", "jsonMap": "jsonMaps"}[item.kind], item.cls
+        )
     if origin is Mapping:
         return Form({"text": "textMap", "json": "jsonMap"}[form_of(arguments[1]).kind])
     return Form("value", annotation)

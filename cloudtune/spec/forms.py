@@ -81,6 +81,12 @@ class FormReader:
         items = self.items(node, path)
         return UNSET if items is None else tuple(self.item(item, (*path, i)) for i, item in enumerate(items))
 
+    def numbers(self, node: Node, path: Path) -> Any:
+        """Read a list of numbers."""
+        items = self.items(node, path)
+        found = [self.number(item, (*path, i)) for i, item in enumerate(items or ())]
+        return UNSET if items is None else tuple(float(one) for one in found if one is not UNSET)
+
     def command(self, node: Node, path: Path) -> Any:
         """Read a line of text or a list of words."""
         return self.texts(node, path) if isinstance(node.value, list) else self.text(node, path)
@@ -182,6 +188,7 @@ READ: dict[str, Callable[[FormReader, Node, Path], Any]] = {
     "number": FormReader.number,
     "boolean": FormReader.boolean,
     "texts": FormReader.texts,
+    "numbers": FormReader.numbers,
     "command": FormReader.command,
     "textMap": FormReader.text_map,
     "json": FormReader.json,

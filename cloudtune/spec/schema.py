@@ -30,6 +30,7 @@ _FORMS: dict[str, Schema] = {
     "number": {"type": "number"},
     "boolean": {"type": "boolean"},
     "texts": {"type": "array", "items": _TEXT},
+    "numbers": {"type": "array", "items": {"type": "number"}},
     "command": {"type": ["string", "array"], "items": _TEXT},
     "textMap": {"type": "object", "additionalProperties": _TEXT},
     "json": {},

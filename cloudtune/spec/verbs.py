@@ -31,7 +31,15 @@ class Merge:
         "`accurate` keeps the adapter in fp32; `peft` rounds it to the base's dtype first.",
         choices=("accurate", "peft"),
     )
+    weight: tuple[float, ...] = setting("Factors of the adapters in the sum, one for each.", default=())
     name: str | None = setting("Name for the model card.")
+    for_: str | None = setting(
+        "Where it is to go: configs are written as they are read there.",
+        key="for",
+        choices=("bedrock", "vllm", "sagemaker", "oci"),
+    )
+    checksums: bool | None = setting("Record what each file hashes to; default true.")
+    notebook: bool | None = setting("Merge by the package's notebook; its executed copy stays with the model.")
 
 
 @attrs.frozen(kw_only=True)

@@ -27,13 +27,14 @@ from cloudtune.weights import factors
 from cloudtune.weights.adapters import Adapter, adapter_at, tensors_of
 from cloudtune.weights.assembly import Output, Progress, Span
 from cloudtune.weights.base import base_at
+from cloudtune.weights.dialects import PLACES, older_config, older_tokenizer
 from cloudtune.weights.folder import companions_of, model_card
 from cloudtune.weights.gathering import Given
-from cloudtune.weights.merged import Merged, merged
+from cloudtune.weights.merged import merged
 from cloudtune.weights.model import CONFIG, INDEX, Folder, open_weights
 from cloudtune.weights.modelfiles import files_of
 from cloudtune.weights.modules import Base
-from cloudtune.weights.target import RECORD, Target, open_target, record_text
+from cloudtune.weights.target import RECORD, open_target, record_text
 
 try:
     from threadpoolctl import threadpool_limits
@@ -42,6 +43,8 @@ except ImportError as error:
 
 MODES = ("accurate", "peft")
 _CARD = "README.md"
+_TOKENIZER = "tokenizer_config.json"
+_TEMPLATE = "chat_template.jinja"
 #: How names of models that were quantized for training say so.
 _QUANTIZED = ("4bit", "8bit", "-awq", "-gptq", "-int4", "-int8", "bnb")
 
@@ -73,6 +76,7 @@ def merge(
     mode: str = "accurate",
     name: str | None = None,
     weights: Sequence[float] = (),
+    target: str | None = None,
     checksums: bool = True,
     progress: Progress | None = None,
 ) -> MergeResult:
@@ -81,12 +85,15 @@ def merge(
     ``base`` is a folder, a URI or a name on the Hub; adapters and output are folders or URIs. Of several adapters the
     sum is added, each multiplied by its weight (1 if no ``weights`` are given), and rounded once. The output is there
     whole or not at all, and goes on where it was interrupted; ``cloudtune.json`` in it says what it was made of.
-    ``checksums`` says whether every file's SHA-256 is computed for that.
+    ``target`` is the place that it is to go to, for which configs are written in an older form. ``checksums`` says
+    whether every file's SHA-256 is computed for the record.
 
     Raises:
         UsageError: there is no adapter, or it does not fit the base; nothing has been written then.
     """
     given = _weights(mode, adapters, weights)
+    if target is not None and target not in PLACES:
+        raise UsageError(f"there is no place {target!r} to write a model for", hint=f"places: {', '.join(PLACES)}")
     with ExitStack() as opened:
         found = [adapter_at(uri) for uri in adapters]
         folder = base_at(base)
@@ -103,18 +110,32 @@ def merge(
             for number, (adapter, weight) in enumerate(zip(found, given, strict=True))
         ]
         made = merged(model, parts)
-        record = _record(base, found, given, mode=mode, name=name)
+        texts, companions = _beside(folder, found, untied=made.untied, place=target)
+        record = _record(base, found, given, mode=mode, name=name) | {"target": target}
+        key = _key(folder, found, record, texts)
         # a thread multiplies alone: the others have tensors of their own
-        with threadpool_limits(1, user_api="blas"), open_target(output, _key(folder, found, record)) as target:
-            record["checksums"] = _write(folder, found, made, record, target, checksums=checksums, progress=progress)
-            target.put(RECORD, record_text(record))
+        with threadpool_limits(1, user_api="blas"), open_target(output, key) as place:
+            files = files_of(made.tensors, like=made.like)
+            place.write((*files.outputs, *companions), progress)
+            if files.index is not None:
+                place.put(INDEX, files.index)
+            for file, text in texts.items():
+                place.put(file, text)
+            place.put(_CARD, model_card(record).encode())
+            record["checksums"] = place.checksums() if checksums else {}
+            place.put(RECORD, record_text(record))
+    return result_of(record, output)
+
+
+def result_of(record: Mapping[str, Any], output: str) -> MergeResult:
+    """Return the result of a merge by what is kept with the model."""
     return MergeResult(
         path=absolute(output),
         name=record["name"],
-        base=base,
-        adapters=tuple(adapters),
-        mode=mode,
-        weights=tuple(given),
+        base=record["base"],
+        adapters=tuple(record["adapters"]),
+        mode=record["mode"],
+        weights=tuple(record["weights"]),
         run=record["run"],
         metrics=record["metrics"],
         notes=tuple(record["notes"]),
@@ -146,48 +167,45 @@ def _config(folder: Folder) -> dict[str, Any]:
     return config
 
 
-def _write(
-    folder: Folder,
-    adapters: Sequence[Adapter],
-    made: Merged,
-    record: Mapping[str, Any],
-    target: Target,
-    *,
-    checksums: bool,
-    progress: Progress | None,
-) -> dict[str, str]:
-    """Write all but the record; return the checksums."""
-    files = files_of(made.tensors, like=made.like)
-    beside = {one.name: one for one in _companions(folder)}
+def _beside(
+    folder: Folder, adapters: Sequence[Adapter], *, untied: bool, place: str | None
+) -> tuple[dict[str, bytes], tuple[Output, ...]]:
+    """Return what lies beside the tensors: texts that are written anew, and files that travel along."""
+    sources = dict.fromkeys(companions_of(folder.files), folder)
     for adapter in adapters:
-        beside |= {one.name: one for one in _companions(adapter.folder, tokenizer_only=True)}
-    target.write((*files.outputs, *beside.values()), progress)
-    if files.index is not None:
-        target.put(INDEX, files.index)
-    target.put(CONFIG, _untied(folder) if made.untied else folder.read(CONFIG))
-    target.put(_CARD, model_card(record).encode())
-    return target.checksums() if checksums else {}
+        sources |= dict.fromkeys(companions_of(adapter.folder.files, tokenizer_only=True), adapter.folder)
+    config = _untied(folder) if untied else folder.json(CONFIG)
+    texts = {CONFIG: record_text(config) if untied else folder.read(CONFIG)}
+    if place is not None:
+        texts[CONFIG] = record_text(older_config(config, place))
+        if _TOKENIZER in sources:
+            template = sources[_TEMPLATE].read(_TEMPLATE).decode() if _TEMPLATE in sources else None
+            texts[_TOKENIZER] = record_text(older_tokenizer(sources[_TOKENIZER].json(_TOKENIZER), template))
+    outputs = (_output(sources[name], name) for name in sorted(sources.keys() - texts.keys()))
+    return texts, tuple(outputs)
 
 
-def _untied(folder: Folder) -> bytes:
+def _output(folder: Folder, name: str) -> Output:
+    """Return a file of a folder as it is."""
+    reader = LooseReader(join(folder.uri, name), folder.files[name])
+    return Output(name=name, pieces=(Span(reader=reader, offset=0, length=reader.size),))
+
+
+def _untied(folder: Folder) -> dict[str, Any]:
     """Return the base's config, but for its embeddings, which are two tensors now."""
     config = folder.json(CONFIG)
     config["tie_word_embeddings"] = False
     text = config.get("text_config")
     if isinstance(text, dict) and "tie_word_embeddings" in text:
         text["tie_word_embeddings"] = False
-    return record_text(config)
+    return config
 
 
-def _companions(folder: Folder, *, tokenizer_only: bool = False) -> Iterator[Output]:
-    for name in companions_of(folder.files, tokenizer_only=tokenizer_only):
-        reader = LooseReader(join(folder.uri, name), folder.files[name])
-        yield Output(name=name, pieces=(Span(reader=reader, offset=0, length=reader.size),))
-
-
-def _key(folder: Folder, adapters: Sequence[Adapter], record: Mapping[str, Any]) -> str:
+def _key(folder: Folder, adapters: Sequence[Adapter], record: Mapping[str, Any], texts: Mapping[str, bytes]) -> str:
     """Return what names this very model: what it is made of, and how."""
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    for text in texts.values():
+        digest.update(text)
     for place in (folder, *(adapter.folder for adapter in adapters)):
         for entry in storage.listing(place.uri):
             if entry.path in place.files:

@@ -22,6 +22,7 @@ FORMS = {
     "number": "number",
     "boolean": "true or false",
     "texts": "list of texts",
+    "numbers": "list of numbers",
     "command": "text or list",
     "textMap": "mapping of texts",
     "json": "anything",

@@ -94,17 +94,21 @@ def test_merge_prints_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
     class Result:
         path: str
         checksums: dict[str, str]
+        notes: tuple[str, ...] = ()
 
     asked: dict[str, Any] = {}
 
     def merge(base: str, adapter: tuple[str, ...], **options: Any) -> Result:
         asked.update(options)
-        return Result(options["output"], {"a": "0"})
+        return Result(options["output"], {"a": "0"}, ("it was quantized",))
 
     monkeypatch.setattr(verbs, "merge", merge)
-    assert call("merge", "base", "adapter", "-o", "there").out == "there\n"
+    told = call("merge", "base", "adapter", "-o", "there", "--weight", "0.5", "--no-checksums", "--for", "bedrock")
+    assert told.out == "there\n"
+    assert told.err == "note: it was quantized\nmerged adapter into base\n"
+    assert (asked["weight"], asked["checksums"], asked["for_"], asked["notebook"]) == ((0.5,), False, "bedrock", False)
     answer = call("merge", "base", "adapter", "-o", "there", "-o", "json")
-    assert json.loads(answer.out) == {"path": "there", "checksums": {"a": "0"}}
+    assert json.loads(answer.out) == {"path": "there", "checksums": {"a": "0"}, "notes": ["it was quantized"]}
     assert asked["output"] == "there"
     call("merge", "base", "adapter", "-o", "json")
     assert asked["output"] is None
