@@ -109,7 +109,7 @@ def _in_order(architecture: Architecture, config: Mapping[str, object]) -> Itera
     """Yield every layer of a model; where some are dense and some have experts, as the config says."""
     first, *others = architecture.layers
     if not others:
-        yield from [first] * first.count
+        yield from [first] * first.number
         return
     step, alone = config.get("decoder_sparse_step", 1), config.get("mlp_only_layers") or ()
     for index in range(architecture.depth):
