@@ -247,9 +247,25 @@ def copy(reader: Reader, offset: int, length: int, target: int, position: int) -
     if source is not None and _COPY_RANGE is not None and _served(target):
         done = _copy_in_kernel(source, offset, length, target, position)
         offset, position, length = offset + done, position + done, length - done
-    for block in blocks(reader, offset, length, COPY_BYTES if source is not None else CHUNK_BYTES):
-        write_at(target, block, position)
-        position += len(block)
+    if source is None:
+        for block in blocks(reader, offset, length, CHUNK_BYTES):
+            write_at(target, block, position)
+            position += len(block)
+        return
+    for start in range(0, length, COPY_BYTES):
+        block = _BLOCK.bytes[: min(COPY_BYTES, length - start)]
+        reader.readinto(offset + start, block)
+        write_at(target, block, position + start)
+
+
+class _Block(threading.local):
+    """The bytes that a thread copies at a time."""
+
+    def __init__(self) -> None:
+        self.bytes = memoryview(bytearray(COPY_BYTES))
+
+
+_BLOCK = _Block()
 
 
 def _served(target: int) -> bool:
