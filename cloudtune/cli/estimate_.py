@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from cloudtune.memory.fit import Fit
 
 
+#: When memory is fullest, as the estimate calls it and as people are told.
+_MOMENTS = {
+    "loss": "when the loss is computed",
+    "backward": "early in the backward pass",
+    "end": "late in the backward pass",
+    "step": "in the optimizer's step",
+}
+
+
 @click.command("estimate")
 @click.argument("model", required=False)
 @click.option("-f", "--file", type=click.Path(), metavar="FILE", help="The job or pipeline whose training is meant.")
@@ -142,7 +151,7 @@ def _show(fit: Fit) -> None:
         rows.append(("there is", _gb(machine.memory)))
         rows.append(("left", _gb(machine.memory - found.total)))
     device = machine.device if machine is not None else "accelerator"
-    table((f"GB of each {device}", found.moment), rows, empty="")
+    table((f"GB of each {device}", _MOMENTS[found.moment]), rows, empty="")
     where = "" if machine is None else f" on {machine.name}"
     click.echo(f"{fit.verdict}{where}; give or take the error band: {_gb(found.least)} to {_gb(found.most)} GB")
     for advice in fit.advice():
