@@ -1,0 +1,82 @@
+"""Which right each operation of a service needs, in the words of its policies; the same that infrastructure/ grants.
+
+The tables are data (``oci.json``): a right is one statement, an operation is the SDK's name of a request and lists the
+rights of all who have a part in it. Tests hold them against ``infrastructure/oci`` and against what is really called.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import attrs
+
+_BLANK = re.compile(r"\{(\w+)\}")
+#: What stands in a statement for a fact that is not known here.
+_UNKNOWN = {
+    "users": "<your group>",
+    "job_runs": "<dynamic group of job runs>",
+    "deployments": "<dynamic group of model deployments>",
+}
+
+
+@attrs.frozen(kw_only=True)
+class Right:
+    """One statement of a policy: who may do what, for which feature of cloudtune, and why.
+
+    ``may`` has blanks: ``{compartment}``, ``{bucket}`` and such. ``feature`` is the key under which infrastructure/ has
+    it.
+    """
+
+    id: str
+    subject: str
+    may: str
+    feature: str
+    why: str
+
+    @property
+    def who(self) -> str:
+        """Whose right it is: ``users``, ``job_runs``, ``deployments``, or a service of the cloud."""
+        return self.id.partition(".")[0]
+
+    def statement(self, facts: Mapping[str, str | None] = {}) -> str:
+        """Return the statement with the facts filled in; an unknown one is left to the reader as ``<...>``."""
+
+        def filled(blank: re.Match[str]) -> str:
+            name = blank[1]
+            return facts.get(name) or _UNKNOWN.get(name, f"<{name.replace('_', ' ')}>")
+
+        return _BLANK.sub(filled, f"allow {self.subject} to {self.may}")
+
+
+@cache
+def rights(cloud: str = "oci") -> Mapping[str, Right]:
+    """Return the rights that cloudtune can need in a cloud, by id."""
+    table = _table(cloud)
+    return {
+        name: Right(id=name, subject=table["subjects"][name.partition(".")[0]], **row)
+        for name, row in table["rights"].items()
+    }
+
+
+def needed_for(service: str, operation: str, *, who: str | None = None) -> tuple[Right, ...]:
+    """Return the rights that an operation needs, of everybody or of one; none for an operation that is not known."""
+    cloud = service.partition(".")[0]
+    found = (rights(cloud)[name] for name in _table(cloud).get("operations", {}).get(f"{service}.{operation}", ()))
+    return tuple(right for right in found if who in {None, right.who})
+
+
+def operations(cloud: str = "oci") -> Mapping[str, tuple[str, ...]]:
+    """Return the ids of the rights by operation, ``service.operation``."""
+    return {name: tuple(needed) for name, needed in _table(cloud)["operations"].items()}
+
+
+@cache
+def _table(cloud: str) -> dict[str, Any]:
+    file = resources.files(__name__).joinpath(f"{cloud}.json")
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found
