@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import attrs
 
 from cloudtune.errors import UsageError
 from cloudtune.ranges import LooseReader, Reader
-from cloudtune.uri import join, local_path
+from cloudtune.uri import join
 from cloudtune.weights import pickles
 from cloudtune.weights.checkpoint import Part
 from cloudtune.weights.model import Folder
@@ -49,6 +49,8 @@ _ALLOWED = {
 #: Ranges of a store that are closer than this are asked for as one.
 _GAP_BYTES = 128 << 10
 _REQUESTS = 16
+#: Bytes of such ranges that are kept at a time.
+_BATCH_BYTES = 4 << 20
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -99,36 +101,39 @@ def open_parts(folder: Folder, place: str, items: Mapping[str, Item], opened: Ex
     Raises:
         UsageError: a chunk is damaged or not what the metadata says, or chunks overlap or leave a gap.
     """
-    chunks = [chunk for item in items.values() for chunk in item.chunks]
-    readers: dict[str, Reader] = {}
-    for file in sorted({chunk.file for chunk in chunks}):
-        uri = join(folder.uri, place, file)
-        reader = opened.enter_context(LooseReader(uri, folder.files[place + file]))
-        readers[file] = reader if local_path(uri) is not None else Known(reader)
-    _fetch_edges(readers, chunks)
+    chunks: dict[str, list[tuple[str, Chunk]]] = {}
+    for name, item in items.items():
+        for chunk in item.chunks:
+            chunks.setdefault(chunk.file, []).append((name, chunk))
+    tiles: dict[str, list[Tile]] = {name: [] for name in items}
+    with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="edges") as pool:
+        for file in sorted(chunks):
+            reader = opened.enter_context(LooseReader(join(folder.uri, place, file), folder.files[place + file]))
+            for name, chunk, near in _with_edges(reader, chunks[file], pool):
+                with _telling(name, folder.shown(place)):
+                    shown = f"{folder.shown(place)}/{file} at {chunk.offset}"
+                    tensor = read_torch(near, offset=chunk.offset, length=chunk.length, name=shown)
+                    tiles[name].append(_tile(tensor, items[name], chunk, reader))
     parts = {}
     for name, item in items.items():
-        try:
-            parts[name] = _part(item, lambda file: readers[file], folder.shown(place))
-        except ValueError as error:
-            hint = "copy the checkpoint again, all files of it"
-            raise UsageError(f"{name} in {folder.shown(place)}: {error}", hint=hint) from error
+        with _telling(name, folder.shown(place)):
+            pieces = pieces_of(item.shape, size_bytes(item.dtype, (1,)), tiles[name])
+            parts[name] = Part(dtype=item.dtype, shape=item.shape, pieces=pieces)
     return parts
 
 
-def _part(item: Item, reader_of: Callable[[str], Reader], shown: str) -> Part:
-    tiles = []
-    for chunk in item.chunks:
-        reader = reader_of(chunk.file)
-        name = f"{shown}/{chunk.file} at {chunk.offset}"
-        tensor = read_torch(reader, offset=chunk.offset, length=chunk.length, name=name)
-        if type(tensor) is not TorchTensor or (tensor.dtype, tensor.shape) != (item.dtype, chunk.sizes):
-            raise ValueError(f"the part at {[*chunk.offsets]} is no {item.dtype} tensor {[*chunk.sizes]}")
-        span = tensor.span()
-        source = reader.reader if isinstance(reader, Known) else reader
-        tiles.append(Tile(offsets=chunk.offsets, sizes=chunk.sizes, reader=source, offset=span.offset))
-    pieces = pieces_of(item.shape, size_bytes(item.dtype, (1,)), tiles)
-    return Part(dtype=item.dtype, shape=item.shape, pieces=pieces)
+@contextmanager
+def _telling(name: str, shown: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{name} in {shown}: {error}", hint="copy the checkpoint again, all files of it") from error
+
+
+def _tile(tensor: Any, item: Item, chunk: Chunk, reader: Reader) -> Tile:
+    if type(tensor) is not TorchTensor or (tensor.dtype, tensor.shape) != (item.dtype, chunk.sizes):
+        raise ValueError(f"the part at {[*chunk.offsets]} is no {item.dtype} tensor {[*chunk.sizes]}")
+    return Tile(offsets=chunk.offsets, sizes=chunk.sizes, reader=reader, offset=tensor.span().offset)
 
 
 # --- metadata
@@ -228,16 +233,15 @@ def _check_files(items: Iterable[Item], folder: Folder, place: str) -> None:
             raise ValueError(f"{chunk.file} is cut off: it has {size} bytes, and {chunk.offset + chunk.length} are due")
 
 
-# --- stores
+# --- edges
 
 
-class Known(Reader):
-    """A file elsewhere, some ranges of which are here already."""
+class _Near(Reader):
+    """A file of which some ranges are here already."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, ranges: Mapping[int, bytes]) -> None:
         self.reader, self.uri, self.size = reader, reader.uri, reader.size
-        self.ranges: dict[int, bytes] = {}
-        self.starts: list[int] = []
+        self.ranges, self.starts = ranges, sorted(ranges)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes, from what is here if all of them are."""
@@ -249,37 +253,43 @@ class Known(Reader):
                 return data
         return self.reader.read(offset, length)
 
-    def fetch(self, begin: int, end: int) -> None:
-        """Get a range here."""
-        self.ranges[begin] = self.reader.read(begin, end - begin)
+
+def _with_edges(
+    reader: Reader, chunks: Iterable[tuple[str, Chunk]], pool: ThreadPoolExecutor
+) -> Iterator[tuple[str, Chunk, Reader]]:
+    """Yield the chunks of a file with a reader that has both ends of each, fetched many at a time."""
+    far = reader.fileno() is None
+    for batch, ranges in _batches(sorted(chunks, key=lambda one: one[1].offset), _GAP_BYTES if far else 0):
+
+        def fetch(one: tuple[int, int]) -> bytes:
+            return reader.read(one[0], one[1] - one[0])
+
+        found = (pool.map if far else map)(fetch, ranges)
+        near = _Near(reader, {begin: data for (begin, _), data in zip(ranges, found, strict=True)})
+        for name, chunk in batch:
+            yield name, chunk, near
 
 
-def _fetch_edges(readers: Mapping[str, Reader], chunks: Sequence[Chunk]) -> None:
-    """Get what surrounds the bytes of all chunks that are elsewhere, many ranges at a time."""
-    edges: dict[str, list[tuple[int, int]]] = {}
-    for chunk in chunks:
-        begin, end = chunk.offset, chunk.offset + chunk.length
-        edges.setdefault(chunk.file, []).extend(
-            ((begin, min(end, begin + EDGE_BYTES)), (max(begin, end - EDGE_BYTES), end))
-        )
-    with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="edges") as pool:
-        pending = []
-        for file, ranges in edges.items():
-            reader = readers[file]
-            if isinstance(reader, Known):
-                pending += [pool.submit(reader.fetch, *one) for one in _merged(ranges)]
-        for future in pending:
-            future.result()
-    for reader in readers.values():
-        if isinstance(reader, Known):
-            reader.starts = sorted(reader.ranges)
-
-
-def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    merged: list[tuple[int, int]] = []
-    for begin, end in sorted(ranges):
-        if merged and begin <= merged[-1][1] + _GAP_BYTES:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((begin, end))
-    return merged
+def _batches(
+    chunks: Iterable[tuple[str, Chunk]], gap: int
+) -> Iterator[tuple[list[tuple[str, Chunk]], list[tuple[int, int]]]]:
+    """Yield chunks, in the order in which they lie, with the ranges of their ends; what is near is one range."""
+    batch: list[tuple[str, Chunk]] = []
+    ranges: list[tuple[int, int]] = []
+    size = 0
+    for name, chunk in chunks:
+        end = chunk.offset + chunk.length
+        for first, last in ((chunk.offset, chunk.offset + EDGE_BYTES), (end - EDGE_BYTES, end)):
+            begin, stop = max(chunk.offset, first), min(end, last)
+            if ranges and begin <= ranges[-1][1] + gap:
+                begin, before = ranges.pop()
+                stop = max(before, stop)
+                size -= before - begin
+            ranges.append((begin, stop))
+            size += stop - begin
+        batch.append((name, chunk))
+        if size > _BATCH_BYTES:
+            yield batch, ranges
+            batch, ranges, size = [], [], 0
+    if batch:
+        yield batch, ranges
