@@ -1,9 +1,9 @@
-"""Mutates checkpoints and reads them: each is a model or an error of cloudtune, and nothing else ever happens.
+"""Mutates checkpoints, models and adapters and reads them: each is read or an error of cloudtune, and nothing else.
 
-    python tests/fuzz_weights.py 100000 1
+    python tests/fuzz_weights.py 100000 1 [KIND]
 
-prints how many were read, refused or worse, how long it took, and the first inputs that broke the promise. Of what is
-read every byte must be there.
+prints for each kind how many were read, refused or worse, how long it took, and the first inputs that broke the
+promise. Kinds are rows of a table in tests/weights/mutants.py.
 """
 
 from __future__ import annotations
@@ -17,21 +17,15 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
-
-import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from cloudtune.errors import CloudtuneError  # noqa: E402
-from cloudtune.weights import fsdp, torchstate  # noqa: E402
-from cloudtune.weights.assembly import length_of, stream  # noqa: E402
-from cloudtune.weights.model import folder_at  # noqa: E402
-from cloudtune.weights.safetensors import size_bytes  # noqa: E402
-from tests.weights.forging import Saved, Storage, halves, save, tensor, torch_file  # noqa: E402
+from tests.weights.mutants import KINDS, Files, Kind, Sparse  # noqa: E402
 
+#: Bytes of memory, those of the interpreter and its libraries among them, that no file may take.
 MEMORY_BYTES = 1 << 30
 #: Longer than any of these may take, on any machine.
 SLOW_S = 20
@@ -51,37 +45,20 @@ TOKENS = (
     b"PK\x06\x07",
 )
 
-Files = dict[str, bytes]
 
-
-def originals(folder: Path) -> list[Files]:
-    """Return checkpoints that are whole: sharded in two ways, and a state dict in one file."""
-    draw = np.random.default_rng(3)
-    rows, columns = draw.standard_normal((9, 4)).astype(np.float32), draw.integers(0, 999, (5, 6)).astype(np.uint16)
-    grid = [((a[0], b[1]), (n[0], m[1])) for a, n in halves((5, 6), 2) for b, m in halves((5, 6), 3, 1)]
-    tensors = {
-        "model.a": Saved(rows, "F32", halves((9, 4), 4), ("model", "a")),
-        "model.b": Saved(columns, "BF16", grid, ("model", "b")),
-        "model.c": Saved(np.float32(1.5).reshape(()), "F32", [((), ())], ("model", "c")),
-        "optim.a": Saved(rows, "F32", halves((9, 4), 2), ("optim", "a")),
-    }
-    save(folder / "whole", tensors, others={"step": b"bytes"})
-    save(folder / "small", {"a": Saved(columns, "BF16", halves((5, 6), 1))})
-    shared = Storage("F32", rows.tobytes())
-    state = {"model": {"a": tensor(shared, (9, 4)), "b": tensor(shared, (2, 4), offset=3)}, "step": 3, "text": "x"}
-    sharded = [{path.name: path.read_bytes() for path in (folder / name).iterdir()} for name in ("whole", "small")]
-    return [*sharded, {"model.pt": torch_file(state)}]
-
-
-def mutated(files: Files, draw: random.Random) -> Files:
-    """Return files of which one or two were changed in a few places; half of the time it is the metadata."""
+def mutated(files: Files, kind: Kind, draw: random.Random) -> Files:
+    """Return files of which one or two were changed in a few places."""
     changed = dict(files)
     for _ in range(draw.choice((1, 1, 1, 2))):
-        name = ".metadata" if ".metadata" in files and draw.random() < 0.5 else draw.choice(sorted(files))
-        data = bytearray(changed.get(name, b""))
+        name = kind.favourite if kind.favourite in files and draw.random() < 0.5 else draw.choice(sorted(files))
+        data = changed.get(name, b"")
+        if kind.changes and draw.random() < 0.7:
+            changed[name] = draw.choice(kind.changes)(name, data, draw)
+            continue
+        altered = bytearray(data)
         for _ in range(draw.choice((1, 1, 2, 4, 16))):
-            draw.choice(CHANGES)(data, draw)
-        changed[name] = bytes(data)
+            draw.choice(CHANGES)(altered, draw)
+        changed[name] = bytes(altered)
     if draw.random() < 0.03:
         del changed[draw.choice(sorted(changed))]
     return changed
@@ -136,32 +113,21 @@ CHANGES: tuple[Callable[[bytearray, random.Random], None], ...] = (
 )
 
 
-def read(folder: Path) -> None:
-    """Read a checkpoint as consolidating does, and every byte that it says there is."""
-    found = folder_at(str(folder))
-    layout = next((one for one in (fsdp, torchstate) if one.recognise(found)), None)
-    if layout is None:
-        return
-    with ExitStack() as opened:
-        checkpoint = layout.read(found, opened, config={})
-        for part in checkpoint.tensors.values():
-            size = sum(length_of(piece) for piece in part.pieces)
-            assert size == size_bytes(part.dtype, part.shape)
-            assert size == sum(len(memoryview(block)) for piece in part.pieces for block in stream(piece))
-
-
-def outcome(files: Files, folder: Path) -> str:
-    """Return ``read``, ``refused``, or what went wrong with a checkpoint."""
+def outcome(files: Files, folder: Path, kind: Kind) -> str:
+    """Return ``read``, ``refused``, or what went wrong with files."""
     folder.mkdir()
     for name, data in files.items():
-        (folder / name).write_bytes(data)
+        with (folder / name).open("wb") as file:
+            file.write(data)
+            if isinstance(data, Sparse):
+                file.truncate(max(data.size, len(data)))
     began = time.perf_counter()
     try:
-        read(folder)
+        kind.read(folder)
         result = "read"
     except CloudtuneError as error:
         result = "refused" if str(folder) in str(error) else f"does not name the file: {error}"
-    except Exception:  # noqa: BLE001 - that is what is looked for
+    except (Exception, MemoryError):  # noqa: BLE001 - that is what is looked for
         result = traceback.format_exc()
     finally:
         for name in files:
@@ -170,28 +136,36 @@ def outcome(files: Files, folder: Path) -> str:
     return result if time.perf_counter() - began < SLOW_S else "slow"
 
 
-def fuzz(count: int, seed: int, folder: Path) -> Iterator[tuple[str, Files]]:
-    """Yield the outcome of every mutated checkpoint, with its files."""
+def fuzz(count: int, seed: int, folder: Path, kind: str = "checkpoints") -> Iterator[tuple[str, Files]]:
+    """Yield the outcome of every mutated set of files of a kind, with the files."""
     draw = random.Random(seed)
-    whole = originals(folder)
+    whole = KINDS[kind].originals(folder)
     for number in range(count):
-        files = mutated(draw.choice(whole), draw)
-        yield outcome(files, folder / f"mutant-{number}"), files
+        files = mutated(draw.choice(whole), KINDS[kind], draw)
+        yield outcome(files, folder / f"mutant-{number}", KINDS[kind]), files
 
 
 def main() -> int:
     """Fuzz as the arguments say; return 1 if the promise was broken."""
     count, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    began, outcomes, shown = time.monotonic(), Counter[str](), 0
+    return max([_report(count, seed, kind) for kind in sys.argv[3:] or KINDS])
+
+
+def _report(count: int, seed: int, kind: str) -> int:
+    began, outcomes, shown, slowest, last = time.monotonic(), Counter[str](), 0, 0.0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        for result, files in fuzz(count, seed, Path(folder)):
+        for result, files in fuzz(count, seed, Path(folder), kind):
+            now = time.monotonic()
+            slowest, last = max(slowest, now - last), now
             good = result in {"read", "refused"}
             outcomes[result if good else "broken"] += 1
             if not good and shown < 5:
                 shown += 1
                 print(result, {name: data for name, data in files.items() if len(data) < 4000})
-    print(dict(outcomes), f"{time.monotonic() - began:.0f} s")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    seconds = time.monotonic() - began
+    print(f"{kind}: {dict(outcomes)} in {seconds:.0f} s, the slowest {slowest:.2f} s, at most {peak} MiB", flush=True)
     return 1 if outcomes["broken"] else 0
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from cloudtune.cli.talk import nobody_reads
+from cloudtune.cli.talk import nobody_reads, visible
 
 #: Verb, module, one line of help. Grouped as the help shows them.
 VERBS: dict[str, dict[str, str]] = {
@@ -118,7 +118,7 @@ def _told(error: Exception) -> int:
     if "--debug" in sys.argv or os.environ.get("CLOUDTUNE_DEBUG"):
         raise error
     if isinstance(error, CloudtuneError):
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {visible(str(error))}", err=True)
         return error.exit_code
     click.echo(f"error: {type(error).__name__}: {error}", err=True)
     click.echo("  hint: this is a fault of cloudtune; --debug shows where, please report it", err=True)

@@ -17,6 +17,11 @@ def say(text: str) -> None:
         nobody_reads(sys.stderr)
 
 
+def visible(text: str) -> str:
+    """Return a text that may quote a file, with characters that would move the cursor or colour the rest written out."""
+    return "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in text)
+
+
 def nobody_reads(stream: TextIO) -> None:
     """Let what is still written to a stream go nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

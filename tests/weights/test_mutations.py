@@ -1,18 +1,24 @@
-"""Checkpoints that were damaged anywhere are read or refused, and nothing else happens; see tests/fuzz_weights.py."""
+"""Files that were damaged anywhere are read or refused, and nothing else happens; see tests/fuzz_weights.py."""
 
 from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from tests import fuzz_weights
+from tests.weights.mutants import KINDS
 
 
-def test_damaged_checkpoints_are_read_or_refused(tmp_path):
-    outcomes = Counter(result for result, _ in fuzz_weights.fuzz(500, 2, tmp_path))
-    assert outcomes.keys() == {"read", "refused"}
-    assert outcomes["refused"] > outcomes["read"] > 0
+@pytest.mark.parametrize(("kind", "count"), [("checkpoints", 500), ("models", 500), ("adapters", 300), ("bombs", 8)])
+def test_damaged_files_are_read_or_refused(tmp_path, kind, count):
+    outcomes = Counter(result for result, _ in fuzz_weights.fuzz(count, 2, tmp_path, kind))
+    assert outcomes.keys() <= {"read", "refused"}, min(outcomes)
+    assert outcomes["refused"] > count / 3
+    assert outcomes["read"] > 0 or kind == "bombs"
 
 
-def test_checkpoints_that_were_not_damaged_are_read(tmp_path):
-    whole = fuzz_weights.originals(tmp_path)
-    assert [fuzz_weights.outcome(files, tmp_path / "one") for files in whole] == ["read"] * 3
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_that_were_not_damaged_are_read(tmp_path, kind):
+    whole = KINDS[kind].originals(tmp_path)
+    assert {fuzz_weights.outcome(files, tmp_path / "one", KINDS[kind]) for files in whole} == {"read"}
