@@ -28,7 +28,7 @@ from cloudtune.weights.adapters import Adapter, adapter_at, tensors_of
 from cloudtune.weights.assembly import Output, Progress, Span
 from cloudtune.weights.base import base_at
 from cloudtune.weights.dialects import PLACES, older_config, older_tokenizer
-from cloudtune.weights.folder import companions_of, model_card
+from cloudtune.weights.folder import ADAPTER_CONFIG, companions_of, model_card
 from cloudtune.weights.gathering import Given
 from cloudtune.weights.merged import merged
 from cloudtune.weights.model import CONFIG, INDEX, Folder, open_weights
@@ -111,7 +111,8 @@ def merge(
         ]
         made = merged(model, parts)
         texts, companions = _beside(folder, found, untied=made.untied, place=target)
-        record = _record(base, found, given, mode=mode, name=name) | {"target": target}
+        record = _record(base, found, given, mode=mode, name=name, place=target)
+        record["inputs"] = {shown(one.uri): _fingerprint(one) for one in (folder, *(adapter.folder for adapter in found))}
         key = _key(folder, found, record, texts)
         # a thread multiplies alone: the others have tensors of their own
         with threadpool_limits(1, user_api="blas"), open_target(output, key) as place:
@@ -121,8 +122,11 @@ def merge(
                 place.put(INDEX, files.index)
             for file, text in texts.items():
                 place.put(file, text)
-            place.put(_CARD, model_card(record).encode())
-            record["checksums"] = place.checksums() if checksums else {}
+            sums = place.checksums() if checksums else {}
+            card = model_card(record, sums).encode()
+            place.put(_CARD, card)
+            sums |= {_CARD: hashlib.sha256(card).hexdigest()} if checksums else {}
+            record["checksums"] = dict(sorted(sums.items()))
             place.put(RECORD, record_text(record))
     return result_of(record, output)
 
@@ -213,19 +217,36 @@ def _key(folder: Folder, adapters: Sequence[Adapter], record: Mapping[str, Any],
     return digest.hexdigest()[:16]
 
 
+def _fingerprint(folder: Folder) -> str:
+    """Return a SHA-256 of a folder's configs and of the names and sizes of its tensors' files."""
+    files = {name: size for name, size in folder.files.items() if name.endswith((".safetensors", ".bin"))}
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode())
+    for name in (CONFIG, ADAPTER_CONFIG, INDEX):
+        if name in folder:
+            digest.update(folder.read(name))
+    return digest.hexdigest()
+
+
 def _record(
-    base: str, adapters: Sequence[Adapter], weights: Sequence[float], *, mode: str, name: str | None
+    base: str,
+    adapters: Sequence[Adapter],
+    weights: Sequence[float],
+    *,
+    mode: str,
+    name: str | None,
+    place: str | None,
 ) -> dict[str, Any]:
     """Return what is kept with a merged model."""
     first = adapters[0]
     packages = ("cloudtune", "numpy")
     return {
         "kind": "merged model",
-        "name": name or f"{Path(base.rstrip('/')).name}-merged",
-        "base": base,
-        "adapters": [adapter.source for adapter in adapters],
+        "name": name or f"{shown(base).rstrip('/').rpartition('/')[2]}-merged",
+        "base": shown(base),
+        "adapters": [shown(adapter.source) for adapter in adapters],
         "weights": list(weights),
         "mode": mode,
+        "target": place,
         "trained_on": [adapter.trained_on for adapter in adapters],
         "run": first.training.get("run"),
         "method": first.training.get("method"),
