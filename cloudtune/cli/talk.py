@@ -18,7 +18,7 @@ def say(text: str) -> None:
 
 
 def visible(text: str) -> str:
-    """Return a text that may quote a file, with characters that would move the cursor or colour the rest written out."""
+    """Return a text that may quote a file, with characters written out that would move the cursor or colour."""
     return "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in text)
 
 

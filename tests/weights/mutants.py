@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -206,18 +207,18 @@ def _changed(value: Any, draw: random.Random) -> Any:
     if not isinstance(value, (dict, list)) or not value or draw.random() < 0.15:
         if isinstance(value, int) and not isinstance(value, bool) and draw.random() < 0.5:
             return value + draw.choice((-1, 1, -8, 8, 2**40))
-        return draw.choice(_VALUES)
+        return deepcopy(draw.choice(_VALUES))
     keys = list(value) if isinstance(value, dict) else list(range(len(value)))
     at, other = draw.choice(keys), draw.choice(keys)
     change = draw.random()
     if change < 0.1:
         del value[at]
     elif change < 0.2:
-        value[at] = value[other]
+        value[at] = deepcopy(value[other])
     elif change < 0.25:
         value[at], value[other] = value[other], value[at]
     elif change < 0.3 and isinstance(value, dict):
-        value[str(draw.choice(_VALUES))] = value[at]
+        value[str(draw.choice(_VALUES))[:300]] = deepcopy(value[at])
     else:
         value[at] = _changed(value[at], draw)
     return value
