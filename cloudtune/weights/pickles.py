@@ -96,7 +96,9 @@ class _Machine:
         self.passed = 0
         self.stack: list[Any] = []
         self.open: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
+        #: what was noted, in order as all picklers do it, and elsewhere as a hostile one may
+        self.memo: list[Any] = []
+        self.far: dict[int, Any] = {}
         self.names: dict[str, Global] = {}
 
     def run(self) -> Any:
@@ -155,19 +157,18 @@ class _Machine:
         return items
 
     def memoize(self) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
+        self.memo.append(self.stack[-1])
 
-    def binput(self) -> None:
-        self.memo[self.byte()] = self.stack[-1]
+    def put(self, index: int) -> None:
+        if index == len(self.memo):
+            self.memo.append(self.stack[-1])
+        elif index < len(self.memo):
+            self.memo[index] = self.stack[-1]
+        else:
+            self.far[index] = self.stack[-1]
 
-    def long_binput(self) -> None:
-        self.memo[self.number(4)] = self.stack[-1]
-
-    def binget(self) -> None:
-        self.stack.append(self.memo[self.byte()])
-
-    def long_binget(self) -> None:
-        self.stack.append(self.memo[self.number(4)])
+    def get(self, index: int) -> None:
+        self.stack.append(self.memo[index] if index < len(self.memo) else self.far[index])
 
     # --- plain values
 
@@ -332,10 +333,10 @@ _TABLE: Final[dict[int, Callable[[_Machine], None]]] = {
     0x95: _Machine.frame,
     ord("("): _Machine.mark,
     0x94: _Machine.memoize,
-    ord("q"): _Machine.binput,
-    ord("r"): _Machine.long_binput,
-    ord("h"): _Machine.binget,
-    ord("j"): _Machine.long_binget,
+    ord("q"): lambda machine: machine.put(machine.byte()),
+    ord("r"): lambda machine: machine.put(machine.number(4)),
+    ord("h"): lambda machine: machine.get(machine.byte()),
+    ord("j"): lambda machine: machine.get(machine.number(4)),
     ord("N"): _Machine.none,
     0x88: _Machine.newtrue,
     0x89: _Machine.newfalse,

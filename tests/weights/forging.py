@@ -7,6 +7,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,11 +29,17 @@ class Name:
         self.full = full
 
 
+@cache
+def name_of(full: str) -> Name:
+    """Return the same value for a name each time, so that a pickle writes it once."""
+    return Name(full)
+
+
 class Call:
     """Something that a pickle calls."""
 
     def __init__(self, name: str, *arguments: Any) -> None:
-        self.name, self.arguments = Name(name), arguments
+        self.name, self.arguments = name_of(name), arguments
 
     def __reduce__(self) -> Any:
         return self.name, self.arguments
@@ -42,7 +49,7 @@ class Thing:
     """An object of a class, with attributes."""
 
     def __init__(self, name: str, **attributes: Any) -> None:
-        self.name, self.attributes = Name(name), attributes
+        self.name, self.attributes = name_of(name), attributes
 
     def __reduce__(self) -> Any:
         return self.name, (), self.attributes
