@@ -38,16 +38,21 @@ def _from_hub(name: str, *, weights: bool) -> Folder:
     cached = _cached(name)
     if cached is not None and _whole(cached):
         return cached
+    reason: CloudtuneError | None = None
     try:
-        return folder_at(f"hf://{name}")
+        folder = folder_at(f"hf://{name}")
     except MissingExtra:
         raise
     except CloudtuneError as error:
-        if cached is not None and CONFIG in cached and not weights:
-            return cached
-        hint = "name a folder with the model; or check the name, accept the licence on its page and set HF_TOKEN"
-        message = f"{name} is no folder here, and the Hub does not hand it out: {error.message}"
-        raise UsageError(message, hint=hint) from error
+        reason = error
+    else:
+        if folder.files:
+            return folder
+    if cached is not None and CONFIG in cached and not weights:
+        return cached
+    hint = "name a folder with the model; or check the name, accept the licence on its page and set HF_TOKEN"
+    said = f": {reason.message}" if reason is not None else ""
+    raise UsageError(f"{name} is no folder here, and the Hub does not hand it out{said}", hint=hint) from reason
 
 
 def _whole(folder: Folder) -> bool:

@@ -19,8 +19,13 @@ ASK = """
 import sys
 from cloudtune.errors import UsageError
 from cloudtune.weights.base import base_at
+from cloudtune.weights.model import open_weights
 try:
-    print(sorted(base_at(sys.argv[1], weights=len(sys.argv) > 2).files))
+    found = base_at(sys.argv[1], weights=len(sys.argv) > 2)
+    print(sorted(found.files))
+    if len(sys.argv) > 2:
+        with open_weights(found) as weights:
+            print({name: weights.read(name) for name in weights})
 except UsageError as error:
     print(error)
 """
@@ -39,9 +44,9 @@ def cached(home: Path, name: str, files: dict[str, bytes]) -> Path:
     return snapshot
 
 
-def asked(home: Path, *words: str) -> str:
-    """Return what a process without a network says of a base."""
-    environ = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+def asked(home: Path, *words: str, **environment: str) -> str:
+    """Return what a process says of a base; without more in its environment it has no network."""
+    environ = {**os.environ, "HF_HOME": str(home), **(environment or {"HF_HUB_OFFLINE": "1"})}
     environ.pop("HF_HUB_CACHE", None)
     root = Path(__file__).parents[2]
     argv = [sys.executable, "-W", "ignore", "-c", ASK, *words]
@@ -94,3 +99,15 @@ def test_a_config_alone_is_enough_where_weights_are_not_needed(tmp_path):
 def test_a_name_that_is_nowhere_is_told(tmp_path):
     pytest.importorskip("huggingface_hub")
     assert "owner/other is no folder here" in asked(tmp_path, "owner/other")
+
+
+def test_a_model_on_the_hub_is_read_where_it_is(tmp_path):
+    pytest.importorskip("huggingface_hub")
+    from tests.registries.hub import TOKEN, running
+
+    with running() as hub:
+        hub.repo("acme/model", files={"config.json": b"{}", "model.safetensors": WEIGHTS})
+        environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+        found = asked(tmp_path, "acme/model", "weights", **environment)
+        assert found == "['.gitattributes', 'config.json', 'model.safetensors']\n{'a': b'abcd'}\n"
+        assert "acme/nothing is no folder here, and the Hub does not" in asked(tmp_path, "acme/nothing", **environment)
