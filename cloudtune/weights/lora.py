@@ -156,7 +156,7 @@ def _flag(config: Mapping[str, Any], key: str) -> bool:
 
 
 def _number(key: str, value: Any, kind: type[float]) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, kind)) or not math.isfinite(float(value)):
+    if isinstance(value, bool) or not isinstance(value, (int, kind)) or not abs(value) < 2**63:
         raise TypeError(f"{key} is {value!r}")
     return value
 
