@@ -1,13 +1,14 @@
 """Oracle Cloud on this machine for tests: the stand-in, a user who is known to it, and what a job names.
 
-    with oci_place(tmp_path) as place:      # this process is the user: SDK and cloudtune reach the stand-in alone
-        place.sdk("data_science", "DataScienceClient").get_job(...)
+with oci_place(tmp_path) as place:      # this process is the user: SDK and cloudtune reach the stand-in alone
+    place.sdk("data_science", "DataScienceClient").get_job(...)
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import pytest
 
 from cloudtune.rehearsal.faults import Fault
 from cloudtune.rehearsal.identity import Identity
+from cloudtune.rehearsal.keys import Key, make_key
 from cloudtune.rehearsal.stage import Stage
 
 #: Seconds of the stand-in's clock in one of this machine's.
-SPEED = 40.0
+SPEED = 100.0
 
 
 @attrs.frozen(kw_only=True)
@@ -50,6 +52,12 @@ class OciPlace:
         return getattr(importlib.import_module(f"oci.{module}"), name)(config, **given)
 
 
+@cache
+def _key() -> Key:
+    """Return one key for all tests: making one takes as long as a small test."""
+    return make_key()
+
+
 @contextlib.contextmanager
 def oci_place(
     folder: Path, *, faults: Iterable[Fault] = (), speed: float = SPEED, session: bool = False, **options: Any
@@ -69,6 +77,7 @@ def oci_place(
         "log_group": "loggroup",
     }
     with Identity() as identity, Stage(folder / "oci", faults=faults, speed=speed) as stage:
+        identity._key = _key()
         cloud = OciCloud(stage, identity, **options)
         named = {name: new_ocid(kind) for name, kind in kinds.items()}
         with identity.applied(cloud.environment(session=session)):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.oci_place import OciPlace, oci_place
+from tests.rehearsal.oci.science import Science
 
 
 @pytest.fixture
@@ -15,3 +16,9 @@ def place(tmp_path: Path) -> Iterator[OciPlace]:
     """Return a stand-in that runs, with this process as its user."""
     with oci_place(tmp_path) as found:
         yield found
+
+
+@pytest.fixture
+def science(place: OciPlace) -> Science:
+    """Return the SDK's clients of a stand-in."""
+    return Science(place)
