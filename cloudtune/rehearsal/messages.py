@@ -152,12 +152,13 @@ def file_response(path: Path, request: Request, *, headers: Iterable[tuple[str, 
     wanted = request.header("range")
     if not wanted:
         return Response(headers=ours, body=FilePart(path=path, offset=0, length=size))
-    start, end = _range(wanted, size)
+    start, end = span(wanted, size)
     part = FilePart(path=path, offset=start, length=end - start)
     return Response(status=206, headers=(*ours, ("content-range", f"bytes {start}-{end - 1}/{size}")), body=part)
 
 
-def _range(wanted: str, size: int) -> tuple[int, int]:
+def span(wanted: str, size: int) -> tuple[int, int]:
+    """Return first byte and end of what a ``range`` header names of so many bytes; Refused (416) where that is none."""
     found = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted.strip())
     if found is None or found[0].endswith("=-"):
         raise Refused(416, "InvalidRange", f"{wanted!r} is not one range of bytes")
