@@ -34,7 +34,12 @@ Progress = Callable[[int, int], None]
 
 _EXTRAS = {"s3": "aws", "s3a": "aws", "oci": "oci", "ocilake": "oci", "hf": "local"}
 _SERVICES = {"s3": "aws.s3", "s3a": "aws.s3", "oci": "oci.object_storage", "ocilake": "oci.object_storage"}
-_SIGN_IN = {"aws.s3": "sign in to AWS: aws configure", "oci.object_storage": "set up a profile: oci setup config"}
+#: What opens the file system of a scheme, by dotted name: the client of that cloud knows who the user is there.
+_OPENERS = {"oci": "cloudtune.clients.oci_storage:file_system"}
+_SIGN_IN = {
+    "aws.s3": "sign in to AWS: aws configure",
+    "oci.object_storage": "set up a profile: oci setup config, or sign in again: oci session authenticate",
+}
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "InvalidConfig", "ConfigFileNotFound"}
 #: Where fsspec's own way of counting bytes is.
 _CALLBACKS = "cloudtune.callbacks"
@@ -210,7 +215,13 @@ def file_system(uri: str) -> tuple[Any, str]:
 
     A password that the record of a run leaves out of its URI is taken from the environment.
     """
-    files, start = import_module("fsspec.core").url_to_fs(filled(uri, os.environ))
+    scheme = scheme_of(uri)
+    if scheme in _OPENERS:
+        import_module("fsspec").get_filesystem_class(scheme)  # says which package is missing
+        module, _, name = _OPENERS[scheme].partition(":")
+        files, start = getattr(import_module(module), name)(filled(uri, os.environ))
+    else:
+        files, start = import_module("fsspec.core").url_to_fs(filled(uri, os.environ))
     files.invalidate_cache()
     return files, start
 
@@ -353,6 +364,8 @@ def _failed(operation: str, uri: str, error: Exception) -> CloudtuneError:
     said = shown(str(error).strip().partition("\n")[0]) or type(error).__name__
     if isinstance(error, PermissionError):
         hint = "ask whoever owns it for the right to read and write there"
+        if "authentication" in said:  # not what the user may do is in question, but who that is
+            hint = _SIGN_IN.get(service, hint)
         return NotAllowed(f"you may not {operation} {shown(uri)}: {said}", hint=hint)
     if type(error).__name__ in _NO_CREDENTIALS:
         return NotAllowed(f"no credentials to {operation} {shown(uri)}: {said}", hint=_SIGN_IN.get(service, "sign in"))

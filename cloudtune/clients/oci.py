@@ -10,7 +10,10 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from functools import cache
 from importlib import import_module
 from typing import IO, Any
@@ -18,6 +21,7 @@ from typing import IO, Any
 from cloudtune.clients.oci_archive import artifact
 from cloudtune.clients.oci_auth import Identity, identity
 from cloudtune.clients.oci_auth import sdk as oci
+from cloudtune.clients.oci_endpoint import connection
 from cloudtune.clients.oci_errors import told
 from cloudtune.errors import UsageError
 from cloudtune.plan import Call, File, Plan
@@ -29,14 +33,16 @@ CLIENTS: dict[str, tuple[tuple[str, str], ...]] = {
     "oci.object_storage": (("object_storage", "ObjectStorageClient"),),
     "oci.logging": (("logging", "LoggingManagementClient"), ("loggingsearch", "LogSearchClient")),
     "oci.secrets": (("secrets", "SecretsClient"),),
+    "oci.vault": (("vault", "VaultsClient"),),
     "oci.monitoring": (("monitoring", "MonitoringClient"),),
     "oci.identity": (("identity", "IdentityClient"),),
     "oci.resource_search": (("resource_search", "ResourceSearchClient"),),
+    "oci.core": (("core", "VirtualNetworkClient"),),
+    "oci.limits": (("limits", "LimitsClient"),),
+    "oci.artifacts": (("artifacts", "ArtifactsClient"),),
 }
-#: One base for all services, in place of the regions' own: a stand-in on this machine.
-ENDPOINT = "CLOUDTUNE_OCI_ENDPOINT"
-#: Seconds to connect, and between two bytes.
-TIMEOUT_S = (10.0, 120.0)
+#: Seconds to connect, and between two bytes, for somebody who only wants to know whether it would go.
+_HASTY_TIMEOUT_S = (4.0, 10.0)
 _HEADERS = {
     "opc-next-page": "opcNextPage",
     "opc-work-request-id": "opcWorkRequestId",
@@ -47,10 +53,16 @@ _REGION = re.compile(r"ocid1\.[a-z0-9]+\.oc\d+\.([a-z0-9-]+)\.")
 
 
 class OciClient:
-    """The client of all services of Oracle Cloud; see :class:`cloudtune.submit.Client`."""
+    """The client of all services of Oracle Cloud; see :class:`cloudtune.submit.Client`.
 
-    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+    A ``hasty`` one asks once, and waits for seconds only. ``skew_s`` is by how much this machine's clock is ahead of
+    the services', as of the last answer.
+    """
+
+    def __init__(self, environ: Mapping[str, str] | None = None, *, hasty: bool = False) -> None:
         self._environ = os.environ if environ is None else environ
+        self._hasty = hasty
+        self.skew_s: float | None = None
         self._identity: Identity | None = None
         self._clients: dict[tuple[str, str, str | None], Any] = {}
         self._archives: dict[str, IO[bytes]] = {}
@@ -78,8 +90,11 @@ class OciClient:
             if archive is not None:
                 arguments[_body_of(method)] = archive
             try:
-                return _reply(method(**arguments))
+                response = method(**arguments)
+                self._compare_clocks(response.headers)
+                return _reply(response)
             except Exception as error:
+                self._compare_clocks(getattr(error, "headers", None))
                 expired = isinstance(error, oci.exceptions.ServiceError) and error.status == 401 and kind == "session"
                 if attempt == 1 and expired:
                     # the user may have signed in again: the token's file is read anew, once
@@ -104,29 +119,22 @@ class OciClient:
         return self._clients[key], who.kind
 
     def _made(self, module: str, name: str, region: str | None, who: Identity) -> Any:
-        options: dict[str, Any] = {"timeout": TIMEOUT_S, "retry_strategy": oci.retry.DEFAULT_RETRY_STRATEGY}
+        options = connection(self._environ)
+        if self._hasty:
+            options |= {"timeout": _HASTY_TIMEOUT_S, "retry_strategy": oci.retry.NoneRetryStrategy()}
         if who.signer is not None:
             options["signer"] = who.signer
-        endpoint = self._environ.get(ENDPOINT)
-        if endpoint:
-            options["service_endpoint"] = endpoint
-            options["retry_strategy"] = _QUICK
         config = {**who.config, **({"region": region} if region else {})}
         return getattr(_module(module), name)(config, **options)
+
+    def _compare_clocks(self, headers: Mapping[str, str] | None) -> None:
+        date = (headers or {}).get("date")
+        with suppress(TypeError, ValueError):
+            self.skew_s = time.time() - parsedate_to_datetime(date or "").timestamp()
 
     def _archive(self, token: str | None, files: tuple[File, ...]) -> IO[bytes]:
         made = self._archives.pop(_key(token, files), None)
         return artifact(files) if made is None else made
-
-
-#: A stand-in on this machine is not far away: the same number of tries, without the seconds between them.
-_QUICK = oci.retry.RetryStrategyBuilder(
-    max_attempts_check=True,
-    max_attempts=8,
-    retry_max_wait_between_calls_seconds=0.2,
-    retry_base_sleep_time_seconds=0.02,
-    retry_exponential_growth_factor=2,
-).get_retry_strategy()
 
 
 def _key(token: str | None, files: tuple[File, ...]) -> str:

@@ -20,7 +20,7 @@ try:
 except ImportError as error:
     raise MissingExtra("oci", "OCI Data Science") from error
 
-__all__ = ["Identity", "identity", "sdk"]
+__all__ = ["Identity", "config_file", "identity", "sdk"]
 
 _DEFAULT_FILE = "~/.oci/config"
 _KINDS = {
@@ -72,18 +72,19 @@ def identity(environ: Mapping[str, str] | None = None) -> Identity:
 
 def _kind_of_surroundings(known: Mapping[str, str]) -> str:
     """A file that the user made comes before what the place gives: in a notebook session both may be there."""
-    if not _file(known).exists() and known.get("OCI_RESOURCE_PRINCIPAL_VERSION"):
+    if not config_file(known).exists() and known.get("OCI_RESOURCE_PRINCIPAL_VERSION"):
         return "resource"
     return "api_key"
 
 
-def _file(known: Mapping[str, str]) -> Path:
+def config_file(known: Mapping[str, str]) -> Path:
+    """Return where the user's configuration file is, or would be."""
     names = ("OCI_CLI_CONFIG_FILE", "OCI_CONFIG_FILE", "OCI_CONFIG_LOCATION")
     return Path(next((known[name] for name in names if known.get(name)), _DEFAULT_FILE)).expanduser()
 
 
 def _profile(known: Mapping[str, str]) -> Identity:
-    file = _file(known)
+    file = config_file(known)
     names = ("OCI_CLI_PROFILE", "OCI_CONFIG_PROFILE")
     profile = next((known[name] for name in names if known.get(name)), "DEFAULT")
     try:
