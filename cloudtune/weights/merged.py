@@ -84,23 +84,26 @@ def _part_embeddings(base: Base, changes: dict[str, Change], *, tied: bool) -> b
     """
     if not base.tied or base.table is None:
         return False
-    head, table = base.head_name(), changes.get(base.table)
-    if tied and table is not None:
+    head = base.head_name()
+    if tied and base.table in changes:
         changes.pop(head, None)
         return False
-    if table is not None and table.whole is not None and not table.factors and _same(base, base.table, table.whole):
+    for name in (base.table, head):
+        change = changes.get(name)
         # PEFT saves embeddings with an adapter in some cases, trained or not
-        del changes[base.table]
-        table = None
+        if change is not None and not change.factors and change.whole is not None and _same(base, change.whole):
+            del changes[name]
+    table = changes.get(base.table)
     if head not in changes and (table is None or table.tokens):
         return False
     changes.setdefault(head, Change(origin=base.table)).origin = base.table
     return True
 
 
-def _same(base: Base, name: str, values: Values) -> bool:
-    """Return whether a tensor of the base has these very values."""
-    tensor = base.tensor(name)
+def _same(base: Base, values: Values) -> bool:
+    """Return whether the base's embeddings have these very values."""
+    assert base.table is not None
+    tensor = base.tensor(base.table)
     (plane,), (other,) = _planes(base, tensor, None), _planes(base, tensor, values)
     # so few rows that each is one portion of either
     step = max(1, ranges.CHUNK_BYTES // max(1, plane.columns * 8))
