@@ -16,6 +16,7 @@ from cloudtune.weights.checkpoint import Part
 from cloudtune.weights.model import INDEX, SINGLE, Folder, open_weights
 from cloudtune.weights.names import adapter_names, check_fit, heads, is_computed, matched
 from cloudtune.weights.safetensors import size_bytes
+from cloudtune.weights.unfusing import unfused
 
 _TIED = "tie_word_embeddings"
 #: Key of a config that says the precision: transformers 5 writes the first and reads both.
@@ -66,6 +67,7 @@ def fit_model(
     wanted = _wanted(base, shown)
     notes: list[str] = []
     if wanted.shapes:
+        tensors = unfused(tensors, wanted.shapes)
         names = matched(tensors, wanted.shapes)
         tensors = {names.get(name, name): part for name, part in tensors.items()}
     else:

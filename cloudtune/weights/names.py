@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from cloudtune.errors import UsageError
 
@@ -39,6 +39,15 @@ _PREFIXES = (
     ("model.language_model.", "model."),
     ("model.", ""),
     ("", "model."),
+)
+#: Where they differ inside: mixtures of experts, whose modules transformers 5 has renamed; from the same file.
+_MODULES = (
+    (".mlp.gate.moe_statics.", ".mlp.moe_statics."),
+    (".mlp.gate.", ".block_sparse_moe.gate."),
+    (".mlp.router.", ".block_sparse_moe.gate."),
+    (".block_sparse_moe.router.weight", ".block_sparse_moe.router.layer.weight"),
+    (".block_sparse_moe.experts.gate_up_proj", ".block_sparse_moe.input_linear.weight"),
+    (".block_sparse_moe.experts.down_proj", ".block_sparse_moe.output_linear.weight"),
 )
 #: Ends of the names of what is computed from the config, not trained.
 _COMPUTED = (".inv_freq", ".original_inv_freq", ".position_ids", ".masked_bias")
@@ -114,20 +123,24 @@ def _prefixed(name: str) -> str:
 def matched(names: Collection[str], wanted: Collection[str]) -> dict[str, str]:
     """Return which of the wanted names each name stands for; those that stand for none are left out.
 
-    A name stands for itself, else for one that differs by its beginning, as transformers' own modules do.
+    A name stands for itself, else for one that differs by its beginning or a module, as in transformers itself.
     """
     found = {name: name for name in names if name in wanted}
     taken = set(found)
     for name in names:
         if name in found:
             continue
-        for begin, instead in _PREFIXES:
-            goal = instead + name[len(begin) :]
-            if name.startswith(begin) and goal in wanted and goal not in taken:
-                found[name] = goal
-                taken.add(goal)
-                break
+        goal = next((goal for goal in _others(name) if goal in wanted and goal not in taken), None)
+        if goal is not None:
+            found[name] = goal
+            taken.add(goal)
     return found
+
+
+def _others(name: str) -> Iterator[str]:
+    """Yield what a name may be in files."""
+    yield from (instead + name[len(begin) :] for begin, instead in _PREFIXES if name.startswith(begin))
+    yield from (name.replace(module, instead) for module, instead in _MODULES if module in name)
 
 
 def is_computed(name: str) -> bool:

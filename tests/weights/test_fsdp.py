@@ -177,3 +177,41 @@ def test_casting_rounds_as_torch_does(tmp_path):
             part = Part(dtype=before, shape=(len(values),), pieces=(span,))
             for after in ("BF16", "F16", "F32"):
                 assert bytes_of(cast(part, after)) == plain(values.to(kind).to(kinds[after])), (before, after)
+
+
+FAMILIES = (
+    "mixtral",
+    "qwen3_moe",
+    "deepseek_v3",
+    "granitemoe",
+    "ernie4_5_moe",
+    "jamba",
+    "gpt_oss",
+    "llama",
+    "qwen2_vl",
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_names_in_memory_become_those_of_files(tmp_path, family):
+    """What transformers itself writes of a model, and what is made of that model's state dict, are the same."""
+    transformers = pytest.importorskip("transformers")
+    from safetensors.torch import load_file
+
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "vocab_size": 32, "pad_token_id": None}
+    small |= {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8, "moe_intermediate_size": 12}
+    small |= dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4)
+    small |= {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "q_lora_rank": 8, "kv_lora_rank": 8}
+    if family == "qwen2_vl":
+        vision = {"depth": 1, "embed_dim": 16, "num_heads": 2, "hidden_size": 16, "mlp_ratio": 2}
+        config = transformers.Qwen2VLConfig(text_config=small, vision_config=vision)
+        model = transformers.Qwen2VLForConditionalGeneration(config)
+    else:
+        config = transformers.AutoConfig.for_model(family, **small)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path / "base")
+    torch.save({"model": model.state_dict()}, tmp_path / "state.pt")
+    consolidate(str(tmp_path / "state.pt"), str(tmp_path / "out"), base=str(tmp_path / "base"))
+    ours, theirs = (load_file(tmp_path / place / "model.safetensors") for place in ("out", "base"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
