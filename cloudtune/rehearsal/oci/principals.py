@@ -109,7 +109,8 @@ class Principals:
         return text
 
     def _write_files(self, key: Key) -> None:
-        file = self.identity.write(_KEY, key.private_pem)
+        # the last line is the mark by which Oracle's command line knows such keys
+        file = self.identity.write(_KEY, key.private_pem + b"OCI_API_KEY\n")
         common = {
             "user": self.user,
             "fingerprint": key.fingerprint,
