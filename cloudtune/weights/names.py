@@ -28,10 +28,12 @@ _PEFT_PREFIX = "base_model.model."
 _ADAPTER_NAME = "default"
 
 #: Where modules of transformers and files differ by their beginning: what a name begins with, and what it becomes.
-#: From transformers' conversion_mapping.py: llava and its kin, Qwen2-VL and its kin; then models without their head.
+#: From transformers' conversion_mapping.py: llava and its kin, GPT-NeoX, Qwen2-VL and its kin; then models without
+#: their head.
 _PREFIXES = (
     ("model.language_model.", "language_model.model."),
     ("lm_head.", "language_model.lm_head."),
+    ("lm_head.", "embed_out."),
     ("model.vision_tower.", "vision_tower."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
     ("model.image_newline", "image_newline"),
@@ -49,6 +51,8 @@ _MODULES = (
     (".block_sparse_moe.experts.gate_up_proj", ".block_sparse_moe.input_linear.weight"),
     (".block_sparse_moe.experts.down_proj", ".block_sparse_moe.output_linear.weight"),
 )
+#: Ends of the names of input embeddings.
+_TABLES = tuple(f".{name}.weight" for name in ("embed_tokens", "wte", "embed_in", "word_embeddings", "embeddings"))
 #: Ends of the names of what is computed from the config, not trained.
 _COMPUTED = (".inv_freq", ".original_inv_freq", ".position_ids", ".masked_bias")
 
@@ -151,7 +155,7 @@ def is_computed(name: str) -> bool:
 def heads(names: Collection[str]) -> tuple[str, str] | None:
     """Return the names of the output embeddings and of the input embeddings that they may be tied to."""
     head = [name for name in names if name == "lm_head.weight" or name.endswith(".lm_head.weight")]
-    table = [name for name in names if name.endswith((".embed_tokens.weight", ".wte.weight", ".embed_in.weight"))]
+    table = [name for name in names if name.endswith(_TABLES)]
     return (head[0], table[0]) if len(head) == len(table) == 1 else None
 
 
