@@ -49,7 +49,7 @@ def live_lines(lines: Iterable[LogLine]) -> None:
         return
     with Live(console=data, refresh_per_second=4, transient=True) as live:
         for line, progress in _with_progress(lines):
-            colour = COLOURS[line.replica % len(COLOURS)]
+            colour = COLOURS[(line.replica or 0) % len(COLOURS)]
             style = "dim" if line.stream == "agent" else ""
             data.print(Text.assemble((label(line), colour), (line.text, style)))
             live.update(Text(str(progress), style="bold"))

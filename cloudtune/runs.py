@@ -357,7 +357,8 @@ def age(run: Run) -> str:
 
 def label(line: LogLine) -> str:
     """Return who wrote the line: ``[train 1/3] `` is replica 1, rank 3 of the step train."""
-    who = f"{line.replica}/{line.rank}" if line.rank is not None else f"{line.replica}"
+    who = "-" if line.replica is None else f"{line.replica}"
+    who += f"/{line.rank}" if line.rank is not None else ""
     return f"[{line.step} {who}] " if line.step else f"[{who}] "
 
 

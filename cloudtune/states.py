@@ -121,11 +121,12 @@ class Status:
 class LogLine:
     """One line of a run's log: when (seconds since the epoch), which replica and rank, which stream, what.
 
-    ``stream`` is ``stdout``, ``stderr`` or ``agent``; ``step`` names the pipeline's step.
+    ``stream`` is ``stdout``, ``stderr`` or ``agent``; ``step`` names the pipeline's step. ``replica`` is None for what
+    no node wrote, or where the place does not tell which.
     """
 
     time: float
-    replica: int
+    replica: int | None
     rank: int | None
     stream: str
     text: str

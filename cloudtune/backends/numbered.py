@@ -1,0 +1,285 @@
+"""Lines of all nodes as one, from a log service that delivers late, twice and out of order: each once, in order.
+
+The agent numbers its lines (see :mod:`cloudtune.node.lines`), so a reader knows which of a node's lines it lacks. A
+line waits for those before it on its node, and for earlier ones of other nodes. Nothing that waits is kept: the cursor
+says from which moment of the service's clock to search again, and holds the next number of each node and little else.
+Lines that are not the agent's own pass as they are, known again by the service's id within an overlap.
+
+A service is searched from ``cursor["at"]`` on, oldest first; what was found is handed to :func:`take`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from cloudtune.backends.streams import Line, LineUp, Stream, Sweep, View, line_up
+from cloudtune.node.lines import Numbered, parse_line, parse_numbered
+from cloudtune.states import LogLine
+
+#: Seconds that a line waits for earlier ones of other nodes which have none to show.
+HORIZON_S = 3.0
+#: Seconds that the lines of an agent that was started again wait for the last ones of the agent before it.
+RESTART_S = 10.0
+#: What is searched again for late entries: so many seconds, or so many entries if these are less time.
+OVERLAP_S = 60.0
+OVERLAP = 2000
+#: Ids of entries without a number that are kept, and nodes that are waited for.
+_SEEN = 2 * OVERLAP
+_NODES = 4096
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """What a log service gives: its own id and time of an entry (seconds since the epoch), and the text.
+
+    ``stream`` and ``replica`` are what the service knows of a line that is not the agent's.
+    """
+
+    id: str
+    at: float
+    text: str
+    stream: str = "stdout"
+    replica: int | None = None
+
+
+def beginning(at: float) -> dict[str, Any]:
+    """Return the cursor before the first entry; nothing was written before ``at``."""
+    times = {"at": at, "begin": at, "top": at, "news": at, "whole": at}
+    return {**times, "of": 0, "streams": {}, "seen": {}, "sweep": None, "waiting": 0, "again": False}
+
+
+def take(
+    entries: Sequence[Entry], cursor: Mapping[str, Any], *, now: float, more: bool, over: float | None = None
+) -> tuple[tuple[LogLine, ...], dict[str, Any]]:
+    """Return the lines that can be told, in order, and the cursor behind them.
+
+    ``entries`` are the first that the service has from ``cursor["at"]`` on, in the order of their times; ``more`` says
+    that it has others behind them. ``now`` is the service's time, ``over`` when the run ended. In the cursor, ``again``
+    says that the next search should follow at once, ``waiting`` counts what was found and not told, ``news`` is when
+    something new came.
+    """
+    batch = _Batch(entries, cursor, now=now, more=more)
+    lines = tuple(batch.told())
+    return lines, batch.cursor_behind(told=bool(lines), over=over)
+
+
+def ended(cursor: Mapping[str, Any]) -> bool:
+    """Return whether every line of every node has been told: each node has said how many there are."""
+    return 0 < cursor["of"] <= farewells(cursor) and not cursor["waiting"]
+
+
+def farewells(cursor: Mapping[str, Any]) -> int:
+    """Return how many nodes have written their last line."""
+    newest = {_node(name): cursor["streams"][name] for name in sorted(cursor["streams"])}
+    return sum(1 for values in newest.values() if Stream(*values).end)
+
+
+class _Batch:
+    """What one search has found."""
+
+    def __init__(self, entries: Sequence[Entry], cursor: Mapping[str, Any], *, now: float, more: bool) -> None:
+        self.before = cursor
+        self.entries = sorted(entries, key=lambda entry: entry.at)
+        self.now = now
+        self.more = more = more and bool(entries)
+        self.at = float(cursor["at"])
+        self.top = self.entries[-1].at if entries else self.at
+        self.middle = self.entries[len(entries) // 2].at if more else float("inf")
+        self.of = int(cursor["of"])
+        self.streams = {name: Stream(*values) for name, values in cursor["streams"].items()}
+        self.seen: dict[str, float] = dict(cursor["seen"])
+        nexts = {name: stream.next for name, stream in self.streams.items()}
+        self.sweep = Sweep(**cursor["sweep"]) if cursor["sweep"] else Sweep(start=self.at, nexts=nexts)
+        self.hidden = 0
+        view = View(begin=cursor["begin"], at=self.at, top=self.top, middle=self.middle, now=now, more=more)
+        found, self.others = self._sorted()
+        self.lines: dict[str, LineUp] = {
+            name: line_up(name, stream, found.get(name, {}), self.sweep, view) for name, stream in self.streams.items()
+        }
+        self.starts: dict[int, list[str]] = {}
+        for name in sorted(self.streams):
+            self.starts.setdefault(_node(name), []).append(name)
+
+    def _sorted(self) -> tuple[dict[str, dict[int, tuple[Numbered, float]]], deque[Line]]:
+        """Return the agents' lines by start and number, and the others, all without what was told before."""
+        found: dict[str, dict[int, tuple[Numbered, float]]] = {}
+        others: dict[str, Line] = {}
+        for entry in self.entries:
+            line = parse_numbered(entry.text)
+            if line is None:
+                mark = hashlib.blake2b(entry.id.encode(errors="replace"), digest_size=6).hexdigest()
+                if mark not in self.seen and entry.at >= self.before["whole"]:
+                    others[mark] = Line(key=entry.at, at=entry.at, line=_plain(entry), entry=mark)
+                continue
+            self.of = min(max(self.of, line.nodes), _NODES)
+            name = f"{line.node}@{line.start}"
+            stream = self.streams.get(name)
+            if stream is None:
+                stream = self.streams[name] = Stream()
+            if line.number >= stream.next:
+                known = found.setdefault(name, {})
+                if line.number not in known or entry.at < known[line.number][1]:
+                    known[line.number] = (line, entry.at)
+        return found, deque(sorted(others.values(), key=lambda one: one.at))
+
+    # --- what can be told
+
+    def told(self) -> Iterator[LogLine]:
+        """Yield the lines that no other can precede any more, in order."""
+        yield from self._merged()
+        if self.more and self.now - self.middle >= HORIZON_S:
+            # more lines in a moment than one search can show: there must be some way on
+            yield from self._merged(before=self.middle if self.middle > self.at else float("inf"))
+
+    def _merged(self, *, before: float = 0.0) -> Iterator[LogLine]:
+        """Yield lines as long as none can precede the next; with ``before`` all that the service took before it."""
+        nodes = {*range(self.of), *self.starts}
+        heads = {node: name for node in nodes if (name := self._head(node)) is not None}
+        silent = {node for node in nodes if node not in heads and self._is_live(node)}
+        heap = [(self.lines[name].queue[0].key, node) for node, name in heads.items()]
+        if self.others:
+            heap.append((self.others[0].key, -1))
+        heapq.heapify(heap)
+        while heap:
+            node = heap[0][1]
+            queue = self.others if node < 0 else self.lines[heads[node]].queue
+            line = queue[0]
+            if not (self._may_go(line, silent) or line.at < before):
+                if not before:
+                    return
+                heapq.heappop(heap)
+                continue
+            queue.popleft()
+            if node < 0:
+                self.seen[line.entry] = line.at
+            else:
+                self._advance(self.streams[heads[node]], line)
+                name = self._head(node)
+                if name is not None:
+                    heads[node], queue = name, self.lines[name].queue
+                else:
+                    queue = deque()
+                    silent.update({node} if self._is_live(node) else ())
+            if queue:
+                heapq.heapreplace(heap, (queue[0].key, node))
+            else:
+                heapq.heappop(heap)
+            self.hidden += line.last
+            if not line.last:
+                yield line.line
+
+    def _may_go(self, line: Line, silent: set[int]) -> bool:
+        """Whether no line that is not here yet can come before this one, as far as its horizon goes."""
+        if line.number and not silent:
+            return True
+        if self.now - line.at < HORIZON_S:
+            return False
+        if not self.more or self.top - line.at >= HORIZON_S:
+            return True
+        # nodes that have lines up to where the search was cut have more behind it
+        return line.at < self.middle and not any(self._goes_on(node) for node in silent)
+
+    def _goes_on(self, node: int) -> bool:
+        return any((self.streams[name].at or 0.0) >= self.middle for name in self.starts.get(node, ()))
+
+    def _head(self, node: int) -> str | None:
+        """Return the stream that has a node's next line; an agent that was started again waits for the one before."""
+        held = False
+        for name in self.starts.get(node, ()):
+            lines = self.lines[name]
+            if lines.queue:
+                return name if not held or self.now - lines.queue[0].at >= RESTART_S else None
+            if lines.waiting:
+                return None
+            held = held or not self.streams[name].end
+        return None
+
+    def _is_live(self, node: int) -> bool:
+        names = self.starts.get(node)
+        return not names or not self.streams[names[-1]].end
+
+    @staticmethod
+    def _advance(stream: Stream, line: Line) -> None:
+        stream.key, stream.at = max(stream.key, line.key), line.at
+        stream.next = line.number + 1
+        stream.end = line.number if line.last else 0
+
+    # --- how far it was read
+
+    def cursor_behind(self, *, told: bool, over: float | None) -> dict[str, Any]:
+        """Return the cursor for the next search."""
+        before, sweep = self.before, self.sweep
+        told = told or bool(self.hidden)
+        ready = [line.at for queue in (self.others, *(one.queue for one in self.lines.values())) for line in queue]
+        gaps = [(name in sweep.stuck, at) for name, one in self.lines.items() for at in one.waiting]
+        waiting = len(ready) + len(gaps) + (sweep.low is not None)
+        lows = [one.floor for one in self.lines.values() if one.floor is not None]
+        again = self.more or (bool(before["sweep"]) and waiting > 0 and (told or sweep.moved))
+        if self.more:
+            passed = {name for name, one in self.lines.items() if any(line.at < self.middle for line in one.queue)}
+            sweep.stuck = sorted({*sweep.stuck, *passed})
+            lows += [at for at in (*ready, *(at for _, at in gaps)) if at < self.middle]
+            at = self._next_search(ready, [at for stuck, at in gaps if not stuck])
+            overlap = at
+        else:
+            overlap = self._overlap(over)
+            at = min([overlap, *lows, *ready, *(at for _, at in gaps), *([] if sweep.low is None else [sweep.low])])
+        whole = max(before["whole"], min([overlap, *(line.at for line in self.others)]))
+        seen = {mark: taken for mark, taken in self.seen.items() if taken >= whole}
+        if len(seen) > _SEEN:
+            seen = dict(sorted(seen.items(), key=lambda item: item[1])[-_SEEN:])
+            whole = max(whole, min(seen.values()))
+        low = min([*lows, *([] if sweep.low is None else [sweep.low])], default=None)
+        return {
+            "at": at,
+            "begin": before["begin"],
+            "top": max(self.top, before["top"]),
+            "news": self.now if told or self.top > before["top"] else before["news"],
+            "whole": whole,
+            "of": self.of,
+            "streams": {name: list(attrs.astuple(stream)) for name, stream in self.streams.items()},
+            "seen": seen,
+            "sweep": attrs.asdict(attrs.evolve(sweep, low=low, moved=sweep.moved or told)) if self.more else None,
+            "waiting": waiting,
+            "again": again,
+        }
+
+    def _next_search(self, ready: list[float], gaps: list[float]) -> float:
+        """Return where a search that was cut goes on: behind it, or where lines wait that its second half shows."""
+        back = [one.floor for one in self.lines.values() if one.back and one.floor is not None]
+        if back:
+            return min(back)
+        at = min((at for at in (*ready, *gaps) if at >= self.middle), default=self.top)
+        if at > self.at:
+            return at
+        return self.top if self.top > self.at else self.at + 0.001
+
+    def _overlap(self, over: float | None) -> float:
+        """Return from when on late entries are looked for, missing ones aside."""
+        start = (self.now if over is None else min(self.now, over)) - OVERLAP_S
+        if len(self.entries) > OVERLAP:
+            start = max(start, self.entries[-OVERLAP].at)
+        elif self.before["sweep"]:
+            start = max(start, self.at)
+        if over is not None:
+            # the last lines of these nodes are still to come
+            newest = [self.streams[names[-1]] for names in self.starts.values()]
+            start = min([start, *(max(one.at or 0.0, over - OVERLAP_S) for one in newest if not one.end)])
+        return start
+
+
+def _node(name: str) -> int:
+    return int(name.partition("@")[0])
+
+
+def _plain(entry: Entry) -> LogLine:
+    """Return a line without a number: of the service, of a container without the agent, or an agent's first words."""
+    parsed = parse_line(entry.text)
+    time_s, rank, stream, text = parsed or (entry.at, None, entry.stream, entry.text)
+    return LogLine(time=time_s, replica=entry.replica, rank=rank, stream=stream, text=text.rstrip("\r\n"))
