@@ -25,10 +25,10 @@ _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     ">": lambda ours, theirs: ours > theirs,
     ">=": lambda ours, theirs: ours >= theirs,
 }
-#: Short names of what an entry holds; everything else is below ``logContent``.
-_OUTSIDE = ("datetime", "logContent")
-Entry = Mapping[str, Any]
-Test = Callable[[Entry], bool]
+Path = tuple[str, ...]
+#: One entry of a log, asked for a field by its path; None where it has none of that very name.
+Look = Callable[[Path], Any]
+Test = Callable[[Look], bool]
 
 
 @attrs.frozen(kw_only=True)
@@ -37,20 +37,12 @@ class Query:
 
     streams: tuple[tuple[str, ...], ...]
     test: Test = attrs.field(default=lambda _: True)
-    order: tuple[tuple[tuple[str, ...], bool], ...] = ((("datetime",), True),)
+    order: tuple[tuple[Path, bool], ...] = ((("datetime",), True),)
 
 
 def read_query(text: str) -> Query:
     """Return what a query asks for; Refused (400) where it is none, or asks for what the rehearsal does not have."""
     return _Reader(text).query()
-
-
-def field_of(entry: Entry, path: tuple[str, ...]) -> Any:
-    """Return a field of an entry, None where there is none of that very name."""
-    value: Any = entry if path[0] in _OUTSIDE else entry["logContent"]
-    for part in path:
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
 
 
 class _Reader:
@@ -114,7 +106,7 @@ class _Reader:
             raise _refused(f"{text} names no logs")
         return parts
 
-    def _order(self) -> tuple[tuple[tuple[str, ...], bool], ...]:
+    def _order(self) -> tuple[tuple[Path, bool], ...]:
         found = []
         while True:
             path = self._field()
@@ -122,7 +114,7 @@ class _Reader:
             if not self._take("sign", ","):
                 return tuple(found)
 
-    def _field(self) -> tuple[str, ...]:
+    def _field(self) -> Path:
         path = []
         while True:
             kind, text = self._next()
@@ -130,7 +122,7 @@ class _Reader:
                 raise _refused(f"{text!r} is no field; texts are in single quotes")
             path.append(text[1:-1].replace('""', '"') if kind == "quoted" else text)
             if not self._take("sign", "."):
-                return tuple(path)
+                return tuple(path[1:] if path[0] == "logContent" and len(path) > 1 else path)
 
     def _any(self) -> Test:
         test = self._all()
@@ -147,7 +139,7 @@ class _Reader:
     def _one(self) -> Test:
         if self._word("not"):
             inner = self._one()
-            return lambda entry: not inner(entry)
+            return lambda look: not inner(look)
         if self._take("sign", "("):
             test = self._any()
             if not self._take("sign", ")"):
@@ -169,21 +161,21 @@ class _Reader:
         if path[-1] == "source" and wanted.startswith("ocid1."):
             raise _refused("source cannot be compared with an OCID; with '*' before it, it can")
         if sign in _COMPARE:
-            return lambda entry: isinstance(ours := field_of(entry, path), str) and _COMPARE[sign](ours, wanted)
+            return lambda look: isinstance(ours := look(path), str) and _COMPARE[sign](ours, wanted)
         return _equal(path, sign, re.compile(".*".join(map(re.escape, wanted.split("*"))), re.DOTALL))
 
 
-def _equal(path: tuple[str, ...], sign: str, pattern: re.Pattern[str]) -> Test:
-    def test(entry: Entry) -> bool:
-        ours = field_of(entry, path)
+def _equal(path: Path, sign: str, pattern: re.Pattern[str]) -> Test:
+    def test(look: Look) -> bool:
+        ours = look(path)
         return ours is not None and (pattern.fullmatch(str(ours)) is not None) == (sign == "=")
 
     return test
 
 
-def _numeric(path: tuple[str, ...], sign: str, wanted: float) -> Test:
-    def test(entry: Entry) -> bool:
-        ours = field_of(entry, path)
+def _numeric(path: Path, sign: str, wanted: float) -> Test:
+    def test(look: Look) -> bool:
+        ours = look(path)
         if not isinstance(ours, (int, float)):
             return False
         return _COMPARE[sign](ours, wanted) if sign in _COMPARE else (ours == wanted) == (sign == "=")
@@ -192,11 +184,11 @@ def _numeric(path: tuple[str, ...], sign: str, wanted: float) -> Test:
 
 
 def _both(one: Test, other: Test) -> Test:
-    return lambda entry: one(entry) and other(entry)
+    return lambda look: one(look) and other(look)
 
 
 def _either(one: Test, other: Test) -> Test:
-    return lambda entry: one(entry) or other(entry)
+    return lambda look: one(look) or other(look)
 
 
 def _refused(why: str) -> Refused:

@@ -16,7 +16,7 @@ import attrs
 from cloudtune.rehearsal.messages import Refused, Request, Response, json_response
 from cloudtune.rehearsal.nodes import Line
 from cloudtune.rehearsal.oci.lists import page_of
-from cloudtune.rehearsal.oci.log_query import Query, field_of, read_query
+from cloudtune.rehearsal.oci.log_query import Path, Query, read_query
 from cloudtune.rehearsal.oci.logs import GROUP, LOG
 from cloudtune.rehearsal.oci.speech import moment, read_moment
 from cloudtune.rehearsal.oci.swagger import check_query, checked_body
@@ -39,7 +39,7 @@ _TYPE = "com.oraclecloud.datascience.jobrun"
 class Entry:
     """One entry of a log: what was written, when, and from when on it can be found.
 
-    ``time_ms`` counts from 1970; ``number`` is the entry's id, which its second copy has too; ``lot`` decides about the
+    ``time_ms`` is since 1970; ``number`` is the entry's id, which its second copy has too; ``lot`` decides about the
     order of entries of the same moment.
     """
 
@@ -50,6 +50,33 @@ class Entry:
     number: int
     found_s: float
     lot: float
+
+    def data(self, about: Mapping[str, str]) -> dict[str, Any]:
+        """Return the entry as the service gives it; ``about`` are the log and what it is in."""
+        content = {
+            "data": {"message": self.text},
+            "id": str(uuid.UUID(int=self.number, version=4)),
+            "oracle": {**about, "ingestedtime": moment(self.time_ms / 1000 + 1)},
+            "source": self.source,
+            "specversion": "1.0",
+            "time": moment(self.time_ms / 1000),
+            "type": f"{_TYPE}.{self.stream}",
+        }
+        return {"datetime": self.time_ms, "logContent": content}
+
+    def look(self, about: Mapping[str, str], path: Path) -> Any:
+        """Return a field; those that are asked for of every entry at once."""
+        if path == ("datetime",):
+            return self.time_ms
+        if path == ("source",):
+            return self.source
+        if path == ("data", "message"):
+            return self.text
+        data = self.data(about)
+        value: Any = data if path[0] == "logContent" else data["logContent"]
+        for part in path:
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
 
 
 class LogSearch:
@@ -98,17 +125,17 @@ class LogSearch:
             raise Refused(400, "InvalidParameter", "timeStart must be within 14 days of timeEnd")
         query = read_query(details["searchQuery"])
         entries = self._found(query, start, end)
-        about = json.dumps([details["searchQuery"], details["timeStart"], details["timeEnd"]])
-        page, headers = page_of(request, entries, most=MOST, usual=USUAL, about=about)
-        results = [{"data": data} for data in page]
+        question = json.dumps([details["searchQuery"], details["timeStart"], details["timeEnd"]])
+        page, headers = page_of(request, entries, most=MOST, usual=USUAL, about=question)
+        results = [{"data": entry.data(about)} for entry, about in page]
         if sum(len(json.dumps(result)) for result in results) > MOST_BYTES:
             raise Refused(400, "InvalidParameter", "search result is too large: ask for less, or for a shorter time")
         summary = {"resultCount": len(results), "fieldCount": 0}
         return json_response({"results": results, "fields": [], "summary": summary}, headers=headers)
 
-    def _found(self, query: Query, start: float, end: float) -> list[dict[str, Any]]:
+    def _found(self, query: Query, start: float, end: float) -> list[tuple[Entry, Mapping[str, str]]]:
         """Return what fits, in the query's order; what is of the same moment in any."""
-        now, found = self.cloud.stage.clock.time_s(), []
+        now, found = self.cloud.stage.clock.time_s(), list[tuple[Entry, Mapping[str, str]]]()
         for log in self._logs(query):
             about = {
                 "compartmentid": log.data["compartmentId"],
@@ -122,12 +149,11 @@ class LogSearch:
                     bisect.bisect_left(kept, round(time_s * 1000, 2), key=_time_ms) for time_s in (start, end)
                 )
                 among = [entry for entry in kept[first:last] if entry.found_s <= now]
-            found += [(entry.lot, data) for entry in among if query.test(data := _data(entry, about))]
-        found.sort(key=lambda pair: pair[0])
-        ordered = [data for _, data in found]
+            found += [(entry, about) for entry in among if query.test(partial(entry.look, about))]
+        found.sort(key=lambda pair: pair[0].lot)
         for path, greatest_first in reversed(query.order):
-            ordered.sort(key=partial(_key, path), reverse=greatest_first)
-        return ordered
+            found.sort(key=partial(_key, path), reverse=greatest_first)
+        return found
 
     def _logs(self, query: Query) -> list[Resource]:
         """Return the logs of the query's streams; groups and logs may be named by OCID or by name."""
@@ -148,22 +174,8 @@ def _time_ms(entry: Entry) -> int:
     return entry.time_ms
 
 
-def _data(entry: Entry, about: Mapping[str, str]) -> dict[str, Any]:
-    """Return an entry as the service gives it."""
-    content = {
-        "data": {"message": entry.text},
-        "id": str(uuid.UUID(int=entry.number, version=4)),
-        "oracle": {**about, "ingestedtime": moment(entry.time_ms / 1000 + 1)},
-        "source": entry.source,
-        "specversion": "1.0",
-        "time": moment(entry.time_ms / 1000),
-        "type": f"{_TYPE}.{entry.stream}",
-    }
-    return {"datetime": entry.time_ms, "logContent": content}
-
-
-def _key(path: tuple[str, ...], data: Mapping[str, Any]) -> tuple[int, float, str]:
-    return _sortable(field_of(data, path))
+def _key(path: Path, pair: tuple[Entry, Mapping[str, str]]) -> tuple[int, float, str]:
+    return _sortable(pair[0].look(pair[1], path))
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:
