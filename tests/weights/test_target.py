@@ -621,6 +621,9 @@ def test_an_interruption_stops_all_threads_and_is_continued(folder):
     slow = Output(name="b.safetensors", pieces=(Made(length=10**4, blocks=interrupting),))
     with pytest.raises(KeyboardInterrupt):
         write_all(folder, KEY, made(b"one", "a.safetensors"), slow)
+    end = time.monotonic() + 30
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.01)  # one that was just being started has nothing to do any more, but has to find that out
     assert threading.active_count() == before
     assert not folder.exists()
     assert kept(folder).keys() == {"a.safetensors"}
