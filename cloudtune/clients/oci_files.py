@@ -193,6 +193,15 @@ class OciFiles(OCIFileSystem):  # type: ignore[misc]
                 target.write(data)
                 callback.relative_update(len(data))
 
+    def rm_file(self, path: str) -> None:
+        """Remove one object."""
+        place = self.place(path)
+        try:
+            place.client.delete_object(*place.arguments)
+        except oci.exceptions.ServiceError as error:
+            raise translate_oci_error(error) from error
+        self.invalidate_cache(self._parent(path))
+
     def bulk_delete(self, pathlist: list[str], **kwargs: Any) -> None:
         """Remove objects; one that is gone already is fine: the answer to its removal may have been lost."""
         for path in pathlist:

@@ -58,8 +58,7 @@ def carry_out(request: dict[str, Any]) -> None:
     elif deed == "put":
         _put(Path(request["from"]), uri)
     elif deed == "remove":
-        files, path = _files(uri)
-        files.rm_file(path)
+        _remove(uri)
     else:
         raise ValueError(f"unknown request {deed!r}")
 
@@ -114,6 +113,14 @@ def _put(source: Path, uri: str) -> None:
     if files.exists(path):
         files.rm_file(path)  # not every file system renames over a file
     files.mv(draft, path)
+
+
+def _remove(uri: str) -> None:
+    files, path = _files(uri)
+    try:
+        files.rm_file(path)
+    except NotImplementedError:  # ocifs 1.3 has only what removes folders too, and expands no pattern there
+        files.rm(path)
 
 
 def _download(url: str, target: Path, *, into: bool) -> None:

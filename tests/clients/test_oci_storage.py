@@ -74,6 +74,16 @@ def test_a_folder_goes_up_is_listed_comes_down_and_goes_away(bucket: Bucket, tmp
     assert (storage.listing("oci://b@ns/up"), bucket.names()) == ((), [])
 
 
+def test_names_that_look_like_patterns_are_names(bucket: Bucket, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    for name in ("a[1]", "a1", "b*", "bc"):
+        storage.upload(tmp_path / "file", f"oci://b@ns/{name}/file")
+    storage.download("oci://b@ns/a[1]", tmp_path / "down")
+    storage.remove("oci://b@ns/a[1]")
+    storage.remove("oci://b@ns/b*/file")
+    assert bucket.names() == ["a1/file", "bc/file"]
+
+
 @pytest.mark.parametrize("size", [0, 1, 5 * MIB - 1, 5 * MIB, 10 * MIB + 1])
 def test_a_writer_uses_parts_for_what_is_large(size: int, bucket: Bucket, small_parts: None) -> None:
     data = noise(size)

@@ -10,7 +10,8 @@ service's words. The ``oci`` extra must be installed: the models are read from i
     signatures   who signed a request; principals: API keys, session tokens, resource principals
     jobs         Data Science jobs and their artifacts; job_runs: their runs; run_control, job_nodes: what runs
     logs         log groups and logs; log_search: what was written, late, twice and out of order
-    buckets      Object Storage: buckets; objects, uploads in parts, copies; shelves: what lies in a bucket, blobs: bytes
+    buckets      Object Storage: buckets; objects; uploads in parts; copies; mounts: a bucket as a node's folder
+    shelves      what lies in a bucket; blobs: bytes
 
 A further service is a class with ``routes()``, and a row here.
 """

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.rehearsal.messages import Refused, Request, Response, json_response
 from cloudtune.rehearsal.oci.lists import page_of
+from cloudtune.rehearsal.oci.mounts import Mount
 from cloudtune.rehearsal.oci.ocids import new_ocid
 from cloudtune.rehearsal.oci.shelves import Shelf
 from cloudtune.rehearsal.oci.speech import check_match, etag, moment, nothing, reply
@@ -50,6 +52,7 @@ class Buckets:
         #: Where the bytes of objects lie.
         self.folder = cloud.stage.folder / "objects"
         self._shelves: dict[str, Shelf] = {}
+        self._mounts: dict[str, Mount] = {}
         self._lock = threading.Lock()
 
     def routes(self) -> Iterable[Route]:
@@ -90,7 +93,22 @@ class Buckets:
             )
             raise Refused(404, "BucketNotFound", message)
         with self._lock:
-            return self._shelves.setdefault(f"{namespace}/{bucket}", Shelf())
+            found = self._shelves.setdefault(f"{namespace}/{bucket}", Shelf())
+            mount = self._mounts.get(f"{namespace}/{bucket}")
+        if mount is not None:
+            mount.settle()
+        return found
+
+    def mounted(self, namespace: str, bucket: str, prefix: str) -> Path:
+        """Return the folder that shows the objects below a prefix; a bucket that is mounted is taken to exist."""
+        shelf, folder = self.make(bucket, namespace=namespace), self.cloud.stage.folder / "mounted-objects"
+        with self._lock:
+            name = f"{namespace}/{bucket}"
+            if name not in self._mounts:
+                self._mounts[name] = Mount(folder / name, shelf, self.folder, self.cloud.now_s)
+            mount = self._mounts[name]
+        mount.settle()
+        return mount.folder / prefix.strip("/")
 
     def shelf_for(self, request: Request) -> Shelf:
         """Return the contents of the bucket that a request names."""
@@ -205,6 +223,7 @@ class Buckets:
         self.cloud.stage.store.remove(KIND, thing.id)
         with self._lock:
             self._shelves.pop(thing.id, None)
+            self._mounts.pop(thing.id, None)
         return nothing()
 
     def _add(self, namespace: str, given: Mapping[str, Any], creator: str) -> Resource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterable
@@ -98,7 +99,9 @@ class OciCloud:
     def environment(self, *, session: bool = False) -> dict[str, str]:
         """Return what clients must see, besides the identity's own files; ``session``: they sign with a token."""
         profile = dict.fromkeys(("OCI_CLI_PROFILE", "OCI_CONFIG_PROFILE"), SESSION_PROFILE) if session else {}
-        return {ENDPOINT: self.url, **profile}
+        # for whoever opens oci:// by fsspec: ocifs asks no variable of its own where the service is
+        fsspec = json.dumps({"config_kwargs": {"service_endpoint": self.url}})
+        return {ENDPOINT: self.url, "FSSPEC_OCI": fsspec, **profile}
 
     def part(self, kind: type[P]) -> P:
         """Return the part of this cloud that is of the class."""

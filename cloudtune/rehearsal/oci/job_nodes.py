@@ -20,6 +20,7 @@ from cloudtune.node.archives import is_archive
 from cloudtune.node.code import unpack
 from cloudtune.node.errors import NodeError
 from cloudtune.rehearsal.nodes import Node, Place
+from cloudtune.rehearsal.oci.buckets import Buckets
 from cloudtune.rehearsal.oci.job_limits import mount_place
 from cloudtune.rehearsal.oci.ocids import REGION
 
@@ -192,12 +193,13 @@ def mounted_folder(cloud: OciCloud, mount: Mapping[str, Any]) -> Path:
     """Return the folder of this machine that a mount shows: the same for all who mount the same."""
     if mount["storageType"] == "OBJECT_STORAGE":
         parts = [mount["namespace"], mount["bucket"], *(mount.get("prefix") or "").split("/")]
-        top = "mounted-objects"
     else:
-        parts, top = [mount["mountTargetId"], mount["exportId"]], "mounted-files"
-    if any(part in (".", "..") for part in parts):
+        parts = [mount["mountTargetId"], mount["exportId"]]
+    if any(part in (".", "..") for part in parts) or "/".join(parts[:2]) in cloud.absent:
         raise Unrunnable(f"storage mount {mount_place(mount)} could not be mounted.")
-    return cloud.stage.folder.joinpath(top, *filter(None, parts))
+    if mount["storageType"] == "OBJECT_STORAGE":
+        return cloud.part(Buckets).mounted(parts[0], parts[1], "/".join(parts[2:]))
+    return cloud.stage.folder.joinpath("mounted-files", *parts)
 
 
 def _placed(artifact: Path | None, folder: Path) -> tuple[Path | None, bool]:
