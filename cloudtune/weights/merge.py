@@ -112,7 +112,8 @@ def merge(
         made = merged(model, parts)
         texts, companions = _beside(folder, found, untied=made.untied, place=target)
         record = _record(base, found, given, mode=mode, name=name, place=target)
-        record["inputs"] = {shown(one.uri): _fingerprint(one) for one in (folder, *(adapter.folder for adapter in found))}
+        inputs = (folder, *(adapter.folder for adapter in found))
+        record["inputs"] = {shown(one.uri): _fingerprint(one) for one in inputs}
         key = _key(folder, found, record, texts)
         # a thread multiplies alone: the others have tensors of their own
         with threadpool_limits(1, user_api="blas"), open_target(output, key) as place:
