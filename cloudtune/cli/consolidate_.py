@@ -20,7 +20,11 @@ from cloudtune.cli.talk import say
     help="Precision to round to, instead of that of the checkpoint.",
 )
 @click.option("--name", help="Name for the model card.")
-@click.option("--checksums", is_flag=True, help="Record what each file hashes to; takes longer than all the rest.")
+@click.option(
+    "--checksums/--no-checksums",
+    default=False,
+    help="Record what each file hashes to; off by default, for it takes longer than all the rest.",
+)
 def command(
     checkpoint: str,
     base: str | None,

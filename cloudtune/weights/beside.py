@@ -53,8 +53,9 @@ def _below(folder: Folder, place: str) -> Iterator[Folder]:
 
 
 def _above(folder: Folder, names: tuple[str, ...]) -> Iterator[Folder]:
-    uri = absolute(folder.uri).rstrip("/")
-    for _ in range(_ABOVE):
+    # the folder itself, too: of a checkpoint that is one file nothing else in it is known
+    uri = f"{absolute(folder.uri).rstrip('/')}/"
+    for _ in range(_ABOVE + 1):
         uri = uri.rpartition("/")[0]
         if not uri or uri.endswith((":/", "//")) or "/" not in uri.partition("://")[2]:
             return

@@ -105,11 +105,11 @@ def consolidate(
     if dtype is not None and dtype not in PRECISIONS:
         raise UsageError(f"there is no precision {dtype!r} to write", hint=f"precisions: {', '.join(PRECISIONS)}")
     with ExitStack() as opened:
-        folder = _checkpoint_at(checkpoint)
+        folder, state = _checkpoint_at(checkpoint)
         found, around, told = _read(folder, checkpoint, base, opened)
         model = _planned(found, around, told, base, dtype)
         training = around.json(_TRAINING)
-        key = _key(folder, found, model)
+        key = _key(absolute(folder.uri), state, found, model)
         with open_target(output, key) as target:
             target.write((*model.files.outputs, *model.companions), progress)
             if model.files.index is not None:
@@ -145,15 +145,16 @@ def consolidate(
     )
 
 
-def _checkpoint_at(checkpoint: str) -> Folder:
-    """Return the files of a checkpoint; of a single file, its folder with that file alone."""
+def _checkpoint_at(checkpoint: str) -> tuple[Folder, str]:
+    """Return the files of a checkpoint, and what tells it from others; of one file, its folder with that file alone."""
     entries = storage.listing(checkpoint)
     if not entries:
         raise UsageError(f"there is nothing at {shown(checkpoint)}", hint="name the folder of a checkpoint")
+    state = json.dumps([(entry.path, entry.bytes, entry.modified) for entry in entries])
     if entries[0].path:
-        return folder_at(checkpoint)
+        return Folder(uri=checkpoint, files={entry.path: entry.bytes for entry in entries}), state
     uri, _, name = absolute(checkpoint).rpartition("/")
-    return Folder(uri=uri, files={name: entries[0].bytes})
+    return Folder(uri=uri, files={name: entries[0].bytes}), state
 
 
 def _read(
@@ -245,12 +246,9 @@ def _companions(folder: Folder, *, tokenizer_only: bool = False) -> tuple[Output
     return tuple(found)
 
 
-def _key(folder: Folder, found: Checkpoint, model: _Model) -> str:
+def _key(uri: str, state: str, found: Checkpoint, model: _Model) -> str:
     """Return what names this very model: what it is made of, and how."""
-    digest = hashlib.sha256()
-    for entry in storage.listing(folder.uri):
-        if entry.path in folder.files:
-            digest.update(f"{entry.path}\0{entry.bytes}\0{entry.modified}\n".encode())
+    digest = hashlib.sha256(f"{uri}\0{state}\0".encode())
     for one in (*model.files.outputs, *model.companions):
         header = one.pieces[0] if one.pieces and isinstance(one.pieces[0], bytes) else b""
         digest.update(f"{one.name}\0{one.size}\n".encode() + header)

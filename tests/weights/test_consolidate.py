@@ -382,6 +382,13 @@ class TestWholeStateDicts:
         assert same(held(tmp_path / "again"), arrays())
         assert result.layout == "state dict of torch.save in 1 file"
 
+    def test_what_lies_beside_a_file_is_used(self, tmp_path, base):
+        (base / "model.safetensors").unlink()
+        (base / "model.pt").write_bytes(self.file(arrays()))
+        consolidate(str(base / "model.pt"), str(tmp_path / "out"))
+        assert same(held(tmp_path / "out"), arrays())
+        assert (tmp_path / "out/tokenizer.json").exists()
+
     def test_files_of_an_index_are_read(self, tmp_path, base):
         folder = tmp_path / "checkpoint"
         folder.mkdir()
