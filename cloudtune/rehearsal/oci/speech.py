@@ -16,13 +16,15 @@ from cloudtune.rehearsal.state import Resource
 
 #: What a service says whether something does not exist or is not the caller's to see.
 NOT_FOUND = "Authorization failed or requested resource not found."
+#: The kernel's own words, in the services'.
+_CODES = {"InvalidJSON": "CannotParseRequest", "PayloadTooLarge": "RequestEntityTooLarge"}
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d(?::\d\d)?)(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 _NOT_KNOWN = "The required information to complete authentication was not provided or was incorrect."
 
 
 def refuse(request: Request, why: Refused) -> Response:
     """Put an error into the services' words."""
-    code, message = why.code, why.message
+    code, message = _CODES.get(why.code, why.code), why.message
     if why.status == 401:
         code, message = "NotAuthenticated", _NOT_KNOWN if why.code == "Expired" else f"{_NOT_KNOWN} {message}"
     answer = json_response({"code": code, "message": message}, status=why.status, headers=why.headers)
