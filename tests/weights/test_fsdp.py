@@ -15,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudtune.errors import UsageError
+from cloudtune.ranges import Reader
 from cloudtune.weights import fsdp
 from cloudtune.weights.assembly import Made, stream
 from cloudtune.weights.checkpoint import Checkpoint, Part
 from cloudtune.weights.consolidate import consolidate
 from cloudtune.weights.model import folder_at
+from cloudtune.weights.torchfiles import read_torch
 from tests.weights.forging import TYPES, Saved, save
 
 pytestmark = pytest.mark.heavy
@@ -163,7 +165,6 @@ def test_whatever_torch_reads_is_read_alike(tmp_path_factory, tensors):
 
 
 def test_casting_rounds_as_torch_does(tmp_path):
-    from cloudtune.ranges import Reader
     from cloudtune.weights.assembly import Span
     from cloudtune.weights.casting import cast
 
@@ -215,3 +216,52 @@ def test_names_in_memory_become_those_of_files(tmp_path, family):
     ours, theirs = (load_file(tmp_path / place / "model.safetensors") for place in ("out", "base"))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_files_of_torch_are_read(tmp_path, protocol):
+    matrix = torch.arange(24.0).reshape(4, 6)
+    marked = torch.nn.Parameter(torch.randn(3, 2))
+    marked.tensor_model_parallel = True
+    state = {
+        "matrix": matrix,
+        "rows": matrix[1:3],
+        "marked": marked,
+        "module": torch.nn.Linear(3, 5).bfloat16().state_dict(),
+        "float8": torch.randn(7).to(torch.float8_e4m3fn),
+        "uint16": torch.tensor([1, 65535], dtype=torch.uint16),
+        "complex": torch.randn(2, dtype=torch.complex64),
+        "scalar": torch.tensor(2.5, dtype=torch.float64),
+        "empty": torch.zeros(0, 4),
+        "bools": torch.tensor([True, False]),
+        "values": [1, 2.5, "x", None, True, torch.bfloat16, torch.Size([1, 2]), torch.device("cpu"), b"bytes"],
+    }
+    torch.save(state, tmp_path / "file.pt", pickle_protocol=protocol)
+    data = (tmp_path / "file.pt").read_bytes()
+    with Reader(str(tmp_path / "file.pt")) as reader:
+        found = read_torch(reader)
+    assert found["values"][6] == (1, 2)
+    assert found.pop("values")[:5] == state.pop("values")[:5]
+    found |= {f"module.{name}": value for name, value in found.pop("module").items()}
+    state |= {f"module.{name}": value for name, value in state.pop("module").items()}
+    assert found.keys() == state.keys()
+    for name, value in state.items():
+        part = found[name]
+        assert part.shape == tuple(value.shape), name
+        assert part.contiguous
+        assert data[part.offset : part.offset + part.length] == plain(value.detach()), name
+
+
+def test_files_that_torch_wrote_otherwise_are_refused(tmp_path):
+    torch.save({"a": torch.zeros(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    torch.save({"a": torch.zeros(4, 6).t()}, tmp_path / "strided.pt")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
+    torch.save({"a": torch.sparse_coo_tensor([[0], [1]], [1.0], (2, 2), check_invariants=True)}, tmp_path / "sparse.pt")
+    for name, reason in {
+        "old.pt": "older than torch 1.6",
+        "strided.pt": "not contiguous",
+        "module.pt": "asks for torch.nn.modules.linear.Linear",
+        "sparse.pt": "asks for torch._utils._rebuild_sparse_tensor",
+    }.items():
+        with pytest.raises(UsageError, match=reason):
+            consolidate(str(tmp_path / name), str(tmp_path / "out"))
