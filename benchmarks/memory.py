@@ -4,7 +4,8 @@ Real steps of small models by transformers and PEFT. Measured is what PyTorch's 
 (torch.profiler, ``profile_memory=True``): what is left of building the model and two steps, for states exist then, and
 the highest sum of allocations and releases in the third. Estimated is what
 ``cloudtune estimate`` says without the constant for the process itself. ``--sharded`` adds steps of two processes under
-DistributedDataParallel and FSDP2 over gloo.
+DistributedDataParallel and FSDP2 over gloo, ``--quantized`` QLoRA, which needs bitsandbytes; what a quantized model
+holds is summed up from its tensors there, for threads load it and the profiler does not see what they release.
 """
 
 from __future__ import annotations
@@ -97,6 +98,11 @@ CASES = (
     case("mixtral"),
     case("mixtral", method="lora", dtype="bf16"),
 )
+QUANTIZED = (
+    case("llama-wide", method="qlora", dtype="mixed"),
+    case("llama-wide", method="qlora", dtype="mixed", gradient_checkpointing=True),
+    case("llama", method="qlora", dtype="mixed", gradient_checkpointing=True),
+)
 SHARDED = (
     case("llama", nodes=1, processes_per_node=2, batch_size=2),
     case("llama-wide", sharding="fsdp", processes_per_node=2, batch_size=2),
@@ -127,9 +133,11 @@ def build(one: Case) -> Any:
         from trl.trainer.utils import add_fused_lm_head
 
         add_fused_lm_head(model)
+    if training.method == "qlora":
+        model = _quantized(model)
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    if training.method == "lora":
+    if training.method != "full":
         from peft import LoraConfig, get_peft_model
 
         targets = "all-linear" if training.targets == ("all-linear",) else list(training.targets)
@@ -139,8 +147,39 @@ def build(one: Case) -> Any:
         model = get_peft_model(model, adapter)
         if training.dtype == "bf16":
             model = model.to(torch.bfloat16)
+        for parameter in model.parameters():
+            if training.method == "qlora" and parameter.requires_grad:
+                parameter.data = parameter.data.bfloat16()  # as TRL does
         model.enable_input_require_grads()
     return model.train()
+
+
+def _quantized(model: Any) -> Any:
+    """Return a model in NF4 with double quantization, as recipe sft loads it."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_quant_storage=torch.bfloat16,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, quantization_config=settings)
+
+
+def tensors_of(model: Any, optimizer: Any) -> int:
+    """Return the bytes of all parameters, their scales, buffers and states, each storage once."""
+    import torch
+
+    found = [*model.parameters(), *model.buffers()]
+    found += [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    for scales in (one.quant_state for one in model.parameters() if getattr(one, "quant_state", None)):
+        found += [scales.absmax, scales.code, scales.offset, scales.state2.absmax, scales.state2.code]
+    return sum({one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in found}.values())
 
 
 def optimizer_of(one: Case, model: Any) -> Any:
@@ -193,14 +232,16 @@ def allocations(work: Callable[[], Any]) -> tuple[Any, int, int]:
 def third_step(one: Case, prepare: Callable[[], tuple[Any, Any]]) -> float:
     """Return the peak of the third step, in bytes: what is held before it, and what it adds at most."""
 
-    def begin() -> tuple[Any, Callable[[], None]]:
+    def begin() -> tuple[Any, Any, Callable[[], None]]:
         model, optimizer = prepare()
         step = stepper(one, model, optimizer)
         step()
         step()
-        return model, step
+        return model, optimizer, step
 
-    (_, step), held, _ = allocations(begin)
+    (model, optimizer, step), held, _ = allocations(begin)
+    if one.training.method == "qlora":
+        held = tensors_of(model, optimizer)
     _, _, added = allocations(step)
     return held + added
 
@@ -268,12 +309,13 @@ def main() -> None:
     """Print estimate, measurement and ratio of every case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sharded", action="store_true", help="two processes under DDP and FSDP2, too")
+    parser.add_argument("--quantized", action="store_true", help="QLoRA, too; needs bitsandbytes")
     parser.add_argument("--only", default="", help="cases with this text in their name")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows: list[dict[str, Any]] = []
-    for one in (*CASES, *(SHARDED if options.sharded else ())):
+    for one in (*CASES, *(QUANTIZED if options.quantized else ()), *(SHARDED if options.sharded else ())):
         if options.only not in one.name:
             continue
         expected, seen = estimated(one), (measured_sharded(one) if one.training.world > 1 else measured(one))

@@ -9,7 +9,7 @@ import pytest
 
 from cloudtune.errors import SpecError
 from cloudtune.launch.commands import command_of
-from cloudtune.launch.options import faults
+from cloudtune.launch.options import faults, settled
 from cloudtune.spec.runtimes import PythonRuntime, Recipe
 from tests.recipes.modules import RECIPES, module
 
@@ -89,3 +89,15 @@ def test_what_is_filled_in_later_passes() -> None:
 def test_a_recipe_without_a_table_takes_any_option() -> None:
     assert faults(Recipe(name="quickstart", args={"whatever": 1})) == ()
     assert faults(Recipe(name="../sft", args={"whatever": 1})) == ()
+
+
+def test_options_are_settled_as_the_recipe_reads_them() -> None:
+    args = {"max_seq_length": "512", "bf16": "auto", "packing": "true", "targetModules": ["q_proj,v_proj", "o_proj"]}
+    found = settled(Recipe(name="sft", args={**args, "loraDropout": 0, "batchSize": "$SIZE", "method": None}))
+    assert found is not None
+    assert found["maxLength"] == 512
+    assert (found["bf16"], found["packing"]) == (None, True)
+    assert found["targetModules"] == ("q_proj", "v_proj", "o_proj")
+    assert found["loraDropout"] == 0.0
+    assert (found["batchSize"], found["method"]) == ("$SIZE", "lora")
+    assert settled(Recipe(name="quickstart", args={})) is None

@@ -127,7 +127,7 @@ def test_a_vision_tower_without_adapters_keeps_nothing() -> None:
 
 def test_what_cannot_be_is_refused() -> None:
     for wrong in ({"method": "magic"}, {"dtype": "int1"}, {"batch_size": 0}, {"sharding": "some"}, {"loss": "none"}):
-        with pytest.raises(UsageError, match="expected|at least"):
+        with pytest.raises(UsageError, match=r"expected|at least"):
             Training(**wrong)
 
 

@@ -134,7 +134,7 @@ def test_what_is_missing_is_said() -> None:
         architecture({})
     with pytest.raises(UsageError, match="llama model has no hidden_size"):
         architecture({"model_type": "llama"})
-    with pytest.raises(UsageError, match="hidden_size in config.json is '64', not a whole number"):
+    with pytest.raises(UsageError, match=r"hidden_size in config.json is '64', not a whole number"):
         architecture({"model_type": "llama", "hidden_size": "64"})
     with pytest.raises(UsageError, match="alibi"):
         architecture({**written(config_of("falcon")), "alibi": True})

@@ -37,7 +37,7 @@ def test_a_folder_without_a_config_is_no_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "nonsense", "[" * 100_000])
 def test_a_config_that_is_none_is_said(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(UsageError, match="no JSON|not a JSON object"):
+    with pytest.raises(UsageError, match=r"no JSON|not a JSON object"):
         local_config(str(tmp_path))
 
 
