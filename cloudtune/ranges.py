@@ -137,6 +137,7 @@ class LooseReader(Reader):
         if local_path(uri) is None:
             super().__init__(uri, size)
         else:
+            _check_platform()
             # no more than this, for there may be tens of thousands
             self.uri, self.size, self._file = uri, size, None
 
@@ -311,8 +312,7 @@ def write_at(target: int, data: bytes | bytearray | memoryview, position: int) -
 
 def _opened(path: Path) -> BinaryIO:
     """Open a file of this machine for reading, past the soft limit of open files if that is in the way."""
-    if not hasattr(os, "pread"):  # pragma: no cover - Windows
-        raise UsageError("weights are read on Linux and macOS", hint="run this there, or in the Linux that Windows has")
+    _check_platform()
     flags = os.O_RDONLY | os.O_NONBLOCK  # a pipe would wait for a writer
     try:
         number = os.open(path, flags)
@@ -324,6 +324,11 @@ def _opened(path: Path) -> BinaryIO:
         os.close(number)
         raise UsageError(f"{path} is no file", hint="name a file, or a folder of files")
     return open(number, "rb", buffering=0)  # noqa: PTH123 - the caller closes it
+
+
+def _check_platform() -> None:
+    if not hasattr(os, "pread"):
+        raise UsageError("weights are read on Linux and macOS", hint="run this there, or in the Linux that Windows has")
 
 
 def _allow_more_files() -> bool:

@@ -70,7 +70,7 @@ class Here:
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Hold the target, which no other process can claim meanwhile."""
-        if fcntl is None:  # pragma: no cover - Windows
+        if fcntl is None:
             hint = "run this there, or name a place elsewhere"
             raise UsageError("models are written to folders of Linux and macOS", hint=hint)
         with storage.told("upload", str(self.shown)):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from cloudtune import ranges, storage
-from cloudtune.errors import UsageError
+from cloudtune.errors import ServiceError, UsageError
 from cloudtune.ranges import Reader, Writer
 from cloudtune.uri import join, shown
 from cloudtune.weights.assembly import Output, Progress, joined, stream, total_size
@@ -91,7 +91,11 @@ class There:
         due = [output for output in outputs if self.sizes.get(output.name) != output.size]
         meter = Meter(total_size(outputs), progress)
         meter.add(meter.total - total_size(due))
-        run_all([partial(self._write, output, meter) for output in due], UPLOADS, meter)
+        try:
+            run_all([partial(self._write, output, meter) for output in due], UPLOADS, meter)
+        except ServiceError as error:
+            error.hint = f"run the same again: it goes on where it stopped ({error.hint})"
+            raise
 
     def put(self, name: str, data: bytes) -> None:
         """Write a small file."""

@@ -653,5 +653,27 @@ def test_an_error_before_anything_is_written_leaves_nothing(folder):
     assert list(folder.parent.iterdir()) == []
 
 
+def test_where_there_is_no_posix_it_is_told_when_it_is_used(folder, source):
+    code = (
+        "import os, sys\n"
+        "for name in ('fcntl', 'resource'):\n"
+        "    sys.modules[name] = None\n"
+        "del os.pread, os.preadv, os.pwrite, os.copy_file_range, os.sched_getaffinity\n"
+        "from cloudtune.errors import UsageError\n"
+        "from cloudtune.ranges import LooseReader, Reader\n"
+        "from cloudtune.weights.target import open_target\n"
+        "def entered(): open_target(sys.argv[1], '0' * 16).__enter__()\n"
+        "for use in (entered, lambda: Reader(sys.argv[2]), lambda: LooseReader(sys.argv[2], 1)):\n"
+        "    try: use()\n"
+        "    except UsageError as error: print(error.message)\n"
+    )
+    argv = [sys.executable, "-c", code, str(folder), str(source)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "models are written to folders of Linux and macOS",
+        *["weights are read on Linux and macOS"] * 2,
+    ]
+
+
 def test_the_record_comes_last():
     assert LAST[-1] == RECORD
