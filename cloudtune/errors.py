@@ -46,10 +46,12 @@ class Fault:
 class CloudtuneError(Exception):
     """The root of all errors of cloudtune.
 
-    ``hint`` says what to do next; ``exit_code`` is what the command line ends with.
+    ``hint`` says what to do next; ``exit_code`` is what the command line ends with; ``passing`` is True of what may be
+    over a little later: a network that is down, a service that is overloaded, a session that the user can renew.
     """
 
     exit_code = 1
+    passing = False
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -125,6 +127,7 @@ class ServiceError(CloudtuneError):
         self.operation = operation
         self.request_id = request_id
         self.definite = definite
+        self.passing = not definite
         where = f"{service}.{operation}" + (f" (request {request_id})" if request_id else "")
         super().__init__(f"{where}: {message}", hint=hint)
 

@@ -21,6 +21,8 @@ from cloudtune.states import LogLine
 LATE_S = 60.0
 #: Seconds before a missing line's successor in which it is looked for.
 LOOK_BACK_S = 180.0
+#: Seconds after which it is looked for further and further back.
+GROWING_S = 15.0
 #: Seconds by which services' times of a node's lines may disagree with the lines' numbers.
 JITTER_S = 1.0
 #: Seconds of the log that must have been read behind a line's successor before the line is lost.
@@ -166,8 +168,7 @@ def _wait(
     if since < view.middle and not lines.back and name not in sweep.stuck:
         sweep.stuck.append(name)
     lines.waiting = waiting
-    # the longer it does not come, the further back it is looked for
-    lines.floor = floor if lines.back else floor - max(0.0, view.now - since)
+    lines.floor = floor if lines.back else floor - max(0.0, view.now - since - GROWING_S)
 
 
 def _told(line: Numbered, key: float, at: float) -> Line:

@@ -18,12 +18,14 @@ from functools import cache
 from importlib import import_module
 from typing import IO, Any
 
+import attrs
+
 from cloudtune.clients.oci_archive import artifact
 from cloudtune.clients.oci_auth import Identity, identity
 from cloudtune.clients.oci_auth import sdk as oci
-from cloudtune.clients.oci_endpoint import connection
+from cloudtune.clients.oci_endpoint import ENDPOINT, connection
 from cloudtune.clients.oci_errors import told
-from cloudtune.errors import UsageError
+from cloudtune.errors import ServiceError, UsageError
 from cloudtune.plan import Call, File, Plan
 
 Reply = Mapping[str, Any]
@@ -49,6 +51,10 @@ _HEADERS = {
     "etag": "etag",
     "content-length": "contentLength",
 }
+#: Parameters that are for this client, and go nowhere.
+OWN = frozenset({"region", "cursor", "pages", "keep"})
+#: Bytes after which no further page is fetched with those before.
+_MOST_BYTES = 24 << 20
 _REGION = re.compile(r"ocid1\.[a-z0-9]+\.oc\d+\.([a-z0-9-]+)\.")
 
 
@@ -77,9 +83,40 @@ class OciClient:
         """Carry out a change; the service takes a second one with the same token for the first."""
         return self._carried_out(call, token=token, files=files)
 
+    @property
+    def look_s(self) -> tuple[float, float]:
+        """Seconds between two looks at what goes on in the cloud, at first and later; a stand-in is asked oftener."""
+        return (0.2, 0.5) if self._environ.get(ENDPOINT) else (1.0, 3.0)
+
     def read(self, call: Call) -> Reply:
-        """Carry out a read."""
-        return self._carried_out(call)
+        """Carry out a read; of the :data:`OWN` parameters the reply has ``cursor`` again, and ``readAt``: when it was.
+
+        Up to ``pages`` are fetched as one; ``keep`` says which fields of the entries of which list are wanted, such as
+        ``{"results": {"text": "data.logContent.data.message"}}``, where there are many with much in them.
+        """
+        reply, call = self._page(call)
+        names = [*call.parameters.get("keep", {}), "items"]
+        whole, size = dict(reply), _size(reply)
+        for _ in range(1, int(call.parameters.get("pages", 1))):
+            if not whole.get("opcNextPage") or size > _MOST_BYTES:
+                break
+            call = attrs.evolve(call, parameters={**call.parameters, "page": whole.pop("opcNextPage")})
+            reply, call = self._page(call)
+            whole = {**reply, **{name: [*whole[name], *reply[name]] for name in names if name in whole}}
+            size += _size(reply)
+        cursor = {"cursor": call.parameters["cursor"]} if "cursor" in call.parameters else {}
+        return {**whole, **cursor, "readAt": time.time() - (self.skew_s or 0.0)}
+
+    def _page(self, call: Call) -> tuple[Reply, Call]:
+        """Return a page, and the call that fetched it: one that the service finds too large is asked for in halves."""
+        while True:
+            try:
+                return self._carried_out(call), call
+            except ServiceError as error:
+                limit = int(call.parameters.get("limit", 0))
+                if limit < 2 or "too large" not in error.message:
+                    raise
+                call = attrs.evolve(call, parameters={**call.parameters, "limit": limit // 2})
 
     def _carried_out(self, call: Call, *, token: str | None = None, files: tuple[File, ...] = ()) -> Reply:
         for attempt in (1, 2):
@@ -92,7 +129,7 @@ class OciClient:
             try:
                 response = method(**arguments)
                 self._compare_clocks(response.headers)
-                return _reply(response)
+                return _reply(response, call.parameters.get("keep", {}))
             except Exception as error:
                 self._compare_clocks(getattr(error, "headers", None))
                 expired = isinstance(error, oci.exceptions.ServiceError) and error.status == 401 and kind == "session"
@@ -166,7 +203,7 @@ def _region_in(parameters: Mapping[str, Any]) -> str | None:
 
 def _arguments(method: Callable[..., Any], call: Call, token: str | None) -> dict[str, Any]:
     """Return the method's arguments: those of its path and query by name, and as its body what is left."""
-    parameters = {name: value for name, value in call.parameters.items() if name != "region"}
+    parameters = {name: value for name, value in call.parameters.items() if name not in OWN}
     positional, optional = _signature(method)
     body = next((name for name in positional if name.endswith("_details")), None)
     found: dict[str, Any] = {}
@@ -214,12 +251,16 @@ def _camel(name: str) -> str:
     return head + "".join(word.capitalize() for word in rest)
 
 
-def _reply(response: Any) -> Reply:
+def _reply(response: Any, keep: Mapping[str, Mapping[str, str]]) -> Reply:
     """Return a response as the wire's JSON, with what its headers add; a list is ``items``."""
     data = response.data
     found: dict[str, Any] = {}
     if hasattr(data, "raw"):
         found["stream"] = data
+    elif keep:
+        for name, fields in keep.items():
+            rows = data if name == "items" else getattr(data, name, None)
+            found[name] = [{field: _at(row, path) for field, path in fields.items()} for row in rows or ()]
     elif data is not None:
         plain = _plain(data)
         found = dict(plain) if isinstance(plain, Mapping) else {"items": plain}
@@ -227,6 +268,17 @@ def _reply(response: Any) -> Reply:
         if response.headers.get(header) is not None:
             found.setdefault(name, response.headers[header])
     return found
+
+
+def _size(reply: Reply) -> int:
+    return int(reply.get("contentLength") or 1 << 20)
+
+
+def _at(value: Any, path: str) -> Any:
+    """Return what a value has at a dotted path; None where it has nothing there."""
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
+    return value
 
 
 def _plain(value: Any) -> Any:

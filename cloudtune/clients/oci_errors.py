@@ -20,7 +20,9 @@ def told(error: Exception, call: Call, *, kind: str) -> CloudtuneError:
     if isinstance(error, oci.exceptions.ServiceError):
         return _refused(error, call, kind)
     if isinstance(error, oci.exceptions.ConnectTimeout):
-        return _failed("cannot be reached", call, definite=True, hint="check the network, and the region's name")
+        failed = _failed("cannot be reached", call, definite=True, hint="check the network, and the region's name")
+        failed.passing = True
+        return failed
     if isinstance(error, oci.exceptions.RequestException):
         reason = _words(error).partition("Request Endpoint")[0].strip(" (),'\"") or type(error).__name__
         # the request may have been carried out: only its reply is known to be lost
@@ -34,7 +36,9 @@ def _refused(error: Any, call: Call, kind: str) -> CloudtuneError:
     where = f"{call.service}.{call.operation}"
     if status == 401:
         again = "oci session authenticate" if kind == "session" else "oci setup config, or check the key's fingerprint"
-        return NotAllowed(f"{where}: OCI does not know you: {said}{request}", hint=f"sign in: {again}")
+        refused = NotAllowed(f"{where}: OCI does not know you: {said}{request}", hint=f"sign in: {again}")
+        refused.passing = kind == "session"
+        return refused
     if status == 404 and call.operation in {"get_job_run", "cancel_job_run"}:
         run = call.parameters.get("jobRunId")
         return RunNotFound(f"OCI has no job run {run}, or you may not see it", hint="check its OCID, and your profile")

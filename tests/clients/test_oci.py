@@ -23,7 +23,7 @@ class Service:
     """Answers what it is told to; ``seen`` holds (method, path, headers, body)."""
 
     def __init__(self):
-        self.seen, self.answers = [], []
+        self.seen, self.answers, self.date = [], [], None
         service = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -34,14 +34,14 @@ class Service:
                 service.seen.append(
                     (self.command, self.path, {name.lower(): value for name, value in self.headers.items()}, body)
                 )
-                status, reply = service.answers.pop(0) if service.answers else (200, {"id": JOB})
+                status, reply, *more = service.answers.pop(0) if service.answers else (200, {"id": JOB})
                 if status is None:
                     self.close_connection = True
                     return
                 data = b"" if reply is None else json.dumps(reply).encode()
                 self.send_response(status)
                 headers = {"content-type": "application/json", "content-length": str(len(data)), "etag": "e1"}
-                for name, value in {**headers, "opc-request-id": "request-1"}.items():
+                for name, value in {**headers, "opc-request-id": "request-1", **(more[0] if more else {})}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(data)
@@ -50,6 +50,9 @@ class Service:
 
             def log_message(self, *_):
                 pass
+
+            def date_time_string(self, timestamp=None):
+                return service.date or super().date_time_string(timestamp)
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
@@ -160,6 +163,65 @@ def test_busy_services_are_asked_again_and_lost_replies_are_not_believed(client,
         client.send(call("create_job", displayName="x"), token="token-2")
     assert error.value.definite is False
     assert {seen[2]["opc-retry-token"] for seen in service.seen[3:]} == {"token-2"}
+
+
+def entries(*texts):
+    contents = [{"id": text, "data": {"message": text}, "oracle": {"logid": "x"}} for text in texts]
+    return {"results": [{"data": {"datetime": 1, "logContent": one}} for one in contents], "summary": {}}
+
+
+def search(**parameters):
+    query = {"searchQuery": "search", "timeStart": "2026-11-20T00:00:00Z", "timeEnd": "2026-11-20T00:00:01Z"}
+    keep = {"results": {"id": "data.logContent.id", "text": "data.logContent.data.message", "no": "data.x.y"}}
+    return Call(
+        service="oci.logging", operation="search_logs", parameters={**query, "limit": 8, "keep": keep, **parameters}
+    )
+
+
+def test_pages_are_fetched_as_one_and_of_much_little_is_kept(client, service):
+    service.answers += [(200, entries("a", "b"), {"opc-next-page": "p2"}), (200, entries("c"), {"opc-next-page": "p3"})]
+    reply = client.read(search(pages=2, cursor={"at": 1.5}, region="us-ashburn-1"))
+    assert reply["results"] == [{"id": text, "text": text, "no": None} for text in ("a", "b", "c")]
+    assert (reply["cursor"], reply["opcNextPage"]) == ({"at": 1.5}, "p3")
+    assert [path for _, path, _, _ in service.seen] == [
+        "/20190909/search?limit=8",
+        "/20190909/search?limit=8&page=p2",
+    ]
+    assert set(json.loads(service.seen[0][3])) == {"searchQuery", "timeStart", "timeEnd"}
+
+
+def test_a_page_that_is_too_large_is_asked_for_in_halves(client, service):
+    service.answers += [
+        (400, {"code": "InvalidParameter", "message": "search result is too large"}),
+        (200, entries("a"), {"opc-next-page": "p2"}),
+        (200, entries("b")),
+    ]
+    assert [row["text"] for row in client.read(search(pages=9))["results"]] == ["a", "b"]
+    limits = [path.partition("limit=")[2].partition("&")[0] for _, path, _, _ in service.seen]
+    assert limits == ["8", "4", "4"]
+    service.answers.append((400, {"code": "InvalidParameter", "message": "search result is too large"}))
+    with pytest.raises(ServiceError):
+        client.read(search(limit=1))
+
+
+def test_a_reply_says_when_it_was_by_the_clock_of_the_cloud(client, service):
+    service.date = "Fri, 20 Nov 2026 23:10:01 GMT"
+    assert abs(client.read(call("get_job", jobId=JOB))["readAt"] - 1795216201) < 30
+
+
+def test_what_may_be_over_later_is_told_apart(client, service):
+    def passing(status, code):
+        service.answers += [(status, {"code": code, "message": "no"})] * 20
+        with pytest.raises(CloudtuneError) as error:
+            client.read(call("get_job", jobId=JOB))
+        service.answers.clear()
+        return error.value.passing
+
+    assert [passing(status, "x") for status in (400, 401, 404, 429)] == [False, False, False, True]
+    service.stop()
+    with pytest.raises(CloudtuneError) as error:
+        client.read(call("get_job", jobId=JOB))
+    assert error.value.passing
 
 
 def test_without_credentials_it_says_how_to_get_them(tmp_path):
