@@ -209,7 +209,9 @@ def test_a_reply_says_when_it_was_by_the_clock_of_the_cloud(client, service):
     assert abs(client.read(call("get_job", jobId=JOB))["readAt"] - 1795216201) < 30
 
 
-def test_what_may_be_over_later_is_told_apart(client, service):
+def test_what_may_be_over_later_is_told_apart(client, service, profile):
+    from cloudtune.clients.oci import OciClient
+
     def passing(status, code):
         service.answers += [(status, {"code": code, "message": "no"})] * 20
         with pytest.raises(CloudtuneError) as error:
@@ -218,9 +220,9 @@ def test_what_may_be_over_later_is_told_apart(client, service):
         return error.value.passing
 
     assert [passing(status, "x") for status in (400, 401, 404, 429)] == [False, False, False, True]
-    service.stop()
+    nobody = OciClient({"CLOUDTUNE_OCI_ENDPOINT": "http://127.0.0.1:9", "OCI_CONFIG_FILE": str(profile)})
     with pytest.raises(CloudtuneError) as error:
-        client.read(call("get_job", jobId=JOB))
+        nobody.read(call("get_job", jobId=JOB))
     assert error.value.passing
 
 
