@@ -29,8 +29,8 @@ _HOMES = {
     "cloudtune.states": "Failure LogLine Status",
     "cloudtune.store": "Deployment Model",
     "cloudtune.verbs": (
-        "cancel check consolidate delete deploy diff estimate init invoke list logs merge models outputs register run "
-        "schema status watch"
+        "cancel check consolidate delete deploy diff doctor estimate init invoke list logs merge models outputs "
+        "register run schema status watch"
     ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}

@@ -124,6 +124,9 @@ from cloudtune.verbs import (
     diff as diff,
 )
 from cloudtune.verbs import (
+    doctor as doctor,
+)
+from cloudtune.verbs import (
     estimate as estimate,
 )
 from cloudtune.verbs import (

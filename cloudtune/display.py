@@ -79,6 +79,8 @@ def _state_style(text: str) -> str:
         "cancelled": "yellow",
         "running": "cyan",
         "error": "red",
+        "problem": "red",
+        "ok": "green",
         "warning": "yellow",
         "note": "cyan",
     }.get(text, "")

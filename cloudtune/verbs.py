@@ -15,6 +15,7 @@ from cloudtune import deployments as deployments_room
 from cloudtune import examples as ready_made
 from cloudtune import jobs, pipelines, registries, runs
 from cloudtune.comparison import Comparison, Side
+from cloudtune.diagnosis.doctor import doctor as doctor  # noqa: PLC0414 - a verb with a room of its own
 from cloudtune.errors import RunNotFound, UsageError
 from cloudtune.estimates import estimate as estimate  # noqa: PLC0414 - a verb with a room of its own
 from cloudtune.jobs import Announce

@@ -38,6 +38,7 @@ VERBS: dict[str, dict[str, str]] = {
         "invoke": "Ask a served model.",
     },
     "Files": {
+        "doctor": "Look for what keeps a job from running.",
         "init": "Write a ready-made job file into this folder.",
         "schema": "Print the JSON Schema of job files.",
     },

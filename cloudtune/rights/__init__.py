@@ -21,6 +21,8 @@ _UNKNOWN = {
     "users": "<your group>",
     "job_runs": "<dynamic group of job runs>",
     "deployments": "<dynamic group of model deployments>",
+    "network": "<compartment of the network>",
+    "vault": "<compartment of the vault>",
 }
 
 

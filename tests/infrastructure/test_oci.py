@@ -234,7 +234,7 @@ def test_every_right_is_needed_by_an_operation_and_every_need_is_a_right():
 def test_what_is_not_known_of_a_statement_is_left_to_the_reader():
     (right,) = rights.needed_for("oci.secrets", "get_secret_bundle")
     assert right.statement() == (
-        "allow dynamic-group <dynamic group of job runs> to read secret-bundles in compartment id <vault>"
+        "allow dynamic-group <dynamic group of job runs> to read secret-bundles in compartment id <compartment of the vault>"
     )
     assert rights.needed_for("oci.secrets", "get_secret_bundle", who="users") == ()
     assert rights.needed_for("oci.data_science", "no_such") == rights.needed_for("aws.s3", "put_object") == ()

@@ -1,0 +1,124 @@
+"""Questions to Oracle Cloud with the user's own rights: what an answer, and what a refusal, means for a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from cloudtune import rights
+from cloudtune.clients.oci import OciClient
+from cloudtune.diagnosis.findings import Finding
+from cloudtune.errors import CloudtuneError, NotAllowed, ServiceError, UsageError
+from cloudtune.plan import Call
+
+#: Where the rights are granted.
+POLICIES = "infrastructure/oci"
+
+Facts = Mapping[str, str | None]
+
+
+@attrs.frozen(kw_only=True)
+class Question:
+    """A read, and what it is about: ``project ocid1...``, which the job's file names at ``where``.
+
+    Where it is not ``needed`` that the user may ask, a refusal leaves the thing unknown. ``facts`` go into the
+    statement of a policy that would allow it.
+    """
+
+    service: str
+    operation: str
+    parameters: Mapping[str, Any]
+    check: str
+    about: str
+    where: str = ""
+    needed: bool = True
+    facts: Facts = attrs.field(factory=dict)
+
+    def finding(self, status: str, message: str, hint: str | None = None, statements: tuple[str, ...] = ()) -> Finding:
+        """Return what was found about it."""
+        return Finding(
+            check=self.check,
+            status=status,
+            message=message,
+            hint=hint or "",
+            where=self.where,
+            statements=statements,
+        )
+
+
+class Refused(Exception):
+    """A question that was not answered as hoped, which is no error of anybody's; ``finding`` is what that means."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.message)
+        self.finding = finding
+
+
+class Questions:
+    """Asks one thing after the other; once nobody answers, or nobody knows the user, nothing more is asked."""
+
+    def __init__(self, client: OciClient) -> None:
+        self._client = client
+        self._facts: Facts = {}
+        self._region: str | None = None
+        self._over: str | None = None
+        self._done: set[tuple[str | None, ...]] = set()
+
+    def turn_to(self, facts: Facts, region: str | None) -> None:
+        """Go on with another job, whose facts and region these are."""
+        self._facts, self._region = facts, region
+
+    def first_time(self, *what: str | None) -> bool:
+        """Return whether this has not been looked at yet: jobs of a pipeline share most of what they need."""
+        new = what not in self._done
+        self._done.add(what)
+        return new
+
+    def ask(self, question: Question) -> Mapping[str, Any]:
+        """Return the service's answer; raises Refused if there is none, or none that helps."""
+        if self._over is not None:
+            raise Refused(question.finding("unknown", f"{question.about}: {self._over}"))
+        region = {"region": self._region} if self._region is not None else {}
+        parameters = {**region, **question.parameters}
+        call = Call(service=question.service, operation=question.operation, parameters=parameters)
+        try:
+            return self._client.read(call)
+        except CloudtuneError as error:
+            raise Refused(self._meaning(error, question)) from error
+
+    def settled(
+        self, question: Question, read: Callable[[Question, Mapping[str, Any]], Iterator[Finding]]
+    ) -> Iterator[Finding]:
+        """Yield what an answer means, or the finding of a refusal: one of several does not end the others."""
+        try:
+            yield from read(question, self.ask(question))
+        except Refused as refused:
+            yield refused.finding
+
+    def _meaning(self, error: CloudtuneError, question: Question) -> Finding:
+        if isinstance(error, NotAllowed) and error.policy is None:
+            # it is not this one thing: OCI does not know who asks
+            self._over = "not asked: you are not signed in"
+            return question.finding("problem", error.message, error.hint)
+        if isinstance(error, NotAllowed):
+            return self._missing(question)
+        if isinstance(error, ServiceError) and error.request_id is None:
+            self._over = "not asked: OCI is not reached"
+            hint = "check the network, the proxy, and the region's name"
+            return question.finding("unknown", f"{question.about}: OCI is not reached: {error.message}", hint)
+        wrong = isinstance(error, UsageError) or (isinstance(error, ServiceError) and error.definite)
+        status = "problem" if wrong and question.needed else "unknown"
+        return question.finding(status, f"{question.about}: {error.message}", error.hint)
+
+    def _missing(self, question: Question) -> Finding:
+        """Return the finding of a 404, by which OCI says that something is missing, or that it is not shown."""
+        found = rights.needed_for(question.service, question.operation, who="users")
+        statements = tuple(right.statement({**self._facts, **question.facts}) for right in found)
+        features = " and ".join(dict.fromkeys(right.feature for right in found))
+        granted = f"your administrator grants it ({POLICIES}, feature {features}): {'; '.join(statements)}"
+        if not question.needed:
+            return question.finding("unknown", f"you may not see {question.about}", granted, statements)
+        message = f"{question.about} does not exist, or you may not see it"
+        return question.finding("problem", message, f"check its name; if it exists, {granted}", statements)
