@@ -24,7 +24,7 @@ from typing import Any
 import attrs
 
 from cloudtune import __version__, storage
-from cloudtune.errors import UsageError
+from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.ranges import LooseReader
 from cloudtune.uri import absolute, join, shown
 from cloudtune.weights.assembly import Output, Progress, Span
@@ -187,12 +187,10 @@ def _planned(
 ) -> _Model:
     """Return all that is to be written; raises UsageError for whatever does not fit together."""
     if found.adapter is not None or is_adapted(found.tensors):
-        return _planned_adapter(found, around, told, dtype)
-    named = base or found.base or around.json(_TRAINING).get("base")
-    folder = told if told is not None else base_at(named, weights=False) if named else around.having(CONFIG)
-    if folder is None or CONFIG not in folder:
-        hint = "name the model that was trained: --base FOLDER, or its name on the Hub"
-        raise UsageError("the checkpoint holds weights only, and there is no config.json beside it", hint=hint)
+        return _planned_adapter(found, around, told, base, dtype)
+    named, folder = (base, told) if told is not None else _trained(found, around)
+    if CONFIG not in folder:
+        raise UsageError(f"{folder.shown()} has no {CONFIG}", hint="name the model that was trained: --base MODEL")
     text = folder.read(CONFIG)
     config = folder.json(CONFIG)
     if (config.get("quantization_config") or {}).get("quant_method"):
@@ -202,7 +200,7 @@ def _planned(
     changed = with_precision(fitted.config, fitted.tensors)
     return _Model(
         kind="model",
-        base=named or config.get("_name_or_path") or None,
+        base=shown(named) if named else None,
         fitted=fitted,
         files=files_of(fitted.tensors, like=fitted.like),
         companions=_companions(folder),
@@ -210,7 +208,25 @@ def _planned(
     )
 
 
-def _planned_adapter(found: Checkpoint, around: Surroundings, told: Folder | None, dtype: str | None) -> _Model:
+def _trained(found: Checkpoint, around: Surroundings) -> tuple[str | None, Folder]:
+    """Return the base that the training has noted, or else the folder beside the checkpoint that has a config."""
+    named = found.base or around.json(_TRAINING).get("base")
+    beside = around.having(CONFIG)
+    if isinstance(named, str) and named:
+        try:
+            return named, base_at(named, weights=False)
+        except CloudtuneError:
+            if beside is None:
+                raise
+    if beside is None:
+        hint = "name the model that was trained: --base FOLDER, or its name on the Hub"
+        raise UsageError("the checkpoint holds weights only, and there is no config.json beside it", hint=hint)
+    return None, beside
+
+
+def _planned_adapter(
+    found: Checkpoint, around: Surroundings, told: Folder | None, base: str | None, dtype: str | None
+) -> _Model:
     place = told if told is not None and ADAPTER_CONFIG in told else around.having(ADAPTER_CONFIG)
     config = found.adapter or (place.json(ADAPTER_CONFIG) if place is not None else {})
     where = place.shown(ADAPTER_CONFIG) if place is not None else ADAPTER_CONFIG
@@ -218,10 +234,10 @@ def _planned_adapter(found: Checkpoint, around: Surroundings, told: Folder | Non
     if not config:
         note = f"no {ADAPTER_CONFIG} was found: copy that of the training beside {ADAPTER_SINGLE}, or name it as --base"
         fitted = attrs.evolve(fitted, notes=(*fitted.notes, note))
-    name = config.get("base_model_name_or_path") or found.base
+    name = config.get("base_model_name_or_path") or found.base or (base if told and CONFIG in told else None)
     return _Model(
         kind="adapter",
-        base=name if isinstance(name, str) else None,
+        base=shown(name) if isinstance(name, str) else None,
         fitted=fitted,
         files=files_of(fitted.tensors, single=ADAPTER_SINGLE, like=dict.fromkeys(fitted.tensors, ADAPTER_SINGLE)),
         companions=_companions(place, tokenizer_only=True) if place is not None else (),
@@ -264,7 +280,7 @@ def _card(record: Mapping[str, Any]) -> str:
     """Return the README.md of a consolidated model."""
     adapter = record["kind"].endswith("adapter")
     base = record["base"]
-    lines = ["---", f"library_name: {'peft' if adapter else 'transformers'}", "pipeline_tag: text-generation"]
+    lines = ["---", f"library_name: {'peft' if adapter else 'transformers'}"]
     if base and "://" not in base and not base.startswith(("/", ".", "~")):
         lines.append(f"base_model: {base}")
     lines += ["tags:", "- cloudtune", *(["- lora"] if adapter else []), "---", "", f"# {record['name']}", ""]

@@ -194,6 +194,12 @@ def test_what_lies_beside_the_checkpoint_is_used(tmp_path, base):
     result = consolidate(str(root / "checkpoint-20/pytorch_model_fsdp_0"), str(tmp_path / "again"))
     assert (result.base, result.run, result.notes) == (str(base), "abcd1234", ())
     assert "abcd1234" in (tmp_path / "again/README.md").read_text()
+    (root / "training.json").write_text(json.dumps({"base": "/somewhere/on/a/node"}))
+    result = consolidate(str(root / "checkpoint-20"), str(tmp_path / "third"))
+    assert (result.base, same(held(tmp_path / "third"), arrays())) == (None, True)
+    (root / "config.json").unlink()
+    with pytest.raises(UsageError, match="/somewhere/on/a/node is no model"):
+        consolidate(str(root / "checkpoint-20"), str(tmp_path / "fourth"))
 
 
 def test_the_layout_of_llama_recipes_names_its_base(tmp_path, base, monkeypatch):
