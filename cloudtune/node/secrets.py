@@ -98,12 +98,14 @@ def print_secret(reference: str) -> int:
 
 def _read_oci(reference: str) -> bytes:
     oci: Any = importlib.import_module("oci")
+    endpoint = os.environ.get("CLOUDTUNE_OCI_ENDPOINT")  # a stand-in on this machine
+    place = {"service_endpoint": endpoint} if endpoint else {}
     if os.environ.get("OCI_RESOURCE_PRINCIPAL_VERSION"):
-        client = oci.secrets.SecretsClient({}, signer=oci.auth.signers.get_resource_principals_signer())
+        client = oci.secrets.SecretsClient({}, signer=oci.auth.signers.get_resource_principals_signer(), **place)
     else:
         location = os.environ.get("OCI_CONFIG_LOCATION", oci.config.DEFAULT_LOCATION)
         profile = os.environ.get("OCI_CONFIG_PROFILE", oci.config.DEFAULT_PROFILE)
-        client = oci.secrets.SecretsClient(oci.config.from_file(location, profile))
+        client = oci.secrets.SecretsClient(oci.config.from_file(location, profile), **place)
     bundle = client.get_secret_bundle(reference).data
     return base64.b64decode(bundle.secret_bundle_content.content)
 

@@ -12,6 +12,7 @@ service's words. The ``oci`` extra must be installed: the models are read from i
     logs         log groups and logs; log_search: what was written, late, twice and out of order
     buckets      Object Storage: buckets; objects; uploads in parts; copies; mounts: a bucket as a node's folder
     shelves      what lies in a bucket; blobs: bytes
+    vault        secrets and their values; monitoring: numbers that jobs post, and queries over them
 
 A further service is a class with ``routes()``, and a row here.
 """
@@ -36,5 +37,8 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
         "cloudtune.rehearsal.oci.uploads:Uploads",
         "cloudtune.rehearsal.oci.copies:Copies",
     ),
+    "oci.vault": ("cloudtune.rehearsal.oci.vault:Vault",),
+    "oci.secrets": ("cloudtune.rehearsal.oci.vault:Bundles",),
+    "oci.monitoring": ("cloudtune.rehearsal.oci.monitoring:Monitoring",),
     "oci.identity": ("cloudtune.rehearsal.oci.tenancy:Tenancy",),
 }
