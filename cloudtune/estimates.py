@@ -191,7 +191,11 @@ def _of_job(job: JobSpec, name: str, changes: Mapping[str, Any], shape: str | No
     how = launch(job)
     other = _shape(shape) if shape is not None else None
     here = None if other is not None else _here(how.nodes * how.processes_per_node)
-    request = request_of(job, how, machine=here)
+    try:
+        request = request_of(job, how, machine=here)
+    except UsageError as error:
+        error.hint = error.hint or "name the model instead: cloudtune estimate NAME --method lora --shape NAME"
+        raise
     machine, training = request.machine, request.training
     if other is not None:
         processes = changes.get("processes_per_node") or other.logical_cores() or other.accelerators or 1

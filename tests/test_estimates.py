@@ -198,6 +198,27 @@ def test_an_unknown_family_is_counted_roughly_and_says_so(tmp_path: Path) -> Non
     assert "counted as if built like Llama" in fit.to_dict()["notes"][0]
 
 
+def test_mixtures_of_experts_have_limits_that_are_said() -> None:
+    mixtral = "mistralai/Mixtral-8x7B-v0.1"
+    (fit,) = cloudtune.estimate(mixtral, method="qlora", shape="p5.48xlarge")
+    assert [note.partition(":")[0] for note in fit.remarks] == [
+        "experts are not quantized",
+        "PEFT adapts fused experts without dropout only",
+    ]
+    assert repr(fit) == f"<Fit {mixtral} qlora: {fit.estimate.total / GIB:.2f} of 80.0 GB on p5.48xlarge, fits>"
+    (dense,) = cloudtune.estimate(LLAMA, method="qlora", shape="p5.48xlarge")
+    assert dense.remarks == ()
+
+
+def test_a_job_that_does_not_say_how_it_trains(tmp_path: Path) -> None:
+    runtime = {"type": "pyTorchDistributed", "spec": {"command": "torchrun train.py"}}
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps({"kind": "job", "spec": {"name": "j", "runtime": runtime}}))
+    with pytest.raises(cloudtune.UsageError, match="which model it trains") as caught:
+        cloudtune.estimate(file=file)
+    assert "cloudtune estimate NAME" in str(caught.value)
+
+
 def test_the_command_line_shows_terms_and_advice() -> None:
     text = told(LLAMA, "--method", "full", "--shape", "VM.GPU.A10.2", "--nodes", "2")
     head, *lines = [line.split("\t") for line in text.splitlines() if "\t" in line]

@@ -179,7 +179,7 @@ def _introduce(fit: Fit) -> None:
     ]
     world = f"{training.nodes} x {training.processes_per_node} processes"
     say(", ".join([*words, world, *([training.sharding] if training.sharding != "none" else [])]))
-    for note in (*model.notes, *fit.notes):
+    for note in fit.remarks:
         say(f"note: {note}")
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import attrs
 
-from cloudtune.memory.adapters import trained_parameters
+from cloudtune.memory.adapters import is_adapted, trained_parameters
 from cloudtune.memory.estimate import BAND, Estimate, estimate
 from cloudtune.memory.machines import GIB, Machine
 from cloudtune.memory.training import Training
@@ -23,7 +23,7 @@ class Advice(NamedTuple):
     total: float
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Fit:
     """What a training needs of each accelerator of a machine; ``machine`` is None where none is known.
 
@@ -38,10 +38,28 @@ class Fit:
     elsewhere: tuple[Advice, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        where = "" if self.machine is None else f" of {gb(self.machine.memory)} GB on {self.machine.name}"
+        return f"<Fit {self.model} {self.training.method}: {gb(self.estimate.total)}{where}, {self.verdict}>"
+
     @property
     def training(self) -> Training:
         """How the model is trained."""
         return self.estimate.training
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What should be known of the estimate: what is approximate in it, and what the training cannot do."""
+        model, training = self.estimate.model, self.training
+        experts = [matrix for _, matrix in model.matrices if not matrix.module and matrix.copies > 1]
+        own = []
+        if experts and training.method == "qlora":
+            own.append(
+                "experts are not quantized: transformers 5 fuses them, and bitsandbytes knows linear modules only"
+            )
+        if training.lora_dropout and any(is_adapted(matrix, training) for matrix in experts):
+            own.append("PEFT adapts fused experts without dropout only: set loraDropout to 0, or name targetModules")
+        return (*model.notes, *self.notes, *own)
 
     @property
     def verdict(self) -> str:
@@ -102,7 +120,7 @@ class Fit:
             }
             out["headroomInGB"] = gb(self.machine.memory - found.total)
         advice = [{"change": one.change, "totalInGB": gb(one.total)} for one in self.advice()]
-        return out | {"verdict": self.verdict, "advice": advice, "notes": [*found.model.notes, *self.notes]}
+        return out | {"verdict": self.verdict, "advice": advice, "notes": list(self.remarks)}
 
     def _fitting(self, changes: Mapping[str, Any]) -> Advice | None:
         """Return the advice to make these changes, if the training fits with them for certain."""
