@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import attrs
@@ -25,6 +25,7 @@ from cloudtune.weights.pickles import MAX_PICKLE_BYTES, Stand, stands
 from cloudtune.weights.safetensors import size_bytes
 from cloudtune.weights.tiles import Tile, pieces_of
 from cloudtune.weights.torchfiles import EDGE_BYTES, STATE, TorchTensor, dtype_of, naturals, read_torch
+from cloudtune.weights.writing import Meter, run_all
 
 METADATA = ".metadata"
 SUFFIX = ".distcp"
@@ -106,14 +107,13 @@ def open_parts(folder: Folder, place: str, items: Mapping[str, Item], opened: Ex
         for chunk in item.chunks:
             chunks.setdefault(chunk.file, []).append((name, chunk))
     tiles: dict[str, list[Tile]] = {name: [] for name in items}
-    with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="edges") as pool:
-        for file in sorted(chunks):
-            reader = opened.enter_context(LooseReader(join(folder.uri, place, file), folder.files[place + file]))
-            for name, chunk, near in _with_edges(reader, chunks[file], pool):
-                with _telling(name, folder.shown(place)):
-                    shown = f"{folder.shown(place)}/{file} at {chunk.offset}"
-                    tensor = read_torch(near, offset=chunk.offset, length=chunk.length, name=shown)
-                    tiles[name].append(_tile(tensor, items[name], chunk, reader))
+    for file in sorted(chunks):
+        reader = opened.enter_context(LooseReader(join(folder.uri, place, file), folder.files[place + file]))
+        for name, chunk, near in _with_edges(reader, chunks[file]):
+            with _telling(name, folder.shown(place)):
+                shown = f"{folder.shown(place)}/{file} at {chunk.offset}"
+                tensor = read_torch(near, offset=chunk.offset, length=chunk.length, name=shown)
+                tiles[name].append(_tile(tensor, items[name], chunk, reader))
     parts = {}
     for name, item in items.items():
         with _telling(name, folder.shown(place)):
@@ -254,18 +254,17 @@ class _Near(Reader):
         return self.reader.read(offset, length)
 
 
-def _with_edges(
-    reader: Reader, chunks: Iterable[tuple[str, Chunk]], pool: ThreadPoolExecutor
-) -> Iterator[tuple[str, Chunk, Reader]]:
+def _with_edges(reader: Reader, chunks: Iterable[tuple[str, Chunk]]) -> Iterator[tuple[str, Chunk, Reader]]:
     """Yield the chunks of a file with a reader that has both ends of each, fetched many at a time."""
     far = reader.fileno() is None
     for batch, ranges in _batches(sorted(chunks, key=lambda one: one[1].offset), _GAP_BYTES if far else 0):
+        found: dict[int, bytes] = {}
 
-        def fetch(one: tuple[int, int]) -> bytes:
-            return reader.read(one[0], one[1] - one[0])
+        def fetch(begin: int, end: int, found: dict[int, bytes] = found) -> None:
+            found[begin] = reader.read(begin, end - begin)
 
-        found = (pool.map if far else map)(fetch, ranges)
-        near = _Near(reader, {begin: data for (begin, _), data in zip(ranges, found, strict=True)})
+        run_all((partial(fetch, *one) for one in ranges), min(_REQUESTS, len(ranges)) if far else 1, Meter(0, None))
+        near = _Near(reader, found)
         for name, chunk in batch:
             yield name, chunk, near
 

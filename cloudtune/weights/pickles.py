@@ -8,9 +8,9 @@ Files of ``torch.save`` are read on top of it (:mod:`cloudtune.weights.torchfile
 
 from __future__ import annotations
 
-import pickletools
 import struct
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, Final
 
 import attrs
@@ -24,7 +24,6 @@ MAX_OPERATIONS = 16 << 20
 _MAX_OPEN = 1000
 _MAX_NAME_BYTES = 256
 _MAX_PROTOCOL = 5
-_OPERATIONS = {ord(operation.code): operation.name for operation in pickletools.opcodes}
 
 #: What stands for each name that a pickle may use; None for a name that may only be mentioned.
 Allowed = Mapping[str, Callable[..., Any] | None]
@@ -115,9 +114,11 @@ class _Machine:
         raise ValueError(f"it has more than {MAX_OPERATIONS} operations")
 
     def unknown(self, code: int) -> Exception:
-        if code == _STOP or code not in _OPERATIONS:
+        # imported to say it, for it takes longer than to read most pickles
+        known = import_module("pickletools").code2op.get(chr(code))
+        if code == _STOP or known is None:
             return ValueError("it is damaged")
-        return _Refused(f"uses the operation {_OPERATIONS[code]}")
+        return _Refused(f"uses the operation {known.name}")
 
     def take(self, count: int) -> bytes:
         """Return the next bytes of the pickle."""

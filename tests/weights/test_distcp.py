@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 
@@ -38,11 +36,10 @@ def chunks(*lengths: int) -> list[tuple[str, Chunk]]:
 
 def read_ends(reader: Counting, listed: list[tuple[str, Chunk]]) -> None:
     """Read both ends of every chunk, as a file of torch.save is read."""
-    with ThreadPoolExecutor(2) as pool:
-        for _, chunk, near in distcp._with_edges(reader, listed, pool):
-            for place, length in ((0, 200), (chunk.length - 150, 150), (0, min(EDGE_BYTES, chunk.length))):
-                at = chunk.offset + place
-                assert near.read(at, length) == reader.data[at : at + length]
+    for _, chunk, near in distcp._with_edges(reader, listed):
+        for place, length in ((0, 200), (chunk.length - 150, 150), (0, min(EDGE_BYTES, chunk.length))):
+            at = chunk.offset + place
+            assert near.read(at, length) == reader.data[at : at + length]
 
 
 @pytest.mark.parametrize(("here", "requests"), [(True, 4), (False, 4)])
@@ -73,8 +70,7 @@ def test_only_so_much_is_kept(monkeypatch):
 def test_what_is_not_near_is_read(monkeypatch):
     data = np.random.default_rng(1).bytes(100_000)
     reader = Counting(data, here=True)
-    with ThreadPoolExecutor(1) as pool:
-        (_, _, near), *_ = distcp._with_edges(reader, chunks(100_000), pool)
+    (_, _, near), *_ = distcp._with_edges(reader, chunks(100_000))
     assert near.read(500, 5_000) == data[500:5_500]
     assert near.read(50_000, 10) == data[50_000:50_010]
     assert reader.asked[-2:] == [(500, 5_000), (50_000, 10)]
