@@ -13,6 +13,7 @@ service's words. The ``oci`` extra must be installed: the models are read from i
     buckets      Object Storage: buckets; objects; uploads in parts; copies; mounts: a bucket as a node's folder
     shelves      what lies in a bucket; blobs: bytes
     vault        secrets and their values; monitoring: numbers that jobs post, and queries over them
+    neighbours   what a job presupposes: projects, networks, limits, images
 
 A further service is a class with ``routes()``, and a row here.
 """
@@ -26,6 +27,7 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
     "oci.data_science": (
         "cloudtune.rehearsal.oci.jobs:Jobs",
         "cloudtune.rehearsal.oci.job_runs:JobRuns",
+        "cloudtune.rehearsal.oci.neighbours:Projects",
     ),
     "oci.logging": (
         "cloudtune.rehearsal.oci.logs:Logs",
@@ -41,4 +43,7 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
     "oci.secrets": ("cloudtune.rehearsal.oci.vault:Bundles",),
     "oci.monitoring": ("cloudtune.rehearsal.oci.monitoring:Monitoring",),
     "oci.identity": ("cloudtune.rehearsal.oci.tenancy:Tenancy",),
+    "oci.core": ("cloudtune.rehearsal.oci.neighbours:Networks",),
+    "oci.limits": ("cloudtune.rehearsal.oci.neighbours:Limits",),
+    "oci.artifacts": ("cloudtune.rehearsal.oci.neighbours:Images",),
 }
