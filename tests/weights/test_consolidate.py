@@ -566,3 +566,14 @@ class TestTheVerb:
         monkeypatch.setenv("CLOUDTUNE_OUTPUT_DIR", str(tmp_path / "outputs"))
         result = cloudtune.consolidate(str(checkpoint), base=str(base))
         assert result.path == f"file://{tmp_path}/outputs"
+
+    def test_a_pipeline_consolidates(self, tmp_path, base, checkpoint):
+        steps = [
+            {"name": "whole", "consolidate": {"checkpoint": str(checkpoint), "base": str(base), "dtype": "float16"}}
+        ]
+        file = tmp_path / "pipeline.json"
+        file.write_text(json.dumps({"kind": "pipeline", "spec": {"name": "p", "steps": steps}}))
+        run = cloudtune.run(file)
+        assert run.wait(60).state == "succeeded"
+        with open_weights(folder_at(run.steps[0].outputs()[0])) as weights:
+            assert {weights.tensor(name).dtype for name in weights} == {"F16"}
