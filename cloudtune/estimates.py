@@ -53,7 +53,7 @@ def estimate(
         UsageError: neither or both of model and file are named, no config is known, or the job does not say how it
             trains.
 
-    >>> (fit,) = estimate("Qwen/Qwen3-8B", method="lora", shape="VM.GPU.A10.1")
+    >>> (fit,) = estimate("Qwen/Qwen3-8B", method="qlora", shape="VM.GPU.A10.1")
     >>> fit.verdict
     'fits'
     """

@@ -14,7 +14,7 @@ _DROPOUT = 0.1
 
 
 class Kept(NamedTuple):
-    """What one layer keeps, in bytes: ``saved`` for its backward pass, of which ``casts`` are copies of its weights.
+    """What one layer keeps, in bytes: ``saved`` for its backward pass, with ``casts``, autocast's copies of its weights.
 
     ``entry`` is its hidden state alone, which is all that a checkpointed layer keeps; ``working`` what its backward
     pass holds at once beside what was saved: the gradients of its widest tensors.
@@ -72,8 +72,8 @@ def kept_by(layer: Layer, training: Training, precision: Precision) -> Kept:
     _forward(tape, layer)
     tokens = training.batch_size * (layer.tokens or training.sequence_length)
     return Kept(
-        saved=tokens * tape.token_bytes + tape.weight_bytes,
-        casts=tape.weight_bytes,
+        saved=tokens * tape.token_bytes + tape.cast_bytes + tape.sum_bytes,
+        casts=tape.cast_bytes,
         entry=tokens * layer.hidden * precision.stream,
         working=tokens * _working(layer, tape, precision),
     )

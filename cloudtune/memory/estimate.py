@@ -69,7 +69,7 @@ def estimate(model: Architecture, training: Training) -> Estimate:
     >>> from cloudtune.memory.models import known_config
     >>> llama = architecture(known_config("meta-llama/Llama-2-7b-hf"))
     >>> round(estimate(llama, Training(method="lora")).total / 2**30, 1)
-    16.5
+    15.7
     """
     moments = _moments(model, training)
     moment = max(moments, key=lambda name: sum(moments[name].values()))

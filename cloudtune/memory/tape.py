@@ -25,7 +25,9 @@ class Tensor:
 
 
 class Tape:
-    """Notes what one layer saves; ``token_bytes`` a token, ``weight_bytes`` for copies of weights, once a layer.
+    """Notes what one layer saves: so many bytes a token, and for copies of its weights.
+
+    ``cast_bytes`` are for the copies that autocast makes, ``sum_bytes`` for weights that adapters were added to.
 
     ``trained``: the weights themselves get gradients; otherwise only adapters do, and the hidden states.
     """
@@ -34,7 +36,7 @@ class Tape:
         self.training = training
         self.precision = precision
         self.trained = training.method == "full"
-        self.weight_bytes = 0.0
+        self.cast_bytes = self.sum_bytes = 0.0
         self._kept: set[Tensor] = set()
 
     @property
@@ -141,7 +143,7 @@ class Tape:
         self.keep(Tensor(2 * width, size), *(Tensor(width, size) for _ in range(between)))
         self.keep(Tensor(x.width * active, size), Tensor(feed.experts, 4), Tensor(4 * active, 8))
         adapted = [matrix for matrix in matrices if is_adapted(matrix, self.training)]
-        self.weight_bytes += sum(matrix.weights * self.precision.used for matrix in adapted)
+        self.sum_bytes += sum(matrix.weights * self.precision.used for matrix in adapted)
         if self.trained or adapted:
             self.keep(Tensor(x.width * active, size), Tensor(width, size), self._operand(x))
 
@@ -159,9 +161,9 @@ class Tape:
         inner = self.precision.compute if self.precision.autocast else size
         self.keep(x if x.size == inner else Tensor(x.width, inner), Tensor(rank, inner))
         if self.precision.autocast and size != inner:
-            self.weight_bytes += rank * (weight.inputs + weight.outputs) * inner
+            self.cast_bytes += rank * (weight.inputs + weight.outputs) * inner
 
     def _cast_weight(self, parameters: float) -> None:
         """Note the copy that autocast makes of a weight of another size."""
         if self.precision.autocast and self.precision.used != self.precision.compute:
-            self.weight_bytes += parameters * self.precision.compute
+            self.cast_bytes += parameters * self.precision.compute
