@@ -14,7 +14,7 @@ _DROPOUT = 0.1
 
 
 class Kept(NamedTuple):
-    """What one layer keeps, in bytes: ``saved`` for its backward pass, with ``casts``, autocast's copies of its weights.
+    """What one layer keeps, in bytes: ``saved`` for its backward pass, with ``casts``, autocast's copies of weights.
 
     ``entry`` is its hidden state alone, which is all that a checkpointed layer keeps; ``working`` what its backward
     pass holds at once beside what was saved: the gradients of its widest tensors.
