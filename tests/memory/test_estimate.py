@@ -175,7 +175,7 @@ def test_more_of_anything_never_takes_less(model: Architecture, training: Traini
         assert total(model, training, lora_rank=2 * training.lora_rank) * slack >= base.total
     if not training.gradient_checkpointing:
         assert total(model, training, gradient_checkpointing=True) <= base.total * 1.001
-    if training.fused_attention and training.sequence_length >= 64 and model in (LLAMA, TIED, MIXED):
+    if training.fused_attention and training.sequence_length >= 256 and model in (LLAMA, TIED, MIXED):
         # the scores of a few tokens are fewer than what a fused kernel keeps
         assert total(model, training, fused_attention=False) * 1.001 >= base.total
 
