@@ -80,7 +80,7 @@ def test_files_stay_short(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_nothing_is_unfinished(path):
-    words = re.findall(r"NotImplementedError|\bTODO\b|\bFIXME\b|\bXXX\b", path.read_text(encoding="utf-8"))
+    words = re.findall(r"(?<!except )NotImplementedError|\bTODO\b|\bFIXME\b|\bXXX\b", path.read_text(encoding="utf-8"))
     assert not words
 
 
