@@ -137,11 +137,12 @@ def refused(status: int, code: str | None) -> Any:
             return self.info
 
         def __exit__(self, *what: Any) -> bool:
-            swallowed = bool(self.raised.__exit__(*what))
+            if not self.raised.__exit__(*what):
+                return False
             found = self.info.value
             assert (found.status, found.code) == (status, code), found
             assert found.request_id
-            return swallowed
+            return True
 
     return Refusal()
 

@@ -70,9 +70,7 @@ def planned(place: OciPlace, code: Path, command: str, **changes: Any) -> Plan:
 def send(plan: Plan, notes: Notes | None = None) -> dict[str, Any]:
     from cloudtune.clients.oci import OciClient
 
-    client = OciClient()
-    client.make_ready(plan)
-    return dict(submit(plan, client, notes or Notes(), environ={}, sleep=lambda _: time.sleep(0.02)))
+    return dict(submit(plan, OciClient(), notes or Notes(), environ={}, sleep=lambda _: time.sleep(0.02)))
 
 
 def followed(run_id: str) -> dict[str, Any]:
