@@ -1,9 +1,10 @@
 """A plan: everything that a run would send, as a value, before anything is sent.
 
 A :class:`Plan` is pure data: made offline by a backend, printed by ``run --dry-run``, carried out by
-:mod:`cloudtune.submit`. Inside the parameters of a step three kinds of leaves are not plain JSON:
+:mod:`cloudtune.submit`. Inside the parameters of a step some leaves are not plain JSON:
 
-* :class:`Ref`: a field of an earlier step's reply, shown as ``${step.field}``;
+* :class:`Ref`: a field of an earlier step's reply, shown as ``${step.field}``; :class:`IfGiven` asks whether there is
+  such a field;
 * :class:`Masked`: a literal value whose name says that it is secret, shown as ``${masked:NAME}``;
 * :class:`FromShell`: a variable read from the shell when the plan is carried out, shown as ``${shell:NAME}``.
 
@@ -38,6 +39,22 @@ class Ref:
 
 
 @attrs.frozen
+class IfGiven:
+    """One of two values: ``then`` if the reply to an earlier step has the field, else ``otherwise``.
+
+    None for ``otherwise`` leaves the key out.
+    """
+
+    ref: Ref
+    then: Any
+    otherwise: Any = None
+
+    def __str__(self) -> str:
+        then, otherwise = (json.dumps(shown(value)) for value in (self.then, self.otherwise))
+        return f"${{{self.ref.step}.{self.ref.field} ? {then} : {otherwise}}}"
+
+
+@attrs.frozen
 class Masked:
     """A literal secret: shown by name only; the value never leaves the process except on the wire."""
 
@@ -58,7 +75,7 @@ class FromShell:
         return f"${{shell:{self.name}}}"
 
 
-Leaf = Ref | Masked | FromShell
+Leaf = Ref | IfGiven | Masked | FromShell
 
 
 @attrs.frozen(kw_only=True)
@@ -106,8 +123,9 @@ class Until:
 class Step:
     """One change that a run makes, in the service's own words.
 
-    ``token`` makes sending the step twice harmless: a retry token or a unique name, derived from the run id.
-    ``undo`` takes the step back when a later one fails for good.
+    ``token`` makes sending the step twice harmless: a retry token or a unique name, derived from the run id; for
+    ``token_s`` seconds, where the service forgets it. ``undo`` takes the step back when a later one fails for good;
+    what is ``within`` an earlier step goes when that goes.
     """
 
     id: str
@@ -116,8 +134,10 @@ class Step:
     parameters: Mapping[str, Any] = attrs.field(factory=dict)
     files: tuple[File, ...] = ()
     token: str | None = None
+    token_s: float | None = None
     until: Until | None = None
     undo: Call | None = None
+    within: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -226,12 +246,17 @@ def _file_dict(file: File) -> dict[str, Any]:
     return {"path": path, "bytes": file.bytes, "sha256": file.sha256}
 
 
+#: What a leaf is replaced by whose key is to be left out.
+OMITTED = object()
+
+
 def substitute(value: Any, leaf: Callable[[Leaf], Any]) -> Any:
     """Return a plain copy of a parameter tree with every special leaf replaced by ``leaf(it)``."""
     if isinstance(value, Leaf):
         return leaf(value)
     if isinstance(value, Mapping):
-        return {key: substitute(item, leaf) for key, item in value.items()}
+        items = ((key, substitute(item, leaf)) for key, item in value.items())
+        return {key: item for key, item in items if item is not OMITTED}
     if isinstance(value, (list, tuple)):
         return [substitute(item, leaf) for item in value]
     return value
@@ -244,7 +269,9 @@ def shown(value: Any) -> Any:
 
 def leaves(value: Any) -> Iterator[Leaf]:
     """Yield every special leaf of a parameter tree."""
-    if isinstance(value, Leaf):
+    if isinstance(value, IfGiven):
+        yield from (value.ref, *leaves(value.then), *leaves(value.otherwise))
+    elif isinstance(value, Leaf):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():

@@ -10,23 +10,18 @@ from typing import Any
 
 import attrs
 
-from cloudtune.backends import Backend, backend_named, every_backend, load
-from cloudtune.errors import CloudtuneError, RunFailed, RunNotFound, ServiceError, UsageError
+from cloudtune.backends import backend_named, every_backend
+from cloudtune.errors import CloudtuneError, NotAllowed, RunFailed, RunNotFound, ServiceError, UsageError
 from cloudtune.html import table
+from cloudtune.places import LOOK_S, Patience, Place, client_of
+from cloudtune.plan import Ref, substitute
 from cloudtune.states import EXIT_CODES, NOT_FINISHED, SETTLED, Failure, Handle, LogLine, Status
 from cloudtune.store import Record, Store
-from cloudtune.submit import Client
 
-#: Seconds between two looks at a run, at first and at most.
-LOOK_S = (0.1, 1.0)
+__all__ = ["Run", "RunList", "age", "client_of", "get", "label", "run_of", "runs"]
+
 #: Seconds that cancel waits for the end of the run before it says that the place is slow.
 CANCEL_S = 30.0
-
-
-def client_of(backend: Backend) -> Client:
-    """Return the client that carries out a backend's calls."""
-    client: Client = load(backend.client)()
-    return client
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -71,10 +66,12 @@ class Run:
 
     def look(self) -> Status:
         """Ask the run's place, whatever is recorded, and return what it says, events and links included."""
+        return self._looked(self._place())
+
+    def _looked(self, place: Place) -> Status:
         record = self.store.run(self.record.id) if self.record else None
-        handle, backend, client = self._place()
         try:
-            status = backend.status(handle, client.read(backend.look(handle)))
+            status = place.status()
         except RunNotFound:
             if record is None:
                 raise
@@ -84,8 +81,11 @@ class Run:
         if self.is_pipeline and status.failure is None and status.state == "failed":
             failures = [step.status.failure for step in self.steps]
             status = attrs.evolve(status, failure=next((one for one in reversed(failures) if one), None))
-        if record is not None and status.state != record.state and record.state not in SETTLED:
-            self._record(status)
+        if record is not None:
+            status = attrs.evolve(status, outputs=status.outputs or record.outputs)
+            new = status.state != record.state and record.state not in SETTLED
+            if new or (status.failure is not None and status.failure.lines and not record.failure):
+                self._record(status)
         return status
 
     def _record(self, status: Status) -> None:
@@ -125,23 +125,8 @@ class Run:
         if self.is_pipeline:
             yield from self._lines_of_steps(follow=follow)
             return
-        if self._submitted() is None:
-            return
-        handle, backend, client = self._place()
-        cursor, pause = None, LOOK_S[0]
-        while True:
-            finished = not follow or self.status.finished  # asked first: what was written before it is read below
-            found, cursor = backend.lines(handle, client.read(backend.logs(handle, cursor)))
-            yield from found
-            if not follow and (cursor or {}).get("caughtUp", not found):
-                return  # what is written from now on is not waited for
-            if found:
-                pause = LOOK_S[0]
-            elif finished and follow:
-                return
-            else:
-                time.sleep(pause)
-                pause = min(pause * 1.5, LOOK_S[1])
+        if self._submitted() is not None:
+            yield from self._place().lines(follow=follow, finished=lambda: self.status.finished)
 
     def _lines_of_steps(self, *, follow: bool) -> Iterator[LogLine]:
         told: set[str] = set()
@@ -203,13 +188,33 @@ class Run:
     def wait(self, timeout_s: float | None = None) -> Status:
         """Return the status once the run has ended; raises TimeoutError after ``timeout_s`` seconds."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        pause = LOOK_S[0]
-        while not (status := self.status).finished:
+        place, patience = None, Patience(self.id)
+        pause = 0.0
+        while True:
+            try:
+                if place is None and self._submitted() is not None:
+                    place = self._place()
+                status = self._recorded_or(place)
+            except CloudtuneError as error:
+                for _ in patience.after(error):
+                    pass
+                continue
+            patience.reset()
+            if status.finished:
+                return status
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"run {self.id} is still {status.state} after {timeout_s:g} s")
-            time.sleep(pause)
-            pause = min(pause * 1.5, LOOK_S[1])
-        return status
+            first, most = LOOK_S if place is None else place.look_s
+            pause = min(max(first, pause * 1.5), most)
+            time.sleep(pause if deadline is None else max(0.0, min(pause, deadline - time.monotonic())))
+
+    def _recorded_or(self, place: Place | None) -> Status:
+        """Return the status as recorded once the run has ended, else that which its place tells."""
+        record = self.store.run(self.record.id) if self.record else None
+        if record is not None and (record.state in SETTLED or place is None):
+            return _recorded(record)
+        assert place is not None
+        return self._looked(place)
 
     def result(self) -> Status:
         """Wait for the end; return the status of a run that succeeded, raise RunFailed for any other end."""
@@ -236,9 +241,15 @@ class Run:
                     hint=f"continue it, then end it: cloudtune run --resume {self.id} -d; cloudtune cancel {self.id}",
                 )
         else:
-            handle, backend, client = self._place()
-            for call in backend.cancel(handle):
-                client.send(call)
+            place = self._place()
+            try:
+                place.send(place.backend.cancel(place.handle))
+            except ServiceError as error:
+                # it may have ended a moment before
+                status = self._looked(place)
+                if not error.definite or not status.finished:
+                    raise
+                return status
         if pending:
             # whoever is submitting it finds this, and ends what it has begun
             self.store.update_run(self.id, state="cancelled", reason="cancelled while it was submitted")
@@ -272,16 +283,31 @@ class Run:
                 hint = f"end it first: cloudtune cancel {self.id}"
                 raise UsageError(f"run {run.id} is {run.status.state}", hint=hint)
         if self._submitted() is not None:
-            handle, backend, client = self._place()
             for step in self.steps:
                 step.delete(outputs=outputs)
-            try:
-                for call in backend.delete(handle, outputs=outputs):
-                    client.send(call)
-            except RunNotFound:
-                pass  # removed by hand: nothing is left to remove but the record
+            self._remove(self._place(), outputs=outputs)
         if self.record is not None:
             self.store.remove_run(self.record.id)
+
+    def _remove(self, place: Place, *, outputs: bool) -> None:
+        """Remove the run in its place; what was removed there by hand is no reason not to forget it."""
+        journal = self.store.journal(self.record.id) if self.record else {}
+
+        def value(leaf: object) -> object:
+            assert isinstance(leaf, Ref)
+            return (journal[leaf.step].reply or {})[leaf.field]
+
+        try:
+            for call in place.backend.delete(place.handle, outputs=outputs):
+                place.client.send(attrs.evolve(call, parameters=substitute(call.parameters, value)))
+        except RunNotFound:
+            pass
+        except NotAllowed:
+            try:
+                place.status(explain=False)
+            except RunNotFound:
+                return
+            raise
 
     def to_dict(self, *, fresh: bool = False) -> dict[str, Any]:
         """Return the run as ``status -o json`` shows it; with ``fresh`` its place is asked also after the end."""
@@ -291,14 +317,14 @@ class Run:
             status = self.status
         return {
             "id": self.id,
-            "name": self.name,
+            "name": self.name if self.record else status.name or self.id,
             "backend": self.record.backend if self.record else (self.handle.backend if self.handle else None),
             "state": status.state,
             "reason": status.reason,
             "failure": status.failure.to_dict() if status.failure else None,
             "events": [attrs.asdict(event) for event in status.events],
             "links": dict(status.links),
-            "outputs": list(self.outputs()),
+            "outputs": list(self.outputs() if self.is_pipeline else status.outputs),
             "created": self.record.created if self.record else None,
             **({"steps": [step.to_dict() for step in self.steps]} if self.is_pipeline else {}),
         }
@@ -310,14 +336,14 @@ class Run:
         uri = self.store.run(self.record.id).handle
         return Handle.parse(uri) if uri else None
 
-    def _place(self) -> tuple[Handle, Backend, Client]:
+    def _place(self) -> Place:
         handle = self._submitted()
         if handle is None:
             raise CloudtuneError(
                 f"run {self.id} was never fully submitted", hint=f"continue it: cloudtune run --resume {self.id}"
             )
         backend = backend_named(handle.backend)
-        return handle, backend, client_of(backend)
+        return Place(run=self.id, handle=handle, backend=backend, client=client_of(backend))
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.name!r}: {self.last_state}>"

@@ -102,9 +102,10 @@ class Event:
 
 @attrs.frozen(kw_only=True)
 class Status:
-    """State of a run as its place tells it."""
+    """State of a run as its place tells it; ``name`` is what the place calls it."""
 
     state: str
+    name: str | None = None
     reason: str | None = None
     failure: Failure | None = None
     events: tuple[Event, ...] = ()

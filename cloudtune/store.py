@@ -78,11 +78,15 @@ class Record:
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """How far a step has come: ``intent`` (about to be sent), ``sent`` (not yet settled), ``done`` or ``undone``."""
+    """How far a step has come: ``intent`` (about to be sent), ``sent`` (not yet settled), ``done`` or ``undone``.
+
+    ``at`` is since when, in seconds since the epoch.
+    """
 
     step: str
     phase: str
     reply: Mapping[str, Any] | None
+    at: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -209,7 +213,10 @@ class Store:
             rows = db.execute("SELECT * FROM journal WHERE run = ? ORDER BY at", (run_id,)).fetchall()
         return {
             row["step"]: Entry(
-                step=row["step"], phase=row["phase"], reply=json.loads(row["reply"]) if row["reply"] else None
+                step=row["step"],
+                phase=row["phase"],
+                reply=json.loads(row["reply"]) if row["reply"] else None,
+                at=row["at"],
             )
             for row in rows
         }

@@ -12,17 +12,41 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import attrs
+
 from cloudtune.errors import CloudtuneError, ServiceError, UsageError
-from cloudtune.plan import Call, File, FromShell, Leaf, Masked, Plan, Ref, Step, Until, leaves, substitute
+from cloudtune.plan import (
+    OMITTED,
+    Call,
+    File,
+    FromShell,
+    IfGiven,
+    Leaf,
+    Masked,
+    Plan,
+    Ref,
+    Step,
+    Until,
+    leaves,
+    substitute,
+)
 from cloudtune.store import Entry
 
 Reply = Mapping[str, Any]
+#: Phases of a step that is still to be sent, or sent again.
+_TO_SEND = frozenset({"intent", "undone"})
+#: Operations that leave nothing behind.
+_READS = ("get_", "list_", "head_", "describe_")
 #: Called with a step's id and what is happening to it.
 Progress = Callable[[str, str], None]
 
 
 class Client(Protocol):
-    """Who sends: carries out calls of one service family. The only place where an SDK may be imported."""
+    """Who sends: carries out calls of one service family. The only place where an SDK may be imported.
+
+    A client may also have ``make_ready(plan)``, called with what is left of a plan before anything of it is sent, and
+    ``look_s``, the seconds between two looks at its place, at first and at most.
+    """
 
     def send(self, call: Call, *, token: str | None = None, files: tuple[File, ...] = ()) -> Reply:
         """Carry out a change; a second call with the same token changes nothing and gives the same reply."""
@@ -34,7 +58,10 @@ class Client(Protocol):
 
 
 class Journal(Protocol):
-    """Where submit keeps how far it has come; on disk when a call returns."""
+    """Where submit keeps how far it has come; on disk when a call returns.
+
+    Of a reply it is given the fields that say something by themselves, and those that the plan refers to.
+    """
 
     def read(self) -> Mapping[str, Entry]:
         """Return the entries by step."""
@@ -65,6 +92,7 @@ def submit(
     entries = journal.read()
     check_shell(plan, shell)
     replies: dict[str, Reply] = {}
+    _make_ready(plan, client, entries)
     for step in plan.steps:
         entry = entries.get(step.id)
         phase = entry.phase if entry is not None else None
@@ -75,11 +103,12 @@ def submit(
         say(step.id, f"{step.service} {step.operation}")
         try:
             if phase != "sent":
+                _check_token(step, entry)
                 call = _call(step, step.parameters, replies, shell)
                 journal.write(step.id, "intent")
                 replies[step.id] = client.send(call, token=step.token, files=step.files)
             if step.until is not None:
-                journal.write(step.id, "sent", replies[step.id])
+                journal.write(step.id, "sent", _kept(plan, step, replies[step.id]))
                 _wait(step, step.until, client, replies, shell, say, sleep)
         except CloudtuneError as error:
             if isinstance(error, ServiceError) and not error.definite:
@@ -88,8 +117,56 @@ def submit(
             if left:
                 error.hint = " ".join([*([error.hint] if error.hint else []), f"left behind: {', '.join(left)}"])
             raise
-        journal.write(step.id, "done", replies[step.id])
+        journal.write(step.id, "done", _kept(plan, step, replies[step.id]))
     return replies
+
+
+def _check_token(step: Step, entry: Entry | None) -> None:
+    """Refuse to send a step again whose token the service has forgotten: it could be carried out twice."""
+    if entry is None or entry.phase != "intent" or entry.at is None or step.token_s is None:
+        return
+    if time.time() - entry.at > step.token_s:
+        hours = step.token_s / 3600
+        raise UsageError(
+            f"step {step.id} ({step.service} {step.operation}) was sent over {hours:g} hours ago, and nobody knows "
+            "whether it was carried out: sent again, it could be carried out twice",
+            hint="look in the service for what it may have made, and submit as a new run",
+        )
+
+
+def _make_ready(plan: Plan, client: Client, entries: Mapping[str, Entry]) -> None:
+    """Let the client build and check what it uploads: nothing has been made yet that would have to be taken back."""
+    make_ready = getattr(client, "make_ready", None)
+    if make_ready is not None:
+        left = tuple(step for step in plan.steps if step.id not in entries or entries[step.id].phase in _TO_SEND)
+        make_ready(attrs.evolve(plan, steps=left))
+
+
+def _kept(plan: Plan, step: Step, reply: Reply) -> Reply:
+    """Return what is kept of a reply: no more than is needed, since services repeat in it what they were given."""
+    kept = {name: value for name, value in reply.items() if isinstance(value, (str, int, float, bool))}
+    texts = [one.until.call.parameters for one in plan.steps if one.until] + [one.parameters for one in plan.steps]
+    texts += [one.undo.parameters for one in plan.steps if one.undo]
+    for leaf in (leaf for parameters in texts for leaf in leaves(parameters)):
+        if isinstance(leaf, Ref) and leaf.step == step.id:
+            value = _field(reply, leaf.field)
+            if value is not None:
+                _put(kept, leaf.field.split("."), value)
+    return kept
+
+
+def _put(target: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        target = target.setdefault(part, {})
+    target[path[-1]] = value
+
+
+def _field(reply: Reply, path: str) -> Any:
+    """Return what a reply has at a dotted path, None where it has nothing."""
+    value: Any = reply
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def _call(
@@ -119,6 +196,9 @@ def _resolved(leaf: Leaf, replies: Mapping[str, Reply], shell: Mapping[str, str]
         for part in leaf.field.split("."):
             value = value[part]
         return value
+    if isinstance(leaf, IfGiven):
+        chosen = leaf.otherwise if _field(replies[leaf.ref.step], leaf.ref.field) in (None, "") else leaf.then
+        return OMITTED if chosen is None else substitute(chosen, lambda inner: _resolved(inner, replies, shell))
     if isinstance(leaf, Masked) and leaf.value is not None:
         return leaf.value
     if leaf.name in shell:
@@ -140,9 +220,7 @@ def _wait(
     call = _call(until.call, until.call.parameters, replies, shell)
     deadline = time.monotonic() + until.timeout_s
     while True:
-        value: Any = client.read(call)
-        for part in until.field.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
+        value = _field(client.read(call), until.field)
         say(step.id, f"{until.field} is {value}")
         if value in until.done:
             return
@@ -169,21 +247,29 @@ def _take_back(
     say: Progress,
 ) -> list[str]:
     """Undo the steps up to the failed one, last first; return what could not be undone."""
-    left = []
+    left: list[tuple[Step, str]] = []
     sent = plan.steps[: plan.steps.index(failed) + 1]
     for step in reversed(sent):
         if step.id not in replies and step is not failed:
             continue
+        what = f"{step.id} ({step.service} {step.operation}{_name(replies.get(step.id))})"
         if step.undo is None:
-            if step.id in replies:
-                left.append(f"{step.id} ({step.service} {step.operation})")
+            if step.id in replies and not step.operation.startswith(_READS):
+                left.append((step, what))
             continue
         say(step.id, f"taking back: {step.undo.operation}")
         try:
             client.send(_call(step.undo, step.undo.parameters, replies, shell))
         except (CloudtuneError, KeyError) as error:
             if step.id in replies:
-                left.append(f"{step.id} ({step.service} {step.operation}): {error}")
+                left.append((step, f"{what}: {error}"))
             continue
         journal.write(step.id, "undone")
-    return left
+        left = [(inner, words) for inner, words in left if inner.within != step.id]
+    return [words for _, words in left]
+
+
+def _name(reply: Reply | None) -> str:
+    """Return by which id somebody finds what a step has made."""
+    identity = (reply or {}).get("id")
+    return f" {identity}" if isinstance(identity, str) else ""

@@ -34,12 +34,19 @@ BACKENDS: dict[str, Row] = {
 #: The entry points by which other distributions add backends.
 GROUP = "cloudtune.backends"
 #: A place's own notion of how far a log has been read; JSON, and None at the start. Where it has the key ``caughtUp``,
-#: that says whether everything has been read that was there when the reading began.
+#: that says whether everything has been read that was there when the reading began; ``more`` says whether to go on at
+#: once (else: if there were lines); ``ended``, of a backend that ``tells_end``, whether nothing more will come.
 Cursor = Mapping[str, Any] | None
 
 
 class Backend(Protocol):
-    """What a place must be able to say. All methods are pure: values in, values out."""
+    """What a place must be able to say. All methods are pure: values in, values out.
+
+    Two things a backend may have beside these. ``tells_end = True``: its logs say when they are complete, so nobody
+    has to ask for the run's state meanwhile. ``explain(handle, replies)`` and ``explained(handle, status, replies)``:
+    the next call that helps to say who of a failed run failed first, given the replies so far (the first is that to
+    :meth:`look`), or None; and the status with what they said.
+    """
 
     #: Name in plans, records and handles.
     name: str
@@ -85,7 +92,10 @@ class Backend(Protocol):
         ...
 
     def delete(self, handle: Handle, *, outputs: bool) -> tuple[Call, ...]:
-        """Return the calls that remove the run's record in its place, and its outputs only if asked."""
+        """Return the calls that remove the run's record in its place, and its outputs only if asked.
+
+        A :class:`~cloudtune.plan.Ref` among their parameters is a field of the reply to a step of the run's plan.
+        """
         ...
 
 

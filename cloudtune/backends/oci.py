@@ -1,20 +1,24 @@
-"""OCI Data Science jobs as a place: this release plans them and does not submit them yet.
+"""OCI Data Science jobs as a place.
 
 A run is one job, its artifact and one job run, over one node or a group of nodes; ``multiNode: jobRuns`` is the older
-form with a job run for each node. The artifact is a zip: the agent, its order, the file that starts it, and the code,
-which the agent unpacks (files below ``code/`` travel as ``code.tar.gz``, which keeps links and executable bits; an
-archive that the user names is that file).
+form with a job run for each node, which is planned and not submitted. The artifact is a zip: the agent, its order, the
+file that starts it, and the code, which the agent unpacks (files below ``code/`` travel as ``code.tar.gz``, which keeps
+links and executable bits; an archive that the user names is that file).
+
+What replies mean is in :mod:`cloudtune.backends.oci_runs`, how lines are read in :mod:`cloudtune.backends.oci_logs`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
+from cloudtune.backends import oci_logs, oci_runs
+from cloudtune.backends.oci_surroundings import Surroundings, surroundings
 from cloudtune.backends.oci_wire import (
     conda_variables,
     container_of,
@@ -24,7 +28,6 @@ from cloudtune.backends.oci_wire import (
     run_details,
 )
 from cloudtune.backends.patches import patched
-from cloudtune.backends.unsubmitted import Unsubmitted, refusal
 from cloudtune.code import gather_code
 from cloudtune.errors import Fault, SpecError
 from cloudtune.launch import Launch, launch
@@ -35,9 +38,12 @@ from cloudtune.plan import Call, FieldNote, File, Leaf, Notice, Plan, Ref, Step,
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.oci import DataScienceJob
 from cloudtune.spec.runtime import Runtime
+from cloudtune.states import Handle, LogLine, Status
 from cloudtune.workspace import Workspace
 
 SERVICE = "oci.data_science"
+#: Seconds for which the service remembers a retry token.
+TOKEN_S = 24 * 3600.0
 #: The service starts Python and shell files alone, so one of them starts the agent.
 ENTRY = "cloudtune_start.py"
 _START = b'''"""Starts the agent that lies beside this file."""
@@ -64,27 +70,30 @@ _AGENTS_WORK = {
 }
 
 
-class OciBackend(Unsubmitted):
-    """The plan of an OCI Data Science job; see :class:`cloudtune.backends.Backend` for the protocol."""
+class OciBackend:
+    """The OCI backend; see :class:`cloudtune.backends.Backend` for the protocol."""
 
     name = "oci"
-    limits = "this release plans OCI jobs and does not submit them yet"
+    client = "cloudtune.clients.oci:OciClient"
+    tells_end = True
 
     def plan(self, job: JobSpec, run_id: str) -> Plan:
         """Return the steps of a run: the job, its artifact, and its job run or runs."""
         runtime, place, how = runtime_of(job), _place(job), launch(job)
-        name, workspace = job_name(job), gather_code(job)
+        name, workspace, around = job_name(job), gather_code(job), surroundings(place)
         grouped = how.nodes > 1 and place.multi_node == "nodeGroups"
         environment, doubts = _environment(runtime, place, run_id)
-        details = job_details(place, runtime, name=name, nodes=how.nodes, grouped=grouped, environment=environment)
+        options: dict[str, Any] = {"name": name, "nodes": how.nodes, "grouped": grouped, "environment": environment}
+        details = job_details(place, runtime, around, **options)
         if container_of(runtime) is not None:
             files, title = _as_it_is(workspace)
         else:
             files, title = _with_agent(job, how, run_id, name, workspace), "cloudtune.zip"
-        runs = _runs(place, runtime, how, run_id, name, grouped=grouped)
-        steps = (_create(details, run_id), *_artifact(files, title, run_id), *runs)
+        runs = _runs(place, runtime, around, how, run_id, name, grouped=grouped)
+        look_up = () if around.look_up is None else (around.look_up,)
+        steps = (*look_up, *_in_region(place, (_create(details, run_id), *_artifact(files, title, run_id), *runs)))
         uri = outputs_of(runtime, run_id)["uri"]
-        warnings = (*how.warnings, *doubts, *_doubts(place, runtime))
+        warnings = (*how.warnings, *doubts, *_doubts(place, runtime, around))
         return Plan(
             name=name,
             run_id=run_id,
@@ -92,9 +101,52 @@ class OciBackend(Unsubmitted):
             launch=how,
             steps=patched(steps, place.overrides),
             outputs=(uri,) if uri else (),
-            fields=(refusal(self.limits), *_fields(job, place, runtime, how)),
+            fields=tuple(_fields(job, place, runtime, around, how)),
             warnings=tuple(Notice(path=path, message=message) for path, message in warnings),
         )
+
+    def handle(self, plan: Plan, replies: Mapping[str, Mapping[str, Any]]) -> Handle:
+        """Return where the job run lives."""
+        return oci_runs.handle_of(plan, replies["run"])
+
+    def recognise(self, text: str) -> Handle | None:
+        """Return the handle of a job run's OCID."""
+        return oci_runs.recognised(text)
+
+    def look(self, handle: Handle) -> Call:
+        """Ask for the job run."""
+        return oci_runs.call(SERVICE, "get_job_run", handle, jobRunId=handle.id)
+
+    def status(self, handle: Handle, reply: Mapping[str, Any]) -> Status:
+        """Read what the job run says of itself."""
+        return oci_runs.status_of(handle, reply)
+
+    def explain(self, handle: Handle, replies: Sequence[Mapping[str, Any]]) -> Call | None:
+        """Return the next call that helps to say who of a failed run failed first, None if there is none."""
+        return oci_runs.explain(handle, replies)
+
+    def explained(self, handle: Handle, status: Status, replies: Sequence[Mapping[str, Any]]) -> Status:
+        """Return the status with what the replies to :meth:`explain` say."""
+        return oci_runs.explained(status, replies)
+
+    def logs(self, handle: Handle, cursor: Mapping[str, Any] | None) -> Call:
+        """Ask for the run, for its log, or for the lines from where the cursor is."""
+        return oci_logs.next_call(handle, cursor)
+
+    def lines(self, handle: Handle, reply: Mapping[str, Any]) -> tuple[tuple[LogLine, ...], Mapping[str, Any] | None]:
+        """Read the lines, merged over the nodes by time, and what comes next."""
+        return oci_logs.read(handle, reply)
+
+    def cancel(self, handle: Handle) -> tuple[Call, ...]:
+        """End the job run."""
+        return (oci_runs.call(SERVICE, "cancel_job_run", handle, jobRunId=handle.id),)
+
+    def delete(self, handle: Handle, *, outputs: bool) -> tuple[Call, ...]:
+        """Remove the job with its artifact and its run; of a run that was found by its OCID, the run alone."""
+        if handle.kind == oci_runs.FOREIGN_RUN:
+            return (oci_runs.call(SERVICE, "delete_job_run", handle, jobRunId=handle.id),)
+        job = Ref("job", "id")
+        return (oci_runs.call(SERVICE, "delete_job", handle, jobId=job, deleteRelatedJobRuns=True),)
 
 
 def _place(job: JobSpec) -> DataScienceJob:
@@ -111,6 +163,26 @@ def _call(operation: str, **parameters: Any) -> Call:
 # --- steps
 
 
+def _in_region(place: DataScienceJob, steps: tuple[Step, ...]) -> Iterator[Step]:
+    """Yield the steps with the region that the spec names; it chooses where they are sent and is not sent itself."""
+    for step in steps:
+        if place.region is None:
+            yield step
+            continue
+        region = {"region": place.region}
+        until, undo = step.until, step.undo
+        yield attrs.evolve(
+            step,
+            parameters={**step.parameters, **region},
+            until=until and attrs.evolve(until, call=_with(until.call, region)),
+            undo=undo and _with(undo, region),
+        )
+
+
+def _with(call: Call, parameters: Mapping[str, Any]) -> Call:
+    return attrs.evolve(call, parameters={**call.parameters, **parameters})
+
+
 def _create(details: Mapping[str, Any], run_id: str) -> Step:
     return Step(
         id="job",
@@ -118,38 +190,49 @@ def _create(details: Mapping[str, Any], run_id: str) -> Step:
         operation="create_job",
         parameters=details,
         token=f"cloudtune-{run_id}-job",
+        token_s=TOKEN_S,
         until=Until(
             call=_call("get_job", jobId=Ref("job", "id")),
             field="lifecycleState",
             done=("ACTIVE",),
             failed=("FAILED", "DELETED"),
+            timeout_s=600,
+            interval_s=1,
         ),
         undo=_call("delete_job", jobId=Ref("job", "id"), deleteRelatedJobRuns=True),
     )
 
 
 def _runs(
-    place: DataScienceJob, runtime: Runtime, how: Launch, run_id: str, name: str, *, grouped: bool
+    place: DataScienceJob,
+    runtime: Runtime,
+    around: Surroundings,
+    how: Launch,
+    run_id: str,
+    name: str,
+    *,
+    grouped: bool,
 ) -> Iterator[Step]:
     """Yield the job run, or in the older form one for each node: all but the first are told which is the first."""
     if grouped or how.nodes == 1:
-        yield _run("run", place, runtime, run_id, f"{name}-{run_id}", {})
+        details = run_details(place, runtime, around, name=f"{name}-{run_id}", job_id=Ref("job", "id"))
+        yield _run("run", details, run_id)
         return
     for node in range(how.nodes):
         main = {"MAIN_JOB_RUN_OCID": Ref("run-0", "id")} if node else {}
         variables = {"NODE_COUNT": str(how.nodes), "NODE_RANK": str(node), **main}
-        yield _run(f"run-{node}", place, runtime, run_id, f"{name}-{node}", variables)
+        options: dict[str, Any] = {"name": f"{name}-{node}", "job_id": Ref("job", "id"), "variables": variables}
+        yield _run(f"run-{node}", run_details(place, runtime, around, **options), run_id)
 
 
-def _run(
-    step: str, place: DataScienceJob, runtime: Runtime, run_id: str, name: str, variables: Mapping[str, Any]
-) -> Step:
+def _run(step: str, details: Mapping[str, Any], run_id: str) -> Step:
     return Step(
         id=step,
         service=SERVICE,
         operation="create_job_run",
-        parameters=run_details(place, runtime, name=name, job_id=Ref("job", "id"), variables=variables),
+        parameters=details,
         token=f"cloudtune-{run_id}-{step}",
+        token_s=TOKEN_S,
         undo=_call("cancel_job_run", jobRunId=Ref(step, "id")),
     )
 
@@ -164,6 +247,7 @@ def _artifact(files: tuple[File, ...], title: str, run_id: str) -> Iterator[Step
             parameters={"jobId": Ref("job", "id"), "contentDisposition": f"attachment; filename={title}"},
             files=files,
             token=f"cloudtune-{run_id}-artifact",
+            within="job",
         )
 
 
@@ -218,15 +302,19 @@ def _environment(
 # --- notes
 
 
-def _doubts(place: DataScienceJob, runtime: Runtime) -> Iterator[tuple[str, str]]:
+def _doubts(place: DataScienceJob, runtime: Runtime, around: Surroundings) -> Iterator[tuple[str, str]]:
+    for key, source in around.found.items():
+        yield f"{_WHERE}.{key}", f"taken from where this is submitted ({source})"
     if not place.log_group_id and not place.log_id:
         yield f"{_WHERE}.logGroupId", "without a log group nobody can read what the job writes"
     if not runtime.output_uri and not place.storage_mount:
         yield f"{_WHAT}.outputUri", "nothing says where outputs go: they end with the node"
 
 
-def _fields(job: JobSpec, place: DataScienceJob, runtime: Runtime, how: Launch) -> Iterator[FieldNote]:
-    for path, reason in (*_missing(place, runtime), *_impossible(runtime), *_older(place, how)):
+def _fields(
+    job: JobSpec, place: DataScienceJob, runtime: Runtime, around: Surroundings, how: Launch
+) -> Iterator[FieldNote]:
+    for path, reason in (*_missing(place, runtime, around), *_impossible(runtime), *_older(place, how)):
         yield FieldNote(path=path, status="refused", reason=reason)
     if container_of(runtime) is not None:
         reason = "a container runs as given, without cloudtune's agent: no CLOUDTUNE_* variables, no ranks in the log"
@@ -239,9 +327,9 @@ def _fields(job: JobSpec, place: DataScienceJob, runtime: Runtime, how: Launch) 
         yield FieldNote(path="spec.id", status="approximated", reason=reason)
 
 
-def _missing(place: DataScienceJob, runtime: Runtime) -> Iterator[tuple[str, str]]:
+def _missing(place: DataScienceJob, runtime: Runtime, around: Surroundings) -> Iterator[tuple[str, str]]:
     """Yield what only the place knows and the spec must say."""
-    for key, value in (("compartmentId", place.compartment_id), ("projectId", place.project_id)):
+    for key, value in (("compartmentId", around.compartment), ("projectId", around.project)):
         if not value:
             yield f"{_WHERE}.{key}", f"OCI needs {key}: set it to an OCID"
     if place.log_id and not place.log_group_id:

@@ -12,8 +12,10 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from cloudtune.backends.oci_surroundings import Surroundings
 from cloudtune.errors import Fault, SpecError
 from cloudtune.launch.commands import container_argv
+from cloudtune.plan import IfGiven, Ref
 from cloudtune.spec.fields import thaw
 from cloudtune.spec.oci import DataScienceJob, StorageMount
 from cloudtune.spec.runtime import Conda, Runtime
@@ -35,7 +37,14 @@ _REGION_KEYS = {"iad": "us-ashburn-1", "phx": "us-phoenix-1", "fra": "eu-frankfu
 
 
 def job_details(
-    place: DataScienceJob, runtime: Runtime, *, name: str, nodes: int, grouped: bool, environment: Mapping[str, Any]
+    place: DataScienceJob,
+    runtime: Runtime,
+    around: Surroundings,
+    *,
+    name: str,
+    nodes: int,
+    grouped: bool,
+    environment: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return ``CreateJobDetails``; ``grouped`` for a job over a group of nodes, else each run of it is one node."""
     details = said(
@@ -49,28 +58,34 @@ def job_details(
                 }
             ),
             "jobEnvironmentConfigurationDetails": _container(runtime),
-            "jobInfrastructureConfigurationDetails": _machine(place, grouped=grouped),
+            "jobInfrastructureConfigurationDetails": _machine(place, around, grouped=grouped),
         }
     )
     return said(
         {
-            **_owner(place, runtime),
+            **_owner(place, runtime, around),
             "displayName": name,
             "jobLogConfigurationDetails": _logs(place),
             "jobStorageMountConfigurationDetailsList": _mounts(place),
-            **({"jobNodeConfigurationDetails": _group(place, nodes, details)} if grouped else details),
+            **({"jobNodeConfigurationDetails": _group(around, nodes, details)} if grouped else details),
         }
     )
 
 
 def run_details(
-    place: DataScienceJob, runtime: Runtime, *, name: str, job_id: object, variables: Mapping[str, Any] | None = None
+    place: DataScienceJob,
+    runtime: Runtime,
+    around: Surroundings,
+    *,
+    name: str,
+    job_id: object,
+    variables: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return ``CreateJobRunDetails``; ``variables`` are added to the job's own for this run."""
     details = {**_job_type(place), "environmentVariables": dict(variables)} if variables else None
     return said(
         {
-            **_owner(place, runtime),
+            **_owner(place, runtime, around),
             "displayName": name,
             "jobId": job_id,
             "jobConfigurationOverrideDetails": details,
@@ -110,12 +125,15 @@ def region_of(place: DataScienceJob) -> str | None:
     """Return the job's region: as the spec says, else the one that an OCID of the job's surroundings carries."""
     if place.region:
         return place.region
-    for ocid in (place.project_id, place.subnet_id, place.log_group_id):
-        parts = (ocid or "").split(".")
-        word = parts[3] if len(parts) > 3 and parts[0] == "ocid1" else ""
-        if word in _REGION_KEYS or _REGION.fullmatch(word):
-            return _REGION_KEYS.get(word, word)
-    return None
+    found = (region_in(ocid or "") for ocid in (place.project_id, place.subnet_id, place.log_group_id))
+    return next((region for region in found if region is not None), None)
+
+
+def region_in(ocid: str) -> str | None:
+    """Return the region that an OCID carries; those of compartments and users carry none."""
+    parts = ocid.split(".")
+    word = parts[3] if len(parts) > 3 and parts[0] == "ocid1" else ""
+    return _REGION_KEYS.get(word, word) if word in _REGION_KEYS or _REGION.fullmatch(word) else None
 
 
 def container_of(runtime: Runtime) -> ContainerRuntime | None:
@@ -128,15 +146,15 @@ def names_address(mount: StorageMount) -> bool:
     return _ADDRESS.fullmatch(mount.src) is not None
 
 
-def _owner(place: DataScienceJob, runtime: Runtime) -> dict[str, Any]:
+def _owner(place: DataScienceJob, runtime: Runtime, around: Surroundings) -> dict[str, Any]:
     """Return to whom a job or a job run belongs. The tags of both levels are merged; the runtime's win a key."""
     defined = {
         namespace: {**place.defined_tags.get(namespace, {}), **runtime.defined_tags.get(namespace, {})}
         for namespace in dict.fromkeys([*place.defined_tags, *runtime.defined_tags])
     }
     return {
-        "compartmentId": place.compartment_id,
-        "projectId": place.project_id,
+        "compartmentId": around.compartment,
+        "projectId": around.project,
         "freeformTags": {**place.freeform_tags, **runtime.freeform_tags},
         "definedTags": thaw(defined),
     }
@@ -146,15 +164,15 @@ def _job_type(place: DataScienceJob) -> dict[str, str]:
     return {"jobType": place.job_type or "DEFAULT"}
 
 
-def _machine(place: DataScienceJob, *, grouped: bool) -> dict[str, Any]:
+def _machine(place: DataScienceJob, around: Surroundings, *, grouped: bool) -> dict[str, Any]:
     size = place.shape_config_details
     # with a subnet the service takes one type alone, whatever the spec says
-    kind = "STANDALONE" if place.subnet_id else place.job_infrastructure_type or "ME_STANDALONE"
+    kind = _by_subnet(around, "STANDALONE", place.job_infrastructure_type or "ME_STANDALONE")
     return said(
         {
             "jobInfrastructureType": "MULTI_NODE" if grouped else kind,
             "shapeName": place.shape_name,
-            "subnetId": None if grouped else place.subnet_id,
+            "subnetId": None if grouped else _by_subnet(around, around.subnet, None),
             "blockStorageSizeInGBs": place.block_storage_size or (None if grouped else BLOCK_STORAGE_GB),
             "jobShapeConfigDetails": size
             and said({"ocpus": size.ocpus, "memoryInGBs": size.memory_in_gbs, "cpuBaseline": size.cpu_baseline}),
@@ -162,14 +180,19 @@ def _machine(place: DataScienceJob, *, grouped: bool) -> dict[str, Any]:
     )
 
 
-def _group(place: DataScienceJob, nodes: int, details: Mapping[str, Any]) -> dict[str, Any]:
-    network = {"jobNetworkType": "DEFAULT_NETWORK"}
-    if place.subnet_id:
-        network = {"jobNetworkType": "CUSTOM_NETWORK", "subnetId": place.subnet_id}
+def _by_subnet(around: Surroundings, then: Any, otherwise: Any) -> Any:
+    """Return one of two values: for nodes in a subnet, or not; which, may be known after a look-up only."""
+    if isinstance(around.subnet, Ref):
+        return IfGiven(around.subnet, then, otherwise)
+    return then if around.subnet else otherwise
+
+
+def _group(around: Surroundings, nodes: int, details: Mapping[str, Any]) -> dict[str, Any]:
+    custom = {"jobNetworkType": "CUSTOM_NETWORK", "subnetId": around.subnet}
     return {
         "jobNodeType": "MULTI_NODE",
         "startupOrder": "IN_PARALLEL",
-        "jobNetworkConfiguration": network,
+        "jobNetworkConfiguration": _by_subnet(around, custom, {"jobNetworkType": "DEFAULT_NETWORK"}),
         "jobNodeGroupConfigurationDetailsList": [
             {"name": NODE_GROUP, "replicas": nodes, "minimumSuccessReplicas": nodes, **details}
         ],

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from cloudtune.errors import Fault, SpecError
-from cloudtune.plan import Masked, Ref, Step, leaves
+from cloudtune.plan import IfGiven, Masked, Ref, Step, leaves
 from cloudtune.spec.fields import thaw
 from cloudtune.spec.hiding import MASK, taken_apart
 
@@ -61,7 +61,7 @@ def patched(steps: tuple[Step, ...], overrides: Mapping[str, Any]) -> tuple[Step
         leaf.name: leaf.value if isinstance(leaf, Masked) else None
         for step in steps
         for leaf in leaves(step.parameters)
-        if not isinstance(leaf, Ref)
+        if not isinstance(leaf, (Ref, IfGiven))
     }
     kept, values = taken_apart(overrides, names)
     return tuple(

@@ -11,7 +11,7 @@ from cloudtune import jobs, runs
 from cloudtune.backends import Backend, backend_named, backend_of, every_backend
 from cloudtune.errors import RunNotFound, SpecError, UsageError
 from cloudtune.plan import Call
-from cloudtune.spec.infrastructure import DataScienceJob, EKSJob, Infrastructure, SageMakerTrainingJob
+from cloudtune.spec.infrastructure import EKSJob, Infrastructure, SageMakerTrainingJob
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime
 from cloudtune.states import Handle
@@ -20,8 +20,7 @@ from cloudtune.store import Store
 RUNTIME = PyTorchDistributedRuntime(command="torchrun train.py", replicas=2)
 SAGEMAKER = SageMakerTrainingJob(instance_type="ml.g5.12xlarge")
 EKS = EKSJob(instance_type="p4d.24xlarge")
-OCI = DataScienceJob(compartment_id="c", project_id="p", shape_name="VM.GPU.A10.2")
-PLACES = [pytest.param(place, name, id=name) for place, name in ((SAGEMAKER, "sagemaker"), (EKS, "eks"), (OCI, "oci"))]
+PLACES = [pytest.param(place, name, id=name) for place, name in ((SAGEMAKER, "sagemaker"), (EKS, "eks"))]
 
 
 @pytest.mark.parametrize(("place", "processes"), [(SAGEMAKER, 4), (EKS, 8)])
@@ -83,7 +82,7 @@ def test_what_is_about_submitted_runs_says_that_there_are_none(place: Infrastruc
 
 def test_their_ids_are_not_recognised() -> None:
     backends: tuple[Backend, ...] = tuple(every_backend())
-    text = "ocid1.datasciencejobrun.oc1.iad.abc"
+    text = "arn:aws:sagemaker:us-east-1:123456789012:training-job/abc"
     assert [backend.recognise(text) for backend in backends] == [None] * len(backends)
     with pytest.raises(RunNotFound):
         runs.get(text)

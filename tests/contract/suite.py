@@ -42,9 +42,10 @@ def replies(backend: Backend, run: runs.Run) -> list[int]:
     client, cursor, counts = runs.client_of(backend), None, []
     while True:
         found, cursor = backend.lines(run.handle, client.read(backend.logs(run.handle, cursor)))
-        if not found:
+        if found:
+            counts.append(len(found))
+        elif (cursor or {}).get("caughtUp", True):
             return counts
-        counts.append(len(found))
 
 
 class BackendContract:

@@ -1,0 +1,194 @@
+"""What replies of OCI Data Science mean: where a run lives, its state, and who of it failed first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import attrs
+
+from cloudtune.backends.oci_wire import region_in
+from cloudtune.node.failure import first_candidate
+from cloudtune.node.farewell import WORD, parse_farewell
+from cloudtune.node.lines import parse_numbered
+from cloudtune.plan import Call, Plan
+from cloudtune.states import Event, Failure, Handle, Status
+
+SCIENCE = "oci.data_science"
+LOGGING = "oci.logging"
+#: Kinds of runs: with the agent, without it, and found by their OCID.
+AGENT_RUN, CONTAINER_RUN, FOREIGN_RUN = "jobRun", "containerRun", "foreignRun"
+STATES = {
+    "ACCEPTED": "starting",
+    "IN_PROGRESS": "running",
+    "CANCELING": "stopping",
+    "SUCCEEDED": "succeeded",
+    "FAILED": "failed",
+    "NEEDS_ATTENTION": "failed",
+    "CANCELED": "cancelled",
+    "DELETED": "lost",
+}
+OVER = frozenset({"SUCCEEDED", "FAILED", "NEEDS_ATTENTION", "CANCELED", "DELETED"})
+#: What is wanted of an entry of a log; there is much more in it.
+FIELDS = {
+    "id": "data.logContent.id",
+    "at": "data.datetime",
+    "type": "data.logContent.type",
+    "text": "data.logContent.data.message",
+}
+#: Entries on a page of a search, and seconds that a search may span.
+LIMIT, WINDOW_S = 1000, 14 * 24 * 3600.0 - 60
+#: Seconds after the end of a run in which last lines may still come to its log, for who wants to know who failed.
+PATIENCE_S = 10.0
+
+_RUN = re.compile(r"ocid1\.datasciencejobrun\.[a-z0-9]+\.[a-z0-9-]*\.[A-Za-z0-9.]+")
+_EXIT_CODE = re.compile(r"exit code:? (\d+)")
+_EVENTS = {"timeAccepted": "accepted", "timeStarted": "started", "timeFinished": "finished"}
+
+
+def handle_of(plan: Plan, run: Mapping[str, Any]) -> Handle:
+    """Return where the run of a plan lives, from the reply to its creation; KeyError if that names none."""
+    ocid = str(run["id"])
+    has_agent = any(file.path == "agent.pyz" for step in plan.steps for file in step.files)
+    region = next((str(step.parameters["region"]) for step in plan.steps if "region" in step.parameters), None)
+    kind = AGENT_RUN if has_agent else CONTAINER_RUN
+    return Handle(backend="oci", scope=region or region_in(ocid) or "", kind=kind, id=ocid)
+
+
+def recognised(text: str) -> Handle | None:
+    """Return the handle of a job run's OCID."""
+    if not _RUN.fullmatch(text):
+        return None
+    return Handle(backend="oci", scope=region_in(text) or "", kind=FOREIGN_RUN, id=text)
+
+
+def call(service: str, operation: str, handle: Handle, **parameters: Any) -> Call:
+    """Return a call in the run's region."""
+    region = {"region": handle.scope} if handle.scope else {}
+    return Call(service=service, operation=operation, parameters={**parameters, **region})
+
+
+def status_of(handle: Handle, run: Mapping[str, Any]) -> Status:
+    """Return what a job run's state means."""
+    named = str(run.get("lifecycleState"))
+    state = STATES.get(named, "running")
+    code = exit_code(run)
+    reason = _reason(run, named) if state != "succeeded" else None
+    return Status(
+        state=state,
+        name=run.get("displayName"),
+        reason=reason,
+        failure=Failure(exit_code=code) if state == "failed" and code is not None else None,
+        events=tuple(_events(run)),
+        links=dict(_links(handle, run)),
+    )
+
+
+def exit_code(run: Mapping[str, Any]) -> int | None:
+    """Return the exit code that the service names, None if it names none."""
+    found = _EXIT_CODE.search(run.get("lifecycleDetails") or "")
+    return int(found[1]) if found else None
+
+
+def moment(text: str | None) -> float | None:
+    """Return a time of the service in seconds since the epoch."""
+    if not text:
+        return None
+    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def rfc3339(time_s: float) -> str:
+    """Return a time as the service wants it, in milliseconds, of which what is below one is left out."""
+    found = datetime.fromtimestamp(int(time_s * 1000) / 1000, timezone.utc)
+    return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _reason(run: Mapping[str, Any], named: str) -> str | None:
+    details = [run.get("lifecycleDetails")]
+    groups = run.get("nodeGroupDetailsList") or ()
+    details += [f"{one.get('name')}: {one['lifecycleDetails']}" for one in groups if one.get("lifecycleDetails")]
+    words = [str(one).strip() for one in dict.fromkeys(details) if one]
+    if named == "NEEDS_ATTENTION":
+        words.insert(0, "OCI says that the run needs attention")
+    if named == "DELETED":
+        words.insert(0, "the run was deleted in OCI")
+    return "; ".join(words) or None
+
+
+def _events(run: Mapping[str, Any]) -> Iterator[Event]:
+    for field, text in _EVENTS.items():
+        time_s = moment(run.get(field))
+        if time_s is not None:
+            yield Event(time=time_s, text=text)
+
+
+def _links(handle: Handle, run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    region = f"?region={handle.scope}" if handle.scope else ""
+    yield "console", f"https://cloud.oracle.com/data-science/job-runs/{handle.id}{region}"
+    log = run.get("logDetails") or {}
+    if log.get("logId") and log.get("logGroupId"):
+        path = f"logging/log-groups/{log['logGroupId']}/logs/{log['logId']}"
+        yield "log", f"https://cloud.oracle.com/{path}{region}"
+
+
+# --- who failed first
+
+
+def search(handle: Handle, log: Mapping[str, Any], start: float, end: float, **parameters: Any) -> Call:
+    """Return a search of a run's lines; ``log`` says where they are: ``compartment``, ``group``, ``id``.
+
+    An OCID cannot be compared with as it is; with a star before it, it can.
+    """
+    also = parameters.pop("also", "")
+    order = parameters.pop("order", "asc")
+    place = f'"{log["compartment"]}/{log["group"]}/{log["id"]}"'
+    query = f"search {place} | where source = '*{handle.id}'{also} | sort by datetime {order}"
+    times = {"timeStart": rfc3339(start), "timeEnd": rfc3339(end)}
+    wanted = {"limit": LIMIT, "keep": {"results": FIELDS}}
+    return call(LOGGING, "search_logs", handle, searchQuery=query, **times, **wanted, **parameters)
+
+
+def explain(handle: Handle, replies: Sequence[Mapping[str, Any]]) -> Call | None:
+    """Return the next call that helps to say who failed first, the run's own reply being the first; None for none."""
+    run = replies[0]
+    log = run.get("logDetails") or {}
+    started = moment(run.get("timeStarted"))
+    if handle.kind == CONTAINER_RUN or not (log.get("logId") and log.get("logGroupId")) or started is None:
+        return None
+    if len(replies) == 1:
+        return call(LOGGING, "get_log", handle, logGroupId=log["logGroupId"], logId=log["logId"])
+    now = float(replies[-1]["readAt"])
+    finished = moment(run.get("timeFinished")) or float(run["readAt"])
+    told = _farewells(replies)
+    complete = bool(told) and len(told) >= max(facts["nodes"] for facts in told.values())
+    if complete or (len(replies) > 2 and now - finished > PATIENCE_S):
+        return None
+    place = {"compartment": replies[1]["compartmentId"], "group": log["logGroupId"], "id": log["logId"]}
+    end = max(now, finished) + 60
+    also = f" and data.message = '*{WORD}*'"
+    return search(handle, place, max(started - 60, end - WINDOW_S), end, also=also, order="desc")
+
+
+def explained(status: Status, replies: Sequence[Mapping[str, Any]]) -> Status:
+    """Return the status with what the agents' last lines say: who failed first, and why."""
+    told = _farewells(replies)
+    first = first_candidate([facts.get("failure") for facts in told.values()])
+    if first is None:
+        return status
+    own = next((facts for node, facts in told.items() if node == first.get("replica")), {})
+    return attrs.evolve(status, failure=Failure.from_dict(first), reason=own.get("reason") or status.reason)
+
+
+def _farewells(replies: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Return what the nodes' last lines say, of an agent that was started again the newest."""
+    found: dict[int, tuple[str, dict[str, Any]]] = {}
+    for reply in replies[2:]:
+        for entry in reply.get("results") or ():
+            line = parse_numbered(str(entry.get("text") or ""))
+            facts = parse_farewell(line.text) if line is not None and line.stream == "agent" else None
+            if line is not None and facts is not None and line.start >= found.get(line.node, ("", {}))[0]:
+                found[line.node] = (line.start, facts)
+    return {node: facts for node, (_, facts) in found.items()}

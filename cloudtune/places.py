@@ -1,0 +1,146 @@
+"""The place of one run: who can say what is happening there, and who asks; a network that is lost is waited out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from cloudtune.backends import Backend, load
+from cloudtune.errors import CloudtuneError
+from cloudtune.plan import Call
+from cloudtune.states import Handle, LogLine, Status
+from cloudtune.submit import Client
+
+#: Seconds between two looks at a run, at first and at most, where the client does not say how often its place is asked.
+LOOK_S = (0.1, 1.0)
+#: Seconds for which somebody who follows a run waits for a network or a service to come back, and for the user to sign
+#: in again; and the longest pause between two tries.
+PATIENCE_S = 600.0
+_LONGEST_S = 30.0
+
+
+def client_of(backend: Backend) -> Client:
+    """Return the client that carries out a backend's calls."""
+    client: Client = load(backend.client)()
+    return client
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """Where a run lives; ``run`` is what the user calls it."""
+
+    run: str
+    handle: Handle
+    backend: Backend
+    client: Client
+
+    @property
+    def look_s(self) -> tuple[float, float]:
+        """Seconds between two looks, at first and at most."""
+        first, most = getattr(self.client, "look_s", LOOK_S)
+        return float(first), float(most)
+
+    def status(self, *, explain: bool = True) -> Status:
+        """Ask how the run is; of a run that failed also who failed first, where only further calls can tell.
+
+        Raises:
+            RunNotFound: the place knows nothing of the run.
+        """
+        reply = self.client.read(self.backend.look(self.handle))
+        status = self.backend.status(self.handle, reply)
+        if not explain or status.state != "failed" or not hasattr(self.backend, "explain"):
+            return status
+        backend: Any = self.backend
+        replies: list[Mapping[str, Any]] = [reply]
+        last: Call | None = None
+        try:
+            while (call := backend.explain(self.handle, replies)) is not None:
+                if last is not None and last.operation == call.operation:
+                    time.sleep(self.look_s[0])
+                replies.append(self.client.read(call))
+                last = call
+        except CloudtuneError:
+            pass  # that it failed is known; why, only its log would tell
+        explained: Status = backend.explained(self.handle, status, replies)
+        return explained
+
+    def lines(self, *, follow: bool, finished: Callable[[], bool]) -> Iterator[LogLine]:
+        """Yield the run's lines; with ``follow`` until the end, of which ``finished`` tells where the log does not.
+
+        Raises:
+            CloudtuneError: the place cannot be asked; somebody who follows has tried again for a while.
+        """
+        first, most = self.look_s
+        tells_end = getattr(self.backend, "tells_end", False)
+        waiting = Patience(self.run) if follow else None
+        cursor: Mapping[str, Any] | None = None
+        pause = first
+        while True:
+            try:
+                over = follow and not tells_end and finished()  # asked first: what was written before is read below
+                call = self.backend.logs(self.handle, cursor)
+                found, cursor = self.backend.lines(self.handle, self.client.read(call))
+            except CloudtuneError as error:
+                if waiting is None:
+                    raise
+                yield from waiting.after(error)
+                continue
+            if waiting is not None:
+                yield from waiting.over()
+            yield from found
+            state = cursor or {}
+            if (state["ended"] if tells_end else over and not found) or (
+                not follow and state.get("caughtUp", not found)
+            ):
+                return  # who does not follow is not interested in what is written from now on
+            if state.get("more", bool(found)):
+                pause = first
+            else:
+                time.sleep(pause)
+                pause = min(pause * 1.5, most)
+
+    def send(self, calls: tuple[Call, ...]) -> None:
+        """Carry out changes."""
+        for call in calls:
+            self.client.send(call)
+
+
+class Patience:
+    """Waits while a place cannot be asked, ever longer, and says so once; at last the error is the caller's."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self._since: float | None = None
+        self._pause_s = 1.0
+
+    def after(self, error: CloudtuneError) -> Iterator[LogLine]:
+        """Wait a little after an error that may pass; raise it if it does not, or not soon enough."""
+        if not error.passing:
+            raise error
+        if self._since is None:
+            self._since = time.monotonic()
+            yield _note(
+                f"{error.message}: trying again for {PATIENCE_S / 60:g} minutes ({error.hint or 'please wait'})"
+            )
+        if time.monotonic() - self._since >= PATIENCE_S:
+            error.hint = f"the run goes on; come back with: cloudtune watch {self.run}"
+            raise error
+        time.sleep(self._pause_s)
+        self._pause_s = min(self._pause_s * 2, _LONGEST_S)
+
+    def over(self) -> Iterator[LogLine]:
+        """Say that the place can be asked again, if it could not."""
+        if self._since is not None:
+            yield _note(f"connected again after {time.monotonic() - self._since:.0f} s")
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew: the place can be asked."""
+        self._since, self._pause_s = None, 1.0
+
+
+def _note(text: str) -> LogLine:
+    return LogLine(time=time.time(), replica=None, rank=None, stream="agent", text=text)
