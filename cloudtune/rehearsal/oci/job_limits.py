@@ -154,6 +154,8 @@ def check_configuration(configuration: Details) -> None:
     if len(configuration.get("commandLineArguments") or "") > ARGUMENTS_CHARACTERS:
         raise refused(f"commandLineArguments must have {ARGUMENTS_CHARACTERS} characters at most")
     check_minutes(configuration.get("maximumRuntimeInMinutes"))
+    if configuration.get("startupProbeDetails"):
+        raise refused("startupProbeDetails: the rehearsal has no startup probes")
 
 
 def check_minutes(minutes: int | None) -> None:

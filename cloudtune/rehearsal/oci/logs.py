@@ -36,6 +36,7 @@ class Logs:
     def __init__(self, cloud: OciCloud) -> None:
         self.cloud = cloud
         self.store = cloud.stage.store
+        self._placeless: set[str] = set()  # groups that somebody has named, but no run
 
     def routes(self) -> Iterable[Route]:
         """Return the operations."""
@@ -136,13 +137,22 @@ class Logs:
         return reply(work.data, of=work)
 
     def group(self, identity: str, *, compartment: str | None = None) -> Resource:
-        """Return a group; Refused (404) where there is none. One that is first heard of is in the compartment."""
+        """Return a group; Refused (404) where there is none.
+
+        A group that is known by its name alone is in the compartment of the first run that writes to it.
+        """
         found = self.store.get(GROUP, identity)
         if found is None and kind_of(identity) == "loggroup" and identity not in self.cloud.absent:
-            place = compartment or self.cloud.principals.tenancy
             with contextlib.suppress(KeyError):  # somebody else was faster
-                self.add_group({"displayName": identity[-12:], "compartmentId": place}, identity=identity)
+                details = {"displayName": identity[-12:], "compartmentId": self.cloud.principals.tenancy}
+                self.add_group(details, identity=identity)
+                self._placeless.add(identity)
             found = self.store.get(GROUP, identity)
+        if found is not None and compartment is not None and identity in self._placeless:
+            self._placeless.discard(identity)
+            found = self.store.change(GROUP, identity, compartmentId=compartment)
+            for log in self.store.all(LOG, lambda log: log.data["logGroupId"] == identity):
+                self.store.change(LOG, log.id, compartmentId=compartment)
         if found is None:
             raise not_found(f"log group {identity}")
         return found
