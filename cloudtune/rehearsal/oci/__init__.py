@@ -9,6 +9,7 @@ service's words. The ``oci`` extra must be installed: the models are read from i
     swagger      any request against any model of the SDK; tokens: a request that is sent again
     signatures   who signed a request; principals: API keys, session tokens, resource principals
     jobs         Data Science jobs and their artifacts; job_runs: their runs; run_control, job_nodes: what runs
+    models       the model catalog; model_artifacts: what models consist of; version_sets; works: work requests
     logs         log groups and logs; log_search: what was written, late, twice and out of order
     buckets      Object Storage: buckets; objects; uploads in parts; copies; mounts: a bucket as a node's folder
     shelves      what lies in a bucket; blobs: bytes
@@ -28,6 +29,10 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
         "cloudtune.rehearsal.oci.jobs:Jobs",
         "cloudtune.rehearsal.oci.job_runs:JobRuns",
         "cloudtune.rehearsal.oci.neighbours:Projects",
+        "cloudtune.rehearsal.oci.works:Works",
+        "cloudtune.rehearsal.oci.version_sets:VersionSets",
+        "cloudtune.rehearsal.oci.models:Models",
+        "cloudtune.rehearsal.oci.model_artifacts:Artifacts",
     ),
     "oci.logging": (
         "cloudtune.rehearsal.oci.logs:Logs",
