@@ -14,8 +14,9 @@ from cloudtune.diagnosis.checks import Check
 from cloudtune.diagnosis.credentials import hub_token
 from cloudtune.diagnosis.document import Document, Subject
 from cloudtune.diagnosis.findings import Finding
-from cloudtune.errors import CloudtuneError
-from cloudtune.memory.requests import request_of
+from cloudtune.errors import UsageError
+from cloudtune.launch.options import settled
+from cloudtune.memory.commands import model_named
 from cloudtune.uri import local_path
 
 #: Where the Hub is asked; it needs the Hub's library.
@@ -52,14 +53,26 @@ def checks(document: Document, environ: Mapping[str, str]) -> tuple[Check, ...]:
 
 def models_of(subject: Subject) -> Iterator[tuple[str, str]]:
     """Yield (YAML path, name) of the model that a job trains, if it is one of the Hub."""
-    if subject.launch is None:
+    runtime, launch = subject.job.runtime, subject.launch
+    if runtime is None:
         return
+    if runtime.recipe is not None:
+        path, model = "recipe.args", (settled(runtime.recipe) or {}).get("model")
+    elif launch is not None:
+        path = "command" if hasattr(runtime, "command") else "args"
+        variables = {variable.name: variable.value for variable in runtime.env if variable.value is not None}
+        model = _model_in(launch.command, variables)
+    else:
+        return
+    if isinstance(model, str) and is_hub_name(model):
+        yield subject.at(f"runtime.spec.{path}"), model
+
+
+def _model_in(command: str | Sequence[str], variables: Mapping[str, str]) -> str | None:
     try:
-        request = request_of(subject.job, subject.launch)
-    except CloudtuneError:
-        return  # it does not say which model it trains
-    if is_hub_name(request.model):
-        yield subject.at(request.path.removeprefix("spec.")), request.model
+        return model_named(command, variables)
+    except UsageError:
+        return None  # the shell will say what is wrong with the line
 
 
 def is_hub_name(text: str) -> bool:

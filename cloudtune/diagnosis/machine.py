@@ -143,9 +143,9 @@ def check_proxies(environ: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding(check="proxy", status="problem", message=message, hint=f"unset {name}, or mend it")
 
 
-def check_accelerators() -> Iterator[Finding]:
-    """Look for GPUs, for torch, and whether they fit together; torch is not imported."""
-    gpus, torch = find_nvidia(), torch_build()
+def check_accelerators(find: Callable[[str], Any] = util.find_spec) -> Iterator[Finding]:
+    """Look for GPUs, for torch, and whether they fit together; torch is found, and not imported."""
+    gpus, torch = find_nvidia(), torch_build(find)
     here = f"{gpus.number} x {gpus.name or 'NVIDIA GPU'}" if gpus.number else "no NVIDIA GPU is seen here"
     if torch is None:
         hint = 'pip install "cloudtune[local]" to train and serve here'
@@ -166,7 +166,7 @@ def check_accelerators() -> Iterator[Finding]:
         yield Finding(check="torch", status="ok", message=said)
 
 
-def torch_build(find: Callable[[str], Any] = util.find_spec) -> dict[str, str | None] | None:
+def torch_build(find: Callable[[str], Any]) -> dict[str, str | None] | None:
     """Return torch's version and what it was built for, as its own version.py says it; None if it is not installed."""
     spec = find("torch")
     places = list(getattr(spec, "submodule_search_locations", None) or ())

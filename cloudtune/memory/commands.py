@@ -62,8 +62,8 @@ def told(command: str | Sequence[str], variables: Mapping[str, str]) -> Told:
     words = _words(command, variables)
     script = next((SCRIPTS[name] for word in words if (name := word.rsplit("/", 1)[-1]) in SCRIPTS), None)
     flags = _flags(words)
-    model = next((flags[name] for name in _MODEL if flags.get(name)), "")
-    if not model or "$" in model:
+    model = _model(flags)
+    if model is None:
         raise UsageError("the command does not say which model it trains")
     if elsewhere := [name for name in _ELSEWHERE if _is_set(flags.get(name))]:
         raise UsageError(f"--{elsewhere[0]} says in a way that is not known here how memory is spread")
@@ -72,6 +72,20 @@ def told(command: str | Sequence[str], variables: Mapping[str, str]) -> Told:
         raise UsageError("the command does not say whether it trains the whole model or an adapter")
     packed = script is not None and script.packed and flags.get("batching_strategy", "packing") == "packing"
     return Told(model, _training(flags, method or "full", script), packed, script is not None)
+
+
+def model_named(command: str | Sequence[str], variables: Mapping[str, str]) -> str | None:
+    """Return the model that a command names, also where it does not say how it is trained; None if it names none.
+
+    Raises:
+        UsageError: the command cannot be read.
+    """
+    return _model(_flags(_words(command, variables)))
+
+
+def _model(flags: Mapping[str, str]) -> str | None:
+    found = next((flags[name] for name in _MODEL if flags.get(name)), "")
+    return found if found and "$" not in found else None
 
 
 def _training(flags: Mapping[str, str], method: str, script: Script | None) -> Training:
