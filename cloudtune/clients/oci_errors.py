@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cloudtune import rights
 from cloudtune.clients.oci_auth import sdk as oci
 from cloudtune.errors import CloudtuneError, NoCapacity, NotAllowed, RunNotFound, ServiceError
 from cloudtune.plan import Call
@@ -43,7 +44,7 @@ def _refused(error: Any, call: Call, kind: str) -> CloudtuneError:
         run = call.parameters.get("jobRunId")
         return RunNotFound(f"OCI has no job run {run}, or you may not see it", hint="check its OCID, and your profile")
     if status in {403, 404}:
-        return NotAllowed(f"{where}: {said or code}{request}", policy=POLICY, hint=_rights(said))
+        return NotAllowed(f"{where}: {said or code}{request}", policy=POLICY, hint=_rights(said, call))
     if code in _FULL or "out of host capacity" in said.lower():
         hint = "try another shape or availability domain, ask for a higher limit, or try again later"
         return NoCapacity(f"{where}: {said or code}{request}", hint=hint)
@@ -57,8 +58,10 @@ def _refused(error: Any, call: Call, kind: str) -> CloudtuneError:
     )
 
 
-def _rights(said: str) -> str:
-    tail = f"your administrator grants it with the policies of {POLICY}"
+def _rights(said: str, call: Call) -> str:
+    facts = {"compartment": call.parameters.get("compartmentId"), "bucket": call.parameters.get("bucketName")}
+    needed = [right.statement(facts) for right in rights.needed_for(call.service, call.operation, who="users")]
+    tail = f"your administrator grants it with the policies of {POLICY}" + (f": {'; '.join(needed)}" if needed else "")
     return tail if said else f"it does not exist, or you have no right to it; {tail}"
 
 

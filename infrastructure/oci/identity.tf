@@ -18,7 +18,7 @@ resource "oci_identity_dynamic_group" "deployments" {
 }
 
 resource "oci_identity_dynamic_group" "notebooks" {
-  count          = var.notebooks ? 1 : 0
+  count          = contains(var.features, "notebooks") ? 1 : 0
   provider       = oci.home
   compartment_id = var.tenancy_id
   name           = "${var.name}-notebooks"

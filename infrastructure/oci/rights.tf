@@ -10,7 +10,7 @@ locals {
   the_images  = "target.repo.name='${var.repository}'"
   the_metrics = "target.metrics.namespace='${var.metrics_namespace}'"
 
-  # People who run jobs, and notebook sessions if they may.
+  # People who run jobs, and with feature notebooks the notebook sessions in which they work.
   users_may = {
     jobs = {
       # a job, a model and a deployment belong to a project
@@ -57,6 +57,10 @@ locals {
     registry = {
       # build --push; doctor looks whether the image of a job is there
       images = "use repos in ${local.compartment} where ${local.the_images}"
+    }
+    notebooks = {
+      # in a notebook session, compartment, project and subnet are its own by default
+      notebook_sessions = "read data-science-notebook-sessions in ${local.compartment}"
     }
     doctor = {
       # doctor looks whether the compartment exists
@@ -129,7 +133,7 @@ locals {
   }
 
   subjects = {
-    users         = concat(["group ${var.users}"], var.notebooks ? ["dynamic-group ${var.name}-notebooks"] : [])
+    users         = concat(["group ${var.users}"], contains(var.features, "notebooks") ? ["dynamic-group ${var.name}-notebooks"] : [])
     job_runs      = ["dynamic-group ${var.name}-job-runs"]
     deployments   = ["dynamic-group ${var.name}-deployments"]
     datascience   = ["service datascience"]

@@ -40,20 +40,14 @@ variable "users" {
   description = "Group of the people who run jobs; in an identity domain of its own 'Domain'/'Group', with the quotes. It must exist."
 }
 
-variable "notebooks" {
-  type        = bool
-  default     = true
-  description = "Whether notebook sessions of the compartment may do what the people may, as resource principals."
-}
-
 variable "features" {
   type        = set(string)
-  default     = ["jobs", "automatic_logs", "storage", "secrets", "metrics", "models", "large_models", "deployments", "registry", "doctor"]
+  default     = ["jobs", "automatic_logs", "storage", "secrets", "metrics", "models", "large_models", "deployments", "registry", "notebooks", "doctor"]
   description = "What cloudtune may be used for; a policy is made for each. jobs and storage are the least."
 
   validation {
-    condition     = length(setsubtract(var.features, ["jobs", "automatic_logs", "storage", "secrets", "metrics", "models", "large_models", "deployments", "registry", "doctor"])) == 0
-    error_message = "Features: jobs, automatic_logs, storage, secrets, metrics, models, large_models, deployments, registry, doctor."
+    condition     = length(setsubtract(var.features, ["jobs", "automatic_logs", "storage", "secrets", "metrics", "models", "large_models", "deployments", "registry", "notebooks", "doctor"])) == 0
+    error_message = "Features: jobs, automatic_logs, storage, secrets, metrics, models, large_models, deployments, registry, notebooks, doctor."
   }
 }
 

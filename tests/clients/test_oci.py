@@ -143,7 +143,9 @@ def test_refusals_say_who_can_mend_them(client, service):
             client.read(call(operation, **(parameters or {"jobId": JOB})))
         return error.value
 
-    assert isinstance(refused(404, "NotAuthorizedOrNotFound"), NotAllowed)
+    hidden = refused(404, "NotAuthorizedOrNotFound")
+    assert isinstance(hidden, NotAllowed)
+    assert "allow group <your group> to manage data-science-jobs in compartment id <compartment>" in hidden.hint
     assert isinstance(refused(401, "NotAuthenticated"), NotAllowed)
     assert isinstance(refused(404, "NotAuthorizedOrNotFound", operation="get_job_run", jobRunId="r"), RunNotFound)
     assert isinstance(refused(400, "LimitExceeded", "The limit of shape is exceeded"), NoCapacity)

@@ -18,6 +18,7 @@ RESOURCES = {
     "data-science-modelversionsets": (),
     "data-science-model-deployments": (),
     "data-science-work-requests": (),
+    "data-science-notebook-sessions": (),
     "virtual-network-family": (),
     "log-groups": ("target.loggroup.id",),
     "log-content": ("target.loggroup.id",),
