@@ -6,6 +6,7 @@ A block is small enough for the processor's caches, which is most of what makes 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from math import prod
 from threading import local
@@ -19,7 +20,7 @@ from cloudtune.weights import rounding
 from cloudtune.weights.assembly import Buffer, Made
 from cloudtune.weights.factors import AnyFactor, low_rank
 from cloudtune.weights.lowrank import Indices, LowRank
-from cloudtune.weights.rounding import STORED, Array, Doubtful, Floats, item_bytes
+from cloudtune.weights.rounding import Array, Doubtful, Floats, item_bytes
 
 try:
     import numpy as np
@@ -30,10 +31,33 @@ except ImportError as error:
 _PIECE_BYTES = 32 << 20
 #: Bytes of it that are read, changed and written at a time.
 _CHUNK_BYTES = 1 << 20
-#: Elements that are worked on at a time, and columns of them.
-_TILE, _TILE_COLUMNS = 1 << 17, 2048
+#: Elements that are worked on at a time, as many as a cache of 1 MB holds with all that is computed of them; more where
+#: some need a second look, which costs the same for many; and columns of them.
+_TILE, _LARGE_TILE, _TILE_COLUMNS = 24 * 2816, 60 * 2816, 2816
 #: Rows that kernels of matrix products take at a time: what is left over costs them more.
 _PANEL = 12
+
+
+class _Scratch(local):
+    """Buffers of a thread: fresh memory for every piece would cost more than what is computed in it."""
+
+    def __init__(self) -> None:
+        self.sums, self.wide = np.empty(_LARGE_TILE, np.float32), np.empty(_LARGE_TILE, np.float32)
+        self.doubtful = Doubtful(_LARGE_TILE)
+        self.spare: list[bytearray] = []
+
+    @contextmanager
+    def lent(self, size: int) -> Iterator[memoryview]:
+        """Lend bytes to one iterator, which others of this thread do not get meanwhile."""
+        found = self.spare.pop() if self.spare and len(self.spare[-1]) >= size else bytearray(max(size, _CHUNK_BYTES))
+        try:
+            yield memoryview(found)[:size]
+        finally:
+            self.spare.append(found)
+
+
+_SCRATCH = _Scratch()
+_NONE = np.empty(0, np.int64)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -56,11 +80,22 @@ class Plane:
         """Yield rows in portions, each good until the next is asked for."""
         row = self.columns * item_bytes(self.stored)
         step = _panels(_CHUNK_BYTES // max(1, row)) * row
-        for block in ranges.blocks(self.reader, self.offset + start * row, (stop - start) * row, step):
+        for block in self._blocks(self.offset + start * row, (stop - start) * row, step):
             found = rounding.view(block, self.stored).reshape(-1, self.columns)
             if self.stored != self.dtype:
                 found = rounding.narrow(rounding.widen(found, self.stored), self.dtype)
             yield found
+
+    def _blocks(self, offset: int, length: int, step: int) -> Iterator[memoryview]:
+        """Yield bytes of the file, of one on this machine through a buffer that is used again."""
+        if self.reader.fileno() is None:
+            yield from ranges.blocks(self.reader, offset, length, step)
+            return
+        with _SCRATCH.lent(min(step, length)) as buffer:
+            for place in range(offset, offset + length, step):
+                block = buffer[: min(step, offset + length - place)]
+                self.reader.readinto(place, block)
+                yield block
 
 
 def _panels(rows: int) -> int:
@@ -86,21 +121,12 @@ def added(plane: Plane, factors: Sequence[AnyFactor], *, in_type: bool = False) 
 def _added(plane: Plane, factors: Sequence[AnyFactor], in_type: bool, start: int, stop: int) -> Iterator[Buffer]:
     work = _Work(plane, low_rank(factors, start, stop), in_type)
     first = 0
-    for chunk in plane.chunks(start, stop):
-        yield work.change(chunk, first).view(np.uint8).data
-        first += len(chunk)
-
-
-class _Scratch(local):
-    """Buffers of a thread: fresh memory for every piece would cost more than what is computed in it."""
-
-    def __init__(self) -> None:
-        self.sums, self.wide = np.empty(_TILE, np.float32), np.empty(_TILE, np.float32)
-        self.doubtful = Doubtful(_TILE)
-
-
-_SCRATCH = _Scratch()
-_NONE = np.empty(0, np.int64)
+    with _SCRATCH.lent(_CHUNK_BYTES) as buffer:
+        for chunk in plane.chunks(start, stop):
+            out = buffer[: chunk.nbytes] if chunk.nbytes <= len(buffer) else memoryview(bytearray(chunk.nbytes))
+            work.change(chunk, first, rounding.view(out, plane.dtype).reshape(chunk.shape))
+            yield out
+            first += len(chunk)
 
 
 class _Work:
@@ -108,16 +134,16 @@ class _Work:
 
     def __init__(self, plane: Plane, delta: LowRank, in_type: bool) -> None:
         self.dtype, self.delta, self.in_type = plane.dtype, delta, in_type
-        self.columns = max(1, min(plane.columns, _TILE_COLUMNS))
+        parts = -(-plane.columns // _TILE_COLUMNS)
+        self.columns = max(1, -(-plane.columns // max(1, parts)))
         self.rows = _panels(_TILE // self.columns)
+        odd = delta.odd_columns(self.rows, self.columns)
+        if odd is None or odd.size:
+            self.rows = _panels(_LARGE_TILE // self.columns)
         self.short = plane.dtype in {"BF16", "F16"} and delta.finite
-        self.out = np.empty((0, 0), STORED[plane.dtype])
 
-    def change(self, chunk: Array, first: int) -> Array:
-        """Return rows of the matrix, the first of which has the number ``first``, with what is added to them."""
-        if self.out.size < chunk.size:
-            self.out = np.empty(chunk.shape, chunk.dtype)
-        out = self.out[: len(chunk)]
+    def change(self, chunk: Array, first: int, out: Array) -> None:
+        """Make rows of the matrix, the first of which has the number ``first``, with what is added to them."""
         doubts = [
             _places(rows, columns, *self._tile(chunk[rows, columns], rows.start + first, columns, out[rows, columns]))
             for rows, columns in self._tiles(chunk)
@@ -128,7 +154,6 @@ class _Work:
             if self.in_type:
                 delta = rounding.rounded(delta, self.dtype)
             out[rows, columns] = summed(chunk[rows, columns], delta, self.dtype)
-        return out
 
     def _tiles(self, chunk: Array) -> Iterator[tuple[slice, slice]]:
         rows, columns = chunk.shape

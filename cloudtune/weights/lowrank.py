@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from random import Random
 
 import attrs
 
@@ -213,12 +214,18 @@ def _odd_columns(rows: int, ranks: frozenset[int], columns: int) -> Indices | No
 
     Its kernels go by the shape, not by the numbers, and another order changes a good part of the last bits.
     """
-    random = np.random.default_rng(rows * columns)
+    random = Random(rows * columns)  # noqa: S311 - any numbers will do
     odd = np.zeros(columns, np.bool_)
     for rank in sorted(ranks) * -(-_TRIED // max(1, rows)):
-        left = random.standard_normal((rows, rank), dtype=np.float32)
-        right = random.standard_normal((rank, columns), dtype=np.float32)
+        left, right = _noise(random, (rows, rank)), _noise(random, (rank, columns))
         odd |= (np.matmul(left, right) != _block_in_order(left, right)).any(axis=0)
         if np.count_nonzero(odd) > columns * _MOST_ODD:
             return None
     return np.flatnonzero(odd)
+
+
+def _noise(random: Random, shape: tuple[int, int]) -> Floats:
+    """Return numbers between -1 and 1; numpy.random would take longer to be imported than to be used."""
+    bits = np.frombuffer(random.randbytes(4 * shape[0] * shape[1]), np.int32)
+    found: Floats = np.multiply(bits, np.float32(2**-31), dtype=np.float32).reshape(shape)
+    return found

@@ -13,13 +13,12 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from cloudtune import storage
+from cloudtune import __version__, storage
 from cloudtune.errors import MissingExtra, UsageError
 from cloudtune.ranges import LooseReader
 from cloudtune.uri import absolute, join, shown
@@ -37,6 +36,7 @@ from cloudtune.weights.modules import Base
 from cloudtune.weights.target import RECORD, open_target, record_text
 
 try:
+    import numpy as np
     from threadpoolctl import threadpool_limits
 except ImportError as error:
     raise MissingExtra("weights", "merging") from error
@@ -239,7 +239,6 @@ def _record(
 ) -> dict[str, Any]:
     """Return what is kept with a merged model."""
     first = adapters[0]
-    packages = ("cloudtune", "numpy")
     return {
         "kind": "merged model",
         "name": name or f"{shown(base).rstrip('/').rpartition('/')[2]}-merged",
@@ -253,7 +252,7 @@ def _record(
         "method": first.training.get("method"),
         "metrics": dict(first.metrics),
         "notes": [note for adapter in adapters for note in _notes(adapter, base)],
-        "versions": {package: metadata.version(package) for package in packages},
+        "versions": {"cloudtune": __version__, "numpy": np.__version__},
     }
 
 
