@@ -162,13 +162,22 @@ class _Reader:
             raise _refused("source cannot be compared with an OCID; with '*' before it, it can")
         if sign in _COMPARE:
             return lambda look: isinstance(ours := look(path), str) and _COMPARE[sign](ours, wanted)
-        return _equal(path, sign, re.compile(".*".join(map(re.escape, wanted.split("*"))), re.DOTALL))
+        return _equal(path, sign, _like(wanted))
 
 
-def _equal(path: Path, sign: str, pattern: re.Pattern[str]) -> Test:
+def _like(wanted: str) -> Callable[[str], bool]:
+    """Return whether a text is the one that is wanted, in which ``*`` stands for anything."""
+    first, *rest = wanted.split("*")
+    if rest and not first and len(rest) == 1:  # what everybody asks of the source
+        return lambda ours: ours.endswith(rest[0])
+    pattern = re.compile(".*".join(map(re.escape, [first, *rest])), re.DOTALL)
+    return lambda ours: pattern.fullmatch(ours) is not None
+
+
+def _equal(path: Path, sign: str, like: Callable[[str], bool]) -> Test:
     def test(look: Look) -> bool:
         ours = look(path)
-        return ours is not None and (pattern.fullmatch(str(ours)) is not None) == (sign == "=")
+        return ours is not None and like(str(ours)) == (sign == "=")
 
     return test
 

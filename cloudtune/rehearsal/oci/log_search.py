@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import json
+import math
 import random
 import threading
 import uuid
@@ -79,6 +80,10 @@ class Entry:
         return value
 
 
+#: Entries, each with what is said of its log.
+Found = list[tuple[Entry, Mapping[str, str]]]
+
+
 class LogSearch:
     """What is in the logs, and searching it."""
 
@@ -88,6 +93,8 @@ class LogSearch:
         self.cloud = cloud
         self._entries: dict[str, list[Entry]] = {}  # of each log, by time
         self._chance = random.Random(cloud.delivery.seed)  # noqa: S311 - a rehearsal that can be repeated
+        self._writes = 0
+        self._last: tuple[object, float, Found] | None = None
         self._lock = threading.Lock()
 
     def routes(self) -> Iterable[Route]:
@@ -98,6 +105,7 @@ class LogSearch:
         """Write lines of a job run to a log."""
         how, chance, now = self.cloud.delivery, self._chance, self.cloud.stage.clock.time_s()
         with self._lock:
+            self._writes += 1
             kept = self._entries.setdefault(log_id, [])
             for line in lines:
                 number = chance.getrandbits(128)
@@ -123,8 +131,7 @@ class LogSearch:
             raise Refused(400, "InvalidParameter", "timeEnd must be later than timeStart")
         if end - start > WINDOW_S:
             raise Refused(400, "InvalidParameter", "timeStart must be within 14 days of timeEnd")
-        query = read_query(details["searchQuery"])
-        entries = self._found(query, start, end)
+        entries = self._found(details["searchQuery"], start, end)
         question = json.dumps([details["searchQuery"], details["timeStart"], details["timeEnd"]])
         page, headers = page_of(request, entries, most=MOST, usual=USUAL, about=question)
         results = [{"data": entry.data(about)} for entry, about in page]
@@ -133,9 +140,17 @@ class LogSearch:
         summary = {"resultCount": len(results), "fieldCount": 0}
         return json_response({"results": results, "fields": [], "summary": summary}, headers=headers)
 
-    def _found(self, query: Query, start: float, end: float) -> list[tuple[Entry, Mapping[str, str]]]:
-        """Return what fits, in the query's order; what is of the same moment in any."""
-        now, found = self.cloud.stage.clock.time_s(), list[tuple[Entry, Mapping[str, str]]]()
+    def _found(self, text: str, start: float, end: float) -> Found:
+        """Return what fits, in the query's order; what is of the same moment in any.
+
+        The last answer is kept as long as it is the right one: who reads page after page asks the same again.
+        """
+        query, now = read_query(text), self.cloud.stage.clock.time_s()
+        with self._lock:
+            question = (text, start, end, self._writes, self.cloud.stage.store.version)
+            if self._last is not None and self._last[0] == question and now < self._last[1]:
+                return self._last[2]
+        found, until = Found(), math.inf
         for log in self._logs(query):
             about = {
                 "compartmentid": log.data["compartmentId"],
@@ -145,14 +160,15 @@ class LogSearch:
             }
             with self._lock:
                 kept = self._entries.get(log.id, [])
-                first, last = (
-                    bisect.bisect_left(kept, round(time_s * 1000, 2), key=_time_ms) for time_s in (start, end)
-                )
-                among = [entry for entry in kept[first:last] if entry.found_s <= now]
-            found += [(entry, about) for entry in among if query.test(partial(entry.look, about))]
-        found.sort(key=lambda pair: pair[0].lot)
-        for path, greatest_first in reversed(query.order):
-            found.sort(key=partial(_key, path), reverse=greatest_first)
+                edges = (round(time_s * 1000, 2) for time_s in (start, end))
+                first, last = (bisect.bisect_left(kept, edge, key=_time_ms) for edge in edges)
+                among = kept[first:last]
+            until = min([until, *(entry.found_s for entry in among if entry.found_s > now)])
+            fits = (entry for entry in among if entry.found_s <= now and query.test(partial(entry.look, about)))
+            found += [(entry, about) for entry in fits]
+        _sort(found, query)
+        with self._lock:
+            self._last = (question, until, found)
         return found
 
     def _logs(self, query: Query) -> list[Resource]:
@@ -172,6 +188,15 @@ class LogSearch:
 
 def _time_ms(entry: Entry) -> int:
     return entry.time_ms
+
+
+def _sort(found: Found, query: Query) -> None:
+    if len(query.order) == 1 and query.order[0][0] == ("datetime",):
+        found.sort(key=lambda pair: (pair[0].time_ms, pair[0].lot), reverse=query.order[0][1])
+        return
+    found.sort(key=lambda pair: pair[0].lot)
+    for path, greatest_first in reversed(query.order):
+        found.sort(key=partial(_key, path), reverse=greatest_first)
 
 
 def _key(path: Path, pair: tuple[Entry, Mapping[str, str]]) -> tuple[int, float, str]:
