@@ -16,6 +16,7 @@ from cloudtune.diagnosis import oci_network, oci_objects, oci_resources
 from cloudtune.diagnosis.checks import Check, Surroundings
 from cloudtune.diagnosis.document import Subject
 from cloudtune.diagnosis.findings import Finding
+from cloudtune.diagnosis.oci_session import at_home
 from cloudtune.diagnosis.oci_wanted import Wanted, filled_in, regions_in, wanted_by
 from cloudtune.diagnosis.questions import Questions, Refused
 from cloudtune.errors import CloudtuneError
@@ -69,7 +70,9 @@ def look(subjects: Sequence[Subject], surroundings: Surroundings) -> Iterator[Fi
     client = OciClient(surroundings.environ, hasty=True)
     questions = Questions(client)
     for subject in subjects:
-        wanted = wanted_by(subject)
+        place, found = at_home(subject, questions, surroundings.environ)
+        yield from found
+        wanted = wanted_by(subject, place)
         questions.turn_to(wanted.facts, wanted.region or who.region)
         for one in LOOKS:
             yield from _carefully(one, wanted, questions, surroundings)

@@ -74,9 +74,9 @@ class Wanted:
         return self.subject.at(f"infrastructure.spec.{key}")
 
 
-def wanted_by(subject: Subject) -> Wanted:
-    """Return what a job needs."""
-    place, runtime, launch = filled_in(subject.job.infrastructure), subject.job.runtime, subject.launch
+def wanted_by(subject: Subject, place: DataScienceJob) -> Wanted:
+    """Return what a job needs; ``place`` is its infrastructure with what it takes from where it is submitted."""
+    runtime, launch = subject.job.runtime, subject.launch
     nodes = launch.nodes if launch is not None else 1
     return Wanted(
         subject=subject,

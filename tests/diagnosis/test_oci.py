@@ -42,7 +42,8 @@ def cloud(tmp_path_factory):
 @pytest.fixture
 def place(cloud, monkeypatch):
     """Return the stand-in as it was staged at first."""
-    parts = [cloud.cloud.part(kind) for kind in (neighbours.Projects, neighbours.Networks)]
+    kinds = (neighbours.Projects, neighbours.Networks, neighbours.Sessions)
+    parts = [cloud.cloud.part(kind) for kind in kinds]
     yield cloud
     for part in parts:
         part.said.clear()
@@ -336,6 +337,27 @@ def test_jobs_of_a_pipeline_are_asked_about_once(place, tmp_path):
     assert len(of(found, "project")) == 1
     operations = [one.operation for one in place.stage.record.calls[before:]]
     assert operations.count("get_project") == operations.count("get_subnet") == 1
+
+
+def test_what_a_job_takes_from_its_notebook_session_is_looked_at(place, tmp_path):
+    session = new_ocid("datasciencenotebooksession")
+    details = {"subnetId": place.subnet}
+    place.cloud.part(neighbours.Sessions).said[session] = {"notebookSessionConfigDetails": details}
+    here = {
+        "NB_SESSION_OCID": session,
+        "NB_SESSION_COMPARTMENT_OCID": place.compartment,
+        "PROJECT_OCID": place.project,
+    }
+    nothing = dict.fromkeys(("compartmentId", "projectId", "subnetId"))
+    found = look(place, tmp_path, environ=here, **nothing)
+    assert wrong(found) == []
+    assert of(found, "session") == [("ok", "compartmentId, projectId, subnetId as the notebook session has it")]
+    assert of(found, "network")[0] == ("ok", "subnet rehearsed-subnet (10.60.0.0/20) exists")
+    place.cloud.absent.add(session)
+    (hidden,) = [one for one in look(place, tmp_path, environ=here, **nothing) if one.check == "session"]
+    assert hidden.statements == (
+        "allow group <your group> to read data-science-notebook-sessions in compartment id <compartment>",
+    )
 
 
 # --- when nobody answers

@@ -14,7 +14,7 @@ service's words. The ``oci`` extra must be installed: the models are read from i
     buckets      Object Storage: buckets; objects; uploads in parts; copies; mounts: a bucket as a node's folder
     shelves      what lies in a bucket; blobs: bytes
     vault        secrets and their values; monitoring: numbers that jobs post, and queries over them
-    neighbours   what a job presupposes: projects, networks, limits, images
+    neighbours   what a job presupposes: projects, sessions, networks, limits, images
 
 A further service is a class with ``routes()``, and a row here.
 """
@@ -29,6 +29,7 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
         "cloudtune.rehearsal.oci.jobs:Jobs",
         "cloudtune.rehearsal.oci.job_runs:JobRuns",
         "cloudtune.rehearsal.oci.neighbours:Projects",
+        "cloudtune.rehearsal.oci.neighbours:Sessions",
         "cloudtune.rehearsal.oci.works:Works",
         "cloudtune.rehearsal.oci.version_sets:VersionSets",
         "cloudtune.rehearsal.oci.models:Models",

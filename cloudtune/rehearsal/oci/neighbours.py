@@ -1,4 +1,4 @@
-"""What a job presupposes and clients only look at: projects, networks, limits, images, as whoever stages it says.
+"""What a job presupposes and clients only look at, as whoever stages it says: projects, networks, limits, images.
 
 What is named by a well-formed OCID and not ``absent`` exists, and serves its purpose, unless it was said otherwise.
 """
@@ -50,6 +50,21 @@ class Projects(Neighbours):
         """Return a project."""
         project = request.params["projectId"]
         return reply(self.thing("projectId", project, "datascienceproject", lifecycleState="ACTIVE"))
+
+
+class Sessions(Neighbours):
+    """Notebook sessions, in the compartment of the tenancy itself unless it was said otherwise."""
+
+    def routes(self) -> Iterable[Route]:
+        """Return the operations."""
+        path = "/20190101/notebookSessions/{notebookSessionId}"
+        return [Route(method="GET", template=path, operation="get_notebook_session", handler=self.get)]
+
+    def get(self, request: Request) -> Response:
+        """Return a session."""
+        session, kind = request.params["notebookSessionId"], "datasciencenotebooksession"
+        usual = {"compartmentId": self.cloud.principals.tenancy, "lifecycleState": "ACTIVE"}
+        return reply(self.thing("notebookSessionId", session, kind, **usual))
 
 
 class Networks(Neighbours):
