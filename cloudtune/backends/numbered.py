@@ -176,7 +176,7 @@ class _Batch:
 
     def _may_go(self, line: Line, silent: set[int]) -> bool:
         """Whether no line that is not here yet can come before this one, as far as its horizon goes."""
-        if line.number and not silent:
+        if self.of and not silent:
             return True
         if self.now - line.at < HORIZON_S:
             return False

@@ -124,7 +124,10 @@ def _searched(
 ) -> tuple[tuple[LogLine, ...], dict[str, Any]]:
     run, now, until = cursor["run"], cursor["now"], _until(reply["cursor"])
     part = until < now  # as far as one search could reach
-    entries = [entry for row in reply.get("results") or () if (entry := _entry(row, run)) is not None]
+    # beside the agent, which labels each line, it is the service that writes, or an agent that could not start
+    agent = handle.kind == AGENT_RUN or bool(cursor["lines"]["of"])
+    rows = reply.get("results") or ()
+    entries = [entry for row in rows if (entry := _entry(row, run, "agent" if agent else None)) is not None]
     more = bool(reply.get("opcNextPage"))
     told, lines = numbered.take(
         entries, cursor["lines"], now=min(now, until), more=more, over=None if part else run["finished"]
@@ -169,15 +172,15 @@ def _lacking(handle: Handle, cursor: Mapping[str, Any]) -> Iterator[LogLine]:
         yield _own(now, "the end of this log has not come yet: look again later with cloudtune logs")
 
 
-def _entry(row: Mapping[str, Any], run: Mapping[str, Any]) -> Entry | None:
+def _entry(row: Mapping[str, Any], run: Mapping[str, Any], stream: str | None) -> Entry | None:
     if row.get("at") is None:
         return None
     text = row.get("text")
-    stream = "stderr" if str(row.get("type") or "").endswith("stderr") else "stdout"
+    named = "stderr" if str(row.get("type") or "").endswith("stderr") else "stdout"
     return Entry(
         id=str(row.get("id") or f"{row['at']} {text}"),
         at=float(row["at"]) / 1000,
         text=text if isinstance(text, str) else json.dumps(text),
-        stream=stream,
+        stream=stream or named,
         replica=None if run["grouped"] else 0,
     )

@@ -105,7 +105,9 @@ class OciClient:
             whole = {**reply, **{name: [*whole[name], *reply[name]] for name in names if name in whole}}
             size += _size(reply)
         cursor = {"cursor": call.parameters["cursor"]} if "cursor" in call.parameters else {}
-        return {**whole, **cursor, "readAt": time.time() - (self.skew_s or 0.0)}
+        # services tell the time in whole seconds: it is half a second later on average
+        ahead_s = self.skew_s - 0.5 if self.skew_s is not None else 0.0
+        return {**whole, **cursor, "readAt": time.time() - ahead_s}
 
     def _page(self, call: Call) -> tuple[Reply, Call]:
         """Return a page, and the call that fetched it: one that the service finds too large is asked for in halves."""
