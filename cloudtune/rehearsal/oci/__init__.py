@@ -10,6 +10,7 @@ service's words. The ``oci`` extra must be installed: the models are read from i
     signatures   who signed a request; principals: API keys, session tokens, resource principals
     jobs         Data Science jobs and their artifacts; job_runs: their runs; run_control, job_nodes: what runs
     models       the model catalog; model_artifacts: what models consist of; version_sets; works: work requests
+    model_deployments   models that answer; serving: their nodes; predictions: their paths
     logs         log groups and logs; log_search: what was written, late, twice and out of order
     buckets      Object Storage: buckets; objects; uploads in parts; copies; mounts: a bucket as a node's folder
     shelves      what lies in a bucket; blobs: bytes
@@ -34,7 +35,9 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
         "cloudtune.rehearsal.oci.version_sets:VersionSets",
         "cloudtune.rehearsal.oci.models:Models",
         "cloudtune.rehearsal.oci.model_artifacts:Artifacts",
+        "cloudtune.rehearsal.oci.model_deployments:Deployments",
     ),
+    "oci.model_deployment": ("cloudtune.rehearsal.oci.predictions:Predictions",),
     "oci.logging": (
         "cloudtune.rehearsal.oci.logs:Logs",
         "cloudtune.rehearsal.oci.log_search:LogSearch",
