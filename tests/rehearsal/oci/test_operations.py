@@ -40,5 +40,6 @@ def test_operations_are_the_sdks_own(place: OciPlace) -> None:
     served = [route for _, route in place.stage.server._listeners["oci"].service._patterns]
     assert len(served) >= 40
     assert len({(route.method, _bare(route.template)) for route in routes}) == len(routes) == len(served)
-    for route in served:
+    # what answers where a model is deployed is the model's own server, which the SDK does not know
+    for route in (route for route in served if route.service != "oci.model_deployment"):
         assert (route.method, _bare(route.template)) == theirs(route.service, route.operation)
