@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import attrs
 
 from cloudtune import jobs, pipelines
+from cloudtune.code import code_path
 from cloudtune.diagnosis.findings import Finding
 from cloudtune.errors import CloudtuneError, Fault, SpecError, UsageError
 from cloudtune.launch import Launch, launch
@@ -141,17 +142,47 @@ def _faults(faults: Sequence[Fault]) -> Iterator[Finding]:
 
 
 def _files(subject: Subject) -> Iterator[Finding]:
-    """Look for files of this machine that the job fetches; those of its code are looked at while it is planned."""
-    runtime = subject.job.runtime
+    """Look for files of this machine that the job names; that its code exists is looked at while it is planned."""
+    yield from _inputs(subject)
+    yield from _inside(subject)
+
+
+def _inputs(subject: Subject) -> Iterator[Finding]:
+    runtime, where = subject.job.runtime, subject.at("runtime.spec.inputs")
     for uri in runtime.inputs if runtime is not None else ():
-        path, where = local_path(uri), subject.at("runtime.spec.inputs")
+        path = local_path(uri)
         if path is None or "${" in uri:
             continue
         if subject.job.infrastructure.type != "local":
             hint = "upload it, and name it by its URI: oci://, s3://, https://"
-            yield Finding(
-                check="files", status="problem", message=f"{uri} is a path here, not on nodes", hint=hint, where=where
-            )
+            yield _problem(f"{uri} is a path here, not on nodes", hint, where)
         elif not path.exists():
-            hint = "relative paths start at the current folder"
-            yield Finding(check="files", status="problem", message=f"{uri} does not exist", hint=hint, where=where)
+            yield _problem(f"{uri} does not exist", "relative paths start at the current folder", where)
+
+
+def _inside(subject: Subject) -> Iterator[Finding]:
+    """Look for files that must be in the folder of the code."""
+    runtime = subject.job.runtime
+    try:
+        root = code_path(subject.job)
+    except SpecError:
+        return  # planning says what is wrong with it
+    if (
+        runtime is None
+        or runtime.type == "container"
+        or runtime.recipe is not None
+        or root is None
+        or not root.is_dir()
+    ):
+        return
+    needs = runtime.dependencies.pip_requirements if runtime.dependencies is not None else None
+    named = {"entrypoint": getattr(runtime, "entrypoint", None), "dependencies.pipRequirements": needs}
+    start = root / (getattr(runtime, "working_dir", None) or "")
+    for key, name in named.items():
+        if name and "$" not in name and not (root / name).exists() and not (start / name).exists():
+            where = subject.at(f"runtime.spec.{key}")
+            yield _problem(f"{name} is not in {root}", "paths start at the folder of the code", where)
+
+
+def _problem(message: str, hint: str, where: str) -> Finding:
+    return Finding(check="files", status="problem", message=message, hint=hint, where=where)

@@ -10,7 +10,7 @@ from cloudtune.diagnosis import document, hub
 
 
 def job(folder, *, place=None, name="job.yaml", **runtime):
-    spec = {"command": "torchrun train.py", **runtime}
+    spec = {key: value for key, value in {"command": "torchrun train.py", **runtime}.items() if value is not None}
     data = {
         "kind": "job",
         "spec": {"name": "j", "runtime": {"kind": "runtime", "type": "pyTorchDistributed", "spec": spec}},
@@ -66,6 +66,19 @@ def test_what_keeps_a_run_from_starting_is_a_problem(tmp_path):
     ]
     found = read(job(tmp_path, scriptPathURI="gone"))
     assert problems(found) == [("spec.runtime.spec.scriptPathURI", "gone does not exist")]
+
+
+def test_files_that_the_code_must_have_are_looked_for_in_its_folder(tmp_path):
+    code = tmp_path / "code"
+    code.mkdir()
+    wanted = {"scriptPathURI": str(code), "entrypoint": "train.py", "dependencies": {"pipRequirements": "needs.txt"}}
+    assert problems(read(job(tmp_path, command=None, **wanted))) == [
+        ("spec.runtime.spec.entrypoint", f"train.py is not in {code}"),
+        ("spec.runtime.spec.dependencies.pipRequirements", f"needs.txt is not in {code}"),
+    ]
+    (code / "train.py").write_text("")
+    (code / "needs.txt").write_text("")
+    assert problems(read(job(tmp_path, command=None, **wanted))) == []
 
 
 def test_what_a_place_refuses_or_approximates_is_said(tmp_path):
