@@ -34,8 +34,9 @@ _CHUNK_BYTES = 1 << 20
 #: Elements that are worked on at a time, as many as a cache of 1 MB holds with all that is computed of them; more where
 #: some need a second look, which costs the same for many; and columns of them.
 _TILE, _LARGE_TILE, _TILE_COLUMNS = 24 * 2816, 60 * 2816, 2816
-#: Rows that kernels of matrix products take at a time: what is left over costs them more.
-_PANEL = 12
+#: Chunks and tiles have a multiple of so many rows: kernels of matrix products take 12 at a time, and what is left over
+#: costs them more.
+_PANEL = 24
 
 
 class _Scratch(local):
@@ -79,7 +80,7 @@ class Plane:
     def chunks(self, start: int, stop: int) -> Iterator[Array]:
         """Yield rows in portions, each good until the next is asked for."""
         row = self.columns * item_bytes(self.stored)
-        step = _panels(_CHUNK_BYTES // max(1, row)) * row
+        step = panels(_CHUNK_BYTES // max(1, row)) * row
         for block in self._blocks(self.offset + start * row, (stop - start) * row, step):
             found = rounding.view(block, self.stored).reshape(-1, self.columns)
             if self.stored != self.dtype:
@@ -98,14 +99,14 @@ class Plane:
                 yield block
 
 
-def _panels(rows: int) -> int:
+def panels(rows: int) -> int:
     """Return a number of rows rounded down to whole panels, at least one row."""
     return rows // _PANEL * _PANEL or max(1, rows)
 
 
 def pieces_of(plane: Plane, blocks: Callable[[int, int], Iterator[Buffer]]) -> tuple[Made, ...]:
     """Return a matrix as pieces, each made by ``blocks(first row, last row + 1)``."""
-    step = _panels(_PIECE_BYTES // max(1, plane.row_bytes))
+    step = panels(_PIECE_BYTES // max(1, plane.row_bytes))
     parts = [(start, min(start + step, plane.rows)) for start in range(0, plane.rows, step)]
     return tuple(Made(length=(b - a) * plane.row_bytes, blocks=partial(blocks, a, b)) for a, b in parts)
 
@@ -136,18 +137,22 @@ class _Work:
         self.dtype, self.delta, self.in_type = plane.dtype, delta, in_type
         parts = -(-plane.columns // _TILE_COLUMNS)
         self.columns = max(1, -(-plane.columns // max(1, parts)))
-        self.rows = _panels(_TILE // self.columns)
+        self.rows = panels(_TILE // self.columns)
         odd = delta.odd_columns(self.rows, self.columns)
         if odd is None or odd.size:
-            self.rows = _panels(_LARGE_TILE // self.columns)
+            self.rows = panels(_LARGE_TILE // self.columns)
         self.short = plane.dtype in {"BF16", "F16"} and delta.finite
 
     def change(self, chunk: Array, first: int, out: Array) -> None:
         """Make rows of the matrix, the first of which has the number ``first``, with what is added to them."""
-        doubts = [
-            _places(rows, columns, *self._tile(chunk[rows, columns], rows.start + first, columns, out[rows, columns]))
-            for rows, columns in self._tiles(chunk)
-        ]
+        # NaN and infinity are what they are, as in torch
+        with np.errstate(over="ignore", invalid="ignore"):
+            doubts = [
+                _places(
+                    rows, columns, *self._tile(chunk[rows, columns], rows.start + first, columns, out[rows, columns])
+                )
+                for rows, columns in self._tiles(chunk)
+            ]
         rows, columns = (np.concatenate(places) for places in zip(*doubts, strict=True))
         if rows.size:
             delta = self.delta.at(rows + first, columns)
@@ -167,16 +172,13 @@ class _Work:
         odd = self.delta.odd_columns(*stored.shape)
         if odd is None and self.short:
             return self._doubtful(stored, rows, columns, out)
-        if odd is None:
-            sums = self.delta.block(rows, columns)
-        else:
-            self.delta.ordered(rows, columns, sums, _shaped(_SCRATCH.wide, stored.shape))
+        scratch = _shaped(_SCRATCH.wide, stored.shape)
         doubts = _NONE, _NONE
-        if odd is not None and odd.size:
-            if self.short:
-                doubts = self._doubtful_columns(stored, sums, rows, odd)
-            else:
-                sums[:, odd] = self.delta.block(rows, odd + columns.start)
+        if odd is not None and odd.size and self.short:
+            self.delta.ordered(rows, columns, sums, scratch)
+            doubts = self._doubtful_columns(stored, sums, rows, odd)
+        else:
+            self.delta.exact(rows, columns, sums, scratch)
         self._finish(stored, sums, out)
         return doubts
 

@@ -15,7 +15,7 @@ import attrs
 from cloudtune.errors import MissingExtra
 from cloudtune.weights import rounding
 from cloudtune.weights.assembly import Buffer, Made
-from cloudtune.weights.changes import Plane, pieces_of
+from cloudtune.weights.changes import Plane, panels, pieces_of
 from cloudtune.weights.factors import AnyFactor, Values, low_rank
 from cloudtune.weights.lowrank import LowRank
 from cloudtune.weights.rounding import Array, Floats
@@ -40,7 +40,9 @@ def scaled(plane: Plane, factor: AnyFactor, magnitudes: Values, *, columns: bool
 def _blocks(plane: Plane, factor: AnyFactor, shape: _Rows | _Columns, start: int, stop: int) -> Iterator[Buffer]:
     first = start
     for sums in _sums(plane, factor, start, stop):
-        made: Array = rounding.narrow(shape.scale(sums, first), plane.dtype)
+        # a row of zeros has no direction, and becomes what torch makes of it
+        with np.errstate(all="ignore"):
+            made: Array = rounding.narrow(shape.scale(sums, first), plane.dtype)
         yield made.view(np.uint8).data
         first += len(sums)
 
@@ -48,13 +50,15 @@ def _blocks(plane: Plane, factor: AnyFactor, shape: _Rows | _Columns, start: int
 def _sums(plane: Plane, factor: AnyFactor, start: int, stop: int) -> Iterator[Floats]:
     """Yield rows of base plus product in float32."""
     delta: LowRank = low_rank([factor], start, stop)
-    step, done = max(1, _TILE // max(1, plane.columns)), 0
+    step, done = panels(_TILE // max(1, plane.columns)), 0
+    sums, scratch = (np.empty((step, plane.columns), np.float32) for _ in range(2))
     for chunk in plane.chunks(start, stop):
         for row in range(0, len(chunk), step):
             part = chunk[row : row + step]
-            wide = rounding.widen(part, plane.dtype)
-            yield np.add(wide, delta.block(slice(done, done + len(part)), slice(None)), out=wide)
-            done += len(part)
+            count = len(part)
+            delta.exact(slice(done, done + count), slice(0, plane.columns), sums[:count], scratch[:count])
+            yield np.add(sums[:count], rounding.widen(part, plane.dtype, scratch[:count]), out=sums[:count])
+            done += count
 
 
 @attrs.frozen(eq=False)

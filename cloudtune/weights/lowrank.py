@@ -86,6 +86,17 @@ class LowRank:
                 np.add(out, product, out=out)
         return out
 
+    def exact(self, rows: slice, columns: slice, out: Floats, scratch: Floats) -> Floats:
+        """Return a block exactly as torch computes it, by NumPy's own product as far as that goes."""
+        odd = self.odd_columns(*out.shape)
+        if odd is None:
+            out[...] = self.block(rows, columns)
+            return out
+        self.ordered(rows, columns, out, scratch)
+        if odd.size:
+            out[:, odd] = self.block(rows, odd + columns.start)
+        return out
+
     def fast(self, rows: slice, columns: slice, out: Floats) -> float:
         """Make a block, and return what its elements may be off by."""
         np.matmul(self.left[rows], self.right[:, columns], out=out)

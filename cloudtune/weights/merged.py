@@ -71,7 +71,8 @@ def _check(base: Base, changes: Mapping[str, Change]) -> None:
     for name, change in changes.items():
         if base.tensor(change.origin).dtype not in STORED:
             hint = "merge into the model in 16 bits that it was made from"
-            raise UsageError(f"{name} of {base.source} is {base.tensor(change.origin).dtype}, no float", hint=hint)
+            dtype = base.tensor(change.origin).dtype
+            raise UsageError(f"{name} of {base.source} is {dtype}, which nothing can be added to", hint=hint)
         kinds = [bool(change.factors), bool(change.tokens), bool(change.biases)]
         if sum(kinds) > 1 or (change.whole is not None and change.tokens):
             raise UsageError(f"{name} is changed in two ways that do not go together", hint="merge one after the other")
