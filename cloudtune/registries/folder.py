@@ -36,7 +36,7 @@ def register(model: str | Path, *, name: str, version: str | None = None, public
         raise _taken(name, version)
     source = find(model)
     with claimed(shelf, source) as place:
-        sums = place.gather(source, link=True)
+        sums = place.gather(source)
         while True:
             chosen = version or _next_version(shelf)
             goal = shelf / chosen

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,13 @@ RECORD = "cloudtune.json"
 FILED = "model.json"
 _CONFIGS = ("config.json", "adapter_config.json")
 _WEIGHTS = (".safetensors", ".bin")
+#: What models consist of, in small letters; a list of what to leave out would publish what it does not know.
+_MODEL_FILES = (
+    "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json",
+    "adapter_model.bin", "config.json", "*_config.json", "config_*.json", "tokenizer*", "special_tokens_map.json",
+    "added_tokens.json", "vocab*", "merges.txt", "*.model", "chat_template*", "*.jinja", "modules.json", "*.py",
+    "training.json", "metrics.json", RECORD, "readme*", "license*", "licence*", "notice*", "use_policy*", "*.tiktoken",
+)  # fmt: skip
 _LEFT_OUT = (FILED, "training_args.bin")
 _INDEX = ".safetensors.index.json"
 #: Where a job's outputs hold the model, if not at their root.
@@ -163,8 +171,9 @@ def _no_model(named: str, found: str | None) -> UsageError:
 
 
 def _belongs(path: str) -> bool:
-    """Whether a file is part of the model; logs, checkpoints and what is hidden stay behind."""
-    return "/" not in path and not path.startswith(".") and path not in _LEFT_OUT
+    """Whether a file is part of the model; logs, states of the optimizer and whatever else is there stay behind."""
+    known = any(fnmatchcase(path.lower(), pattern) for pattern in _MODEL_FILES)
+    return known and "/" not in path and not path.startswith(".") and path not in _LEFT_OUT
 
 
 def _checksums_of(record: Mapping[str, Any], uri: str) -> dict[str, str]:

@@ -30,8 +30,6 @@ try:
 except ImportError:  # pragma: no cover - Windows: nothing is continued or cleared there
     fcntl = None  # type: ignore[assignment]
 
-#: Large files that nobody edits: a second name for them is as good as a copy.
-_LINKED = (".safetensors",)
 _FOLDER, _JOURNAL = ".part", ".journal"
 
 
@@ -52,11 +50,11 @@ class Workplace:
         self.folder, self._journal, self._lines = folder, journal, lines
         self._writing, self._stopped = threading.Lock(), threading.Event()
 
-    def gather(self, source: Source, *, link: bool = False) -> dict[str, str]:
+    def gather(self, source: Source) -> dict[str, str]:
         """Copy the model's files into the folder and return their checksums; what is there already is verified only.
 
-        Every file is hashed while it is read, and once more from where it was written; with ``link``, large files of
-        this machine get a second name instead where that can be.
+        Every file is hashed while it is read, and once more from where it was written. Nothing is linked: whoever
+        writes over the source later must not change what was filed.
 
         Raises:
             UsageError: a file is not the one that the model's record names, or the disk is too small.
@@ -66,12 +64,10 @@ class Workplace:
         kept = {entry.path: line for entry in source.files if (line := self._kept(source, entry)) is not None}
         self._clear_but(kept)
         needed = sum(entry.bytes for entry in source.files if entry.path not in kept)
-        if source.folder is None and needed > shutil.disk_usage(self.folder).free:
+        if needed > shutil.disk_usage(self.folder).free:
             hint = "make room, or name a home on another disk: CLOUDTUNE_HOME"
             raise UsageError(f"the model has {needed} bytes more than fit on the disk of {self.folder}", hint=hint)
-        return each(
-            lambda entry: self._one(source, entry, kept.get(entry.path), link=link), source.files, self._stopped.set
-        )
+        return each(lambda entry: self._one(source, entry, kept.get(entry.path)), source.files, self._stopped.set)
 
     def _kept(self, source: Source, entry: Entry) -> Line | None:
         """Return the line of a file that an earlier try completed, and that its source still is."""
@@ -94,7 +90,7 @@ class Workplace:
             elif path.relative_to(self.folder).as_posix() not in kept:
                 path.unlink()
 
-    def _one(self, source: Source, entry: Entry, line: Line | None, *, link: bool) -> str:
+    def _one(self, source: Source, entry: Entry, line: Line | None) -> str:
         """Return the checksum of one file that is in the folder when this returns."""
         target = self.folder / entry.path
         with storage.told("write", str(target)):
@@ -103,15 +99,11 @@ class Workplace:
                 return line.sha256
             target.unlink(missing_ok=True)
             target.parent.mkdir(parents=True, exist_ok=True)
-            if link and _linked(source, entry, target):
-                found = sha256(target)
-                source.check(entry.path, found)
-            else:
-                found = self._copied(source, entry, target)
-                source.check(entry.path, found)
-                if sha256(target) != found:
-                    hint = "check the disk, then register again"
-                    raise CloudtuneError(f"the copy of {entry.path} in {self.folder} is not equal to it", hint=hint)
+            found = self._copied(source, entry, target)
+            source.check(entry.path, found)
+            if sha256(target) != found:
+                hint = "check the disk, then register again"
+                raise CloudtuneError(f"the copy of {entry.path} in {self.folder} is not equal to it", hint=hint)
             self._note(attrs.asdict(Line(path=entry.path, bytes=entry.bytes, modified=entry.modified, sha256=found)))
         return found
 
@@ -230,17 +222,6 @@ def _lines_of(journal: IO[str], source: Source) -> dict[str, Line] | None:
 def _identity(source: Source) -> str:
     """Return what tells one place from another; a URI may hold a password, so it is not written down itself."""
     return hashlib.sha256(source.uri.encode()).hexdigest()
-
-
-def _linked(source: Source, entry: Entry, target: Path) -> bool:
-    """Give a file a second name where that can be; return whether it has one."""
-    if source.folder is None or not entry.path.endswith(_LINKED):
-        return False
-    try:
-        os.link((source.folder / entry.path).resolve(), target)
-    except OSError:  # another file system, or one without links
-        return False
-    return True
 
 
 def _write(file: IO[bytes], chunk: bytes | memoryview) -> None:

@@ -292,3 +292,25 @@ def test_a_model_whose_folder_is_gone_can_be_forgotten(model, home):
     shutil.rmtree(home / "models" / "mine")
     registries.remove(filed, store, files=True)
     assert store.models("mine") == ()
+
+
+def test_what_is_filed_does_not_change_with_its_source(model, home):
+    filed = registry.register(model, name="mine", home=home)
+    with (model / "model.safetensors").open("r+b") as file:  # as cp and rsync --inplace write
+        file.write(b"overwritten")
+    assert checksums(home / "models" / "mine" / "1")["model.safetensors"] == filed.checksums["model.safetensors"]
+
+
+def test_what_is_no_part_of_a_model_stays_behind(model, home):
+    for name in ("train.log", "optimizer.pt", "env.txt", "scheduler.pt", "notes.md", "events.out.tfevents.1"):
+        (model / name).write_text("token=secret")
+    (model / "tokenizer.json").write_text("{}")
+    (model / "USE_POLICY.md").write_text("fair")
+    filed = registry.register(model, name="mine", home=home)
+    assert set(filed.checksums) == {
+        "config.json",
+        "model.safetensors",
+        "cloudtune.json",
+        "tokenizer.json",
+        "USE_POLICY.md",
+    }

@@ -429,6 +429,16 @@ def test_templates_in_every_form_are_found(tmp_path):
     assert check(str(folder), fast=True).findings == ()
 
 
+@pytest.mark.parametrize("module", ["jinja2", "json", "resource"])
+def test_modules_beside_a_model_are_not_run(tmp_path, monkeypatch, module):
+    folder = write_model(tmp_path / "m")
+    templates._in_a_process.cache_clear()
+    (folder / f"{module}.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    monkeypatch.chdir(folder)
+    assert check(".", fast=True).findings == ()
+    assert not (tmp_path / "executed").exists()
+
+
 def test_a_template_that_never_ends_is_ended(tmp_path, monkeypatch):
     folder = write_model(tmp_path / "m")
     loops = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from cloudtune.errors import UsageError
 
+#: More than any model has: layers are counted one by one, and other sizes multiplied with each other.
+MOST_LAYERS, MOST = 10_000, 1 << 32
+
 
 class Config(NamedTuple):
     """A config.json, or a part of it, whose sizes are checked when they are read."""
@@ -26,7 +29,9 @@ class Config(NamedTuple):
         if value is None:
             raise UsageError(f"the config.json of this {self.model_type} model has no {key}")
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise UsageError(f"{key} in config.json is {value!r}, not a whole number of at least {least}")
+            raise UsageError(f"{key} in config.json is {str(value)[:40]!r}, not a whole number of at least {least}")
+        if value > (MOST_LAYERS if "layers" in key or key == "n_layer" else MOST):
+            raise UsageError(f"{key} in config.json is {str(value)[:40]}, which no model has", hint="check the file")
         return value
 
     def number(self, key: str, default: float) -> float:

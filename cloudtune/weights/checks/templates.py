@@ -7,6 +7,7 @@ memory are limited (:mod:`cloudtune.weights.checks.rendering`).
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,9 +81,11 @@ def _render(template: str, special: dict[str, str], where: str) -> Iterator[Find
 @lru_cache(maxsize=16)
 def _in_a_process(order: str) -> tuple[str, str | None]:
     """Return what a template renders to, and what went wrong; the same order has the same answer."""
-    argv = [sys.executable, "-m", "cloudtune.weights.checks.rendering"]
+    # isolated (-I): a module beside the model, or in the folder where the user stands, must not be taken for jinja2
+    argv = [sys.executable, "-I", "-m", "cloudtune.weights.checks.rendering"]
+    bare = {name: value for name, value in os.environ.items() if name in {"PATH", "SYSTEMROOT", "LANG", "LC_ALL"}}
     try:
-        done = subprocess.run(argv, input=order.encode(), capture_output=True, timeout=TIMEOUT_S, check=False)
+        done = subprocess.run(argv, input=order.encode(), capture_output=True, timeout=TIMEOUT_S, check=False, env=bare)
     except subprocess.TimeoutExpired:
         return "", f"it takes more than {TIMEOUT_S:.0f} seconds"
     try:

@@ -85,7 +85,8 @@ def _hollow(subject: Subject, folder: Path) -> None:
 
 def _asked(what: str, folder: str) -> dict[str, Any]:
     """Return the answer of the process that has transformers."""
-    argv = [sys.executable, "-m", "cloudtune.weights.checks.loading", what, folder]
+    # isolated (-I): a module beside the model, or in the folder where the user stands, must not be taken for torch
+    argv = [sys.executable, "-I", "-m", "cloudtune.weights.checks.loading", what, folder]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     try:
         done = subprocess.run(argv, capture_output=True, timeout=_TIMEOUT_S, check=False, env=environment, text=True)
