@@ -24,6 +24,7 @@ from cloudtune.weights.torchfiles import TorchTensor, read_torch
 
 SINGLE = "adapter_model.safetensors"
 PICKLED = "adapter_model.bin"
+_INDEX = f"{SINGLE}.index.json"
 #: Where an adapter is in what training leaves, if it is not the folder itself.
 _BELOW = "adapter/"
 _PREFIX = "base_model.model."
@@ -97,7 +98,7 @@ def adapter_at(uri: str) -> Adapter:
         raise UsageError(f"{shown(uri)} holds no adapter: it has no {ADAPTER_CONFIG}", hint=hint)
     near = surroundings(whole, below, ("training.json", "metrics.json"))
     folder = near.folders[0]
-    if SINGLE not in folder and PICKLED not in folder:
+    if not any(name in folder for name in (SINGLE, _INDEX, PICKLED)):
         raise UsageError(f"{folder.shown()} has an {ADAPTER_CONFIG}, but no {SINGLE}", hint="copy it whole")
     return Adapter(
         source=uri,
@@ -170,7 +171,7 @@ def _here(folder: Folder, scratch: Path) -> Folder:
 
 def _values(folder: Folder, opened: ExitStack) -> Iterator[tuple[str, Values]]:
     """Yield the tensors of an adapter's files by name."""
-    if SINGLE in folder or f"{SINGLE}.index.json" in folder:
+    if SINGLE in folder or _INDEX in folder:
         weights = opened.enter_context(open_weights(folder, single=SINGLE))
         for name in weights:
             one = weights.tensor(name)
