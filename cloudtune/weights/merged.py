@@ -119,12 +119,14 @@ def _part(base: Base, name: str, change: Change | None) -> Part:
     tensor = base.tensor(change.origin if change is not None else name)
     reader = base.weights.places[tensor.name].reader
     unchanged = Span(reader=reader, offset=tensor.offset, length=tensor.length)
-    pieces: tuple[Piece, ...] = (unchanged,) if change is None else _pieces(base, tensor, change) or (unchanged,)
+    pieces: tuple[Piece, ...] = (unchanged,)
+    if change is not None and tensor.length:
+        pieces = _pieces(base, tensor, change)
     return Part(dtype=tensor.dtype, shape=tensor.shape, pieces=pieces)
 
 
 def _pieces(base: Base, tensor: Tensor, change: Change) -> tuple[Piece, ...]:
-    """Return what becomes of a tensor; empty if nothing does."""
+    """Return what becomes of a tensor."""
     planes = _planes(base, tensor, change.whole)
     if change.magnitude is not None:
         return dora.scaled(planes[0], change.factors[0][0], change.magnitude, columns=change.by_columns)
@@ -136,7 +138,7 @@ def _pieces(base: Base, tensor: Tensor, change: Change) -> tuple[Piece, ...]:
         return (Made(length=tensor.length, blocks=partial(_biased, planes[0], change.biases)),)
     if change.tokens:
         return tuple(_with_tokens(planes[0], change.tokens))
-    return tuple(piece for plane in planes for piece in _as_it_is(plane)) if change.whole is not None else ()
+    return tuple(piece for plane in planes for piece in _as_it_is(plane))
 
 
 def _planes(base: Base, tensor: Tensor, whole: Values | None) -> tuple[Plane, ...]:

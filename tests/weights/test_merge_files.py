@@ -157,6 +157,18 @@ def test_what_is_not_a_number_stays_none_and_the_rest_is_right(tmp_path, dtype):
     assert np.array_equal(np.delete(found, 3, 0), np.delete(plain, 3, 0))
 
 
+def test_matrices_of_odd_sizes(tmp_path):
+    shapes = {"a.x": (1, 3), "a.y": (5, 1), "b.y": (0, 4), "c.y": (4, 0), "d.y": (3000, 7), "e.y": (2, 9000)}
+    base = write_model(tmp_path / "base", {f"{name}.weight": shape for name, shape in shapes.items()})
+    adapter = write_adapter(tmp_path / "adapter", shapes, rank=3)
+    merge(str(base), [str(adapter)], str(tmp_path / "out"))
+    before, after = read_model(base), read_model(tmp_path / "out")
+    for name, shape in shapes.items():
+        wanted = with_delta(before[f"{name}.weight"], delta(adapter, name, 8 / 3))
+        assert after[f"{name}.weight"].shape == shape
+        assert np.count_nonzero(after[f"{name}.weight"] != wanted) <= 1 + wanted.size // 10_000
+
+
 def test_sums_are_as_good_as_32_bits_allow(tmp_path):
     shape, rank = (2048, 2048), 8
     base = write_model(tmp_path / "base", {f"{Q}.weight": shape})
