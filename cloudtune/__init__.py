@@ -16,6 +16,7 @@ _HOMES = {
         "CloudtuneError Fault MissingExtra NoCapacity NotAllowed RunFailed RunNotFound ServiceError SpecError"
         " UsageError"
     ),
+    "cloudtune.finishing": "consolidate merge",
     "cloudtune.job": "Job Pipeline",
     "cloudtune.plan": "Plan",
     "cloudtune.runs": "Run",
@@ -29,8 +30,8 @@ _HOMES = {
     "cloudtune.states": "Failure LogLine Status",
     "cloudtune.store": "Deployment Model",
     "cloudtune.verbs": (
-        "cancel check consolidate delete deploy diff doctor estimate init invoke list logs merge models outputs "
-        "register run schema status watch"
+        "cancel check delete deploy diff doctor estimate init invoke list logs models outputs register run schema "
+        "status watch"
     ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}

@@ -30,6 +30,12 @@ from cloudtune.errors import (
 from cloudtune.errors import (
     UsageError as UsageError,
 )
+from cloudtune.finishing import (
+    consolidate as consolidate,
+)
+from cloudtune.finishing import (
+    merge as merge,
+)
 from cloudtune.job import (
     Job as Job,
 )
@@ -112,9 +118,6 @@ from cloudtune.verbs import (
     check as check,
 )
 from cloudtune.verbs import (
-    consolidate as consolidate,
-)
-from cloudtune.verbs import (
     delete as delete,
 )
 from cloudtune.verbs import (
@@ -140,9 +143,6 @@ from cloudtune.verbs import (
 )
 from cloudtune.verbs import (
     logs as logs,
-)
-from cloudtune.verbs import (
-    merge as merge,
 )
 from cloudtune.verbs import (
     models as models,

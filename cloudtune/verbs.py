@@ -18,6 +18,8 @@ from cloudtune.comparison import Comparison, Side
 from cloudtune.diagnosis.doctor import doctor as doctor  # noqa: PLC0414 - a verb with a room of its own
 from cloudtune.errors import RunNotFound, UsageError
 from cloudtune.estimates import estimate as estimate  # noqa: PLC0414 - a verb with a room of its own
+from cloudtune.finishing import consolidate as consolidate  # noqa: PLC0414 - likewise
+from cloudtune.finishing import merge as merge  # noqa: PLC0414 - likewise
 from cloudtune.jobs import Announce
 from cloudtune.plan import Plan
 from cloudtune.runs import Run, RunList
@@ -30,8 +32,6 @@ from cloudtune.submit import Progress
 if TYPE_CHECKING:
     from cloudtune.deletion import Deleted
     from cloudtune.weights.checks.findings import Report
-    from cloudtune.weights.consolidate import ConsolidateResult
-    from cloudtune.weights.merge import MergeResult
 
 Spec = JobSpec | PipelineSpec
 
@@ -270,62 +270,6 @@ def delete(what: str, *, outputs: bool = False, all_versions: bool = False) -> D
     return deletion.delete(what, _run_called, outputs=outputs, all_versions=all_versions)
 
 
-def merge(
-    base: str,
-    adapter: str | Sequence[str],
-    *,
-    output: str | None = None,
-    mode: str = "accurate",
-    weight: Sequence[float] = (),
-    name: str | None = None,
-    for_: str | None = None,
-    checksums: bool = True,
-    notebook: bool = False,
-    progress: Callable[[int, int], object] | None = None,
-) -> MergeResult:
-    """Merge LoRA adapters into their base model; see :func:`cloudtune.weights.merge.merge`.
-
-    With ``notebook`` the package's notebook does it, and its executed copy is kept with the model.
-    """
-    adapters = [adapter] if isinstance(adapter, str) else builtins.list(adapter)
-    if notebook:
-        from cloudtune.weights.notebook import merge_by_notebook
-
-        options = {"mode": mode, "weight": builtins.list(weight), "name": name, "target": for_, "checksums": checksums}
-        return merge_by_notebook(base, adapters, _output(output), **options)
-    from cloudtune.weights.merge import merge as merge_weights
-
-    return merge_weights(
-        base,
-        adapters,
-        _output(output),
-        mode=mode,
-        weights=weight,
-        name=name,
-        target=for_,
-        checksums=checksums,
-        progress=progress,
-    )
-
-
-def consolidate(
-    checkpoint: str,
-    *,
-    base: str | None = None,
-    output: str | None = None,
-    dtype: str | None = None,
-    name: str | None = None,
-    checksums: bool = False,
-    progress: Callable[[int, int], object] | None = None,
-) -> ConsolidateResult:
-    """Make one model of a sharded checkpoint; see :func:`cloudtune.weights.consolidate.consolidate`."""
-    from cloudtune.weights.consolidate import consolidate as consolidate_weights
-
-    return consolidate_weights(
-        checkpoint, _output(output), base=base, dtype=dtype, name=name, checksums=checksums, progress=progress
-    )
-
-
 def check(
     model: str,
     *,
@@ -473,14 +417,6 @@ def _side_of_run(run: str) -> Side:
 def _side_of_place(file: str | os.PathLike[str], place: str | None) -> Side:
     spec = read(file, infrastructure=place)
     return Side(name=place or os.fspath(file), plan=plan(spec).to_dict(), spec=to_dict(spec))
-
-
-def _output(named: str | None) -> str:
-    """Return where a verb's result goes: as named, else the outputs of the job that the verb runs in."""
-    place = named or os.environ.get("CLOUDTUNE_OUTPUT_DIR")
-    if place is None:
-        raise UsageError("no place is named for the result", hint="add -o FOLDER_OR_URI")
-    return place
 
 
 def _allowing(spec: Spec, files: Sequence[str]) -> Spec:

@@ -38,12 +38,12 @@ def command(
     CHECKPOINT is a folder or a URI that training left: PyTorch's .distcp files (FSDP, also of accelerate, the Trainer
     and llama-recipes), optimum-neuron's shards, or a state dict of torch.save. Nothing in it is executed.
     """
-    from cloudtune import verbs
+    from cloudtune import finishing
     from cloudtune.cli.meter import Meter
 
     output, form = place_and_form
     with Meter("writing") as meter:
-        result = verbs.consolidate(
+        result = finishing.consolidate(
             checkpoint, base=base, output=output, dtype=dtype, name=name, checksums=checksums, progress=meter
         )
     for note in result.notes:

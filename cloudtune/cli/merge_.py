@@ -50,12 +50,12 @@ def command(
     BASE is a folder, a URI or a name on the Hub; adapters and model are folders or URIs. Nothing needs the model in
     memory, and one that was interrupted goes on where it was.
     """
-    from cloudtune import verbs
+    from cloudtune import finishing
     from cloudtune.cli.meter import Meter
 
     output, form = place_and_form
     with Meter("writing") as meter:
-        result = verbs.merge(
+        result = finishing.merge(
             base,
             adapter,
             output=output,

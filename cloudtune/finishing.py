@@ -1,0 +1,80 @@
+"""The verbs that make a model of what training has left; apart from the others, because they need nothing of those.
+
+Starting the rest of the verbs takes as long as copying half a gigabyte.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from cloudtune.errors import UsageError
+
+if TYPE_CHECKING:
+    from cloudtune.weights.consolidate import ConsolidateResult
+    from cloudtune.weights.merge import MergeResult
+
+
+def merge(
+    base: str,
+    adapter: str | Sequence[str],
+    *,
+    output: str | None = None,
+    mode: str = "accurate",
+    weight: Sequence[float] = (),
+    name: str | None = None,
+    for_: str | None = None,
+    checksums: bool = True,
+    notebook: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> MergeResult:
+    """Merge LoRA adapters into their base model; see :func:`cloudtune.weights.merge.merge`.
+
+    With ``notebook`` the package's notebook does it, and its executed copy is kept with the model.
+    """
+    adapters = [adapter] if isinstance(adapter, str) else list(adapter)
+    if notebook:
+        from cloudtune.weights.notebook import merge_by_notebook
+
+        options = {"mode": mode, "weight": list(weight), "name": name, "target": for_, "checksums": checksums}
+        return merge_by_notebook(base, adapters, _output(output), **options)
+    from cloudtune.weights.merge import merge as merge_weights
+
+    return merge_weights(
+        base,
+        adapters,
+        _output(output),
+        mode=mode,
+        weights=weight,
+        name=name,
+        target=for_,
+        checksums=checksums,
+        progress=progress,
+    )
+
+
+def consolidate(
+    checkpoint: str,
+    *,
+    base: str | None = None,
+    output: str | None = None,
+    dtype: str | None = None,
+    name: str | None = None,
+    checksums: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> ConsolidateResult:
+    """Make one model of a sharded checkpoint; see :func:`cloudtune.weights.consolidate.consolidate`."""
+    from cloudtune.weights.consolidate import consolidate as consolidate_weights
+
+    return consolidate_weights(
+        checkpoint, _output(output), base=base, dtype=dtype, name=name, checksums=checksums, progress=progress
+    )
+
+
+def _output(named: str | None) -> str:
+    """Return where a verb's result goes: as named, else the outputs of the job that the verb runs in."""
+    place = named or os.environ.get("CLOUDTUNE_OUTPUT_DIR")
+    if place is None:
+        raise UsageError("no place is named for the result", hint="add -o FOLDER_OR_URI")
+    return place
