@@ -172,7 +172,9 @@ def _read(
             return found, around, told
     hint = "name the folder that training left: with .distcp files, with shards/, or a state dict of torch.save"
     if any(name.endswith(".safetensors") for name in folder.files):
-        hint = "its weights are in safetensors already: nothing is to be done"
+        hint = "its weights are in safetensors already: there is nothing to consolidate"
+    if ADAPTER_CONFIG in folder:
+        hint = f"it is an adapter: cloudtune merge BASE {shown(checkpoint)} -o MODEL"
     raise UsageError(f"{shown(checkpoint)} is no checkpoint that is known", hint=hint)
 
 
@@ -193,7 +195,7 @@ def _planned(
         raise UsageError(f"{folder.shown()} has no {CONFIG}", hint="name the model that was trained: --base MODEL")
     text = folder.read(CONFIG)
     config = folder.json(CONFIG)
-    if (config.get("quantization_config") or {}).get("quant_method"):
+    if config.get("quantization_config"):
         hint = "name the model in 16 bits that it was quantized from"
         raise UsageError(f"{folder.shown()} is quantized, and the checkpoint is not", hint=hint)
     fitted = fit_model(found.tensors, folder, config, shown(named or folder.uri), rounding=_rounding(dtype))

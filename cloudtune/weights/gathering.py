@@ -121,7 +121,7 @@ class Gathering:
     def _is_transposed(self, path: str, a: Values, b: Values, tensor: Tensor) -> bool:
         if a.shape[1] != b.shape[0]:
             return tensor.shape == (a.shape[1], b.shape[0])
-        return self.base.config.get("model_type") in _CONV1D_MODELS and path.endswith(_CONV1D_LAYERS)
+        return str(self.base.config.get("model_type")) in _CONV1D_MODELS and path.endswith(_CONV1D_LAYERS)
 
     def _magnitude(
         self, given: Given, path: str, group: Group, change: Change, *, length: int, by_columns: bool

@@ -40,6 +40,11 @@ _CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 LEFT_OUT = re.compile(r"\.(lora_velora_embed|lora_monteclora_sampler)(\.|$)")
 
 
+#: A repetition of a group in which something is repeated: matching it may take longer than anybody waits.
+_REPEATED_TWICE = re.compile(r"[*+}][^()]*\)+[*+{]")
+_MAX_PATTERN = 10_000
+
+
 @attrs.frozen(kw_only=True)
 class Lora:
     """An adapter's config; ``base`` is the name of what it was trained on."""
@@ -135,22 +140,36 @@ def _lora(config: Mapping[str, Any], *, in_type: bool) -> Lora:
         target_parameters=tuple(_words(config, "target_parameters") or ()),
         token_indices=_indices(config.get("trainable_token_indices")),
         tied=_flag(config, "ensure_weight_tying"),
-        base=config.get("base_model_name_or_path") or None,
+        base=_text(config, "base_model_name_or_path"),
     )
     if min(found.rank, *ranks.values(), found.rank) < 1:
         raise ValueError("a rank is less than 1")
     if config.get("fan_in_fan_out") and found.target_parameters:
         raise ValueError("fan_in_fan_out does not go with target_parameters")
     for pattern in (*found.rank_pattern, *found.alpha_pattern):
-        re.compile(pattern)
+        _check_pattern(pattern)
     if isinstance(found.target_modules, str):
-        re.compile(found.target_modules)
+        _check_pattern(found.target_modules)
     return found
+
+
+def _check_pattern(pattern: str) -> None:
+    """Raise ValueError or re.error for a pattern that cannot be matched, or not within any bound of time."""
+    re.compile(pattern)
+    if len(pattern) > _MAX_PATTERN or _REPEATED_TWICE.search(pattern):
+        raise ValueError(f"the pattern {pattern[:80]!r} repeats what is repeated, or is too long")
+
+
+def _text(config: Mapping[str, Any], key: str) -> str | None:
+    value = config.get(key)
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{key} is {value!r}")
+    return value or None
 
 
 def _flag(config: Mapping[str, Any], key: str) -> bool:
     value = config.get(key)
-    if value not in {None, True, False}:
+    if value is not None and not isinstance(value, bool):
         raise ValueError(f"{key} is {value!r}")
     return bool(value)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -159,12 +160,14 @@ def _weights(mode: str, adapters: Sequence[str], weights: Sequence[float]) -> li
     if weights and len(weights) != len(adapters):
         hint = "give a weight for each adapter, in their order, or none at all"
         raise UsageError(f"there are {len(adapters)} adapters and {len(weights)} weights", hint=hint)
+    if not all(math.isfinite(weight) for weight in weights):
+        raise UsageError(f"the weights {', '.join(map(str, weights))} are not all numbers", hint="such as --weight 0.5")
     return [float(weight) for weight in weights] or [1.0] * len(adapters)
 
 
 def _config(folder: Folder) -> dict[str, Any]:
     config = folder.json(CONFIG)
-    if (config.get("quantization_config") or {}).get("quant_method"):
+    if config.get("quantization_config"):
         hint = "name the model in 16 bits that it was quantized from; an adapter of QLoRA fits it too"
         raise UsageError(
             f"{folder.shown()} is quantized, and an adapter cannot be merged into it without loss", hint=hint
