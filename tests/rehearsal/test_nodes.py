@@ -89,6 +89,11 @@ def test_this_machine_can_be_seen_and_not_changed(run: Callable, tmp_path: Path)
     assert not away.read_text().endswith("x\n")
 
 
+#: A node sees the working copy, whose code it may run.
+BELOW_TMP = pytest.mark.skipif(Path(__file__).is_relative_to("/tmp"), reason="this working copy lies below /tmp itself")
+
+
+@BELOW_TMP
 def test_each_node_has_a_home_and_temporary_places_of_its_own(run: Callable, tmp_path: Path) -> None:
     script = "cd; pwd; ls -A /tmp /dev/shm; touch ~/mine /tmp/mine /dev/shm/mine"
     end, lines = run(script, environment={"HOME": "/home/datascience"}, shared_memory_bytes=1 << 20)
@@ -109,6 +114,7 @@ def test_the_variables_are_those_that_the_service_gives(run: Callable, monkeypat
     assert given["CLOUDTUNE_REHEARSED"] == "1"
 
 
+@BELOW_TMP
 def test_the_users_credentials_are_out_of_sight(run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Path(__file__).parent / f"home-{os.getpid()}"  # a node sees it, unlike what is below /tmp
     monkeypatch.setenv("HOME", str(home))

@@ -65,7 +65,7 @@ def test_killed_at_any_moment_it_is_whole_or_not_there_and_goes_on(given, tmp_pa
         assert left.keys() >= files(wanted).keys()
     else:
         assert "config.json" not in left
-    if process.returncode:
+    if "cloudtune.json" not in left:  # a whole model is not written over
         assert start(base, adapter, output).wait(60) == 0
     found = files(output)
     assert (found.pop("log.txt", None) == b"mine") is there
