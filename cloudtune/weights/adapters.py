@@ -88,7 +88,9 @@ def adapter_at(uri: str) -> Adapter:
     """
     path = local_path(uri)
     if path is not None and not path.exists():
-        raise UsageError(f"there is no adapter {shown(uri)}", hint=f"name the folder with {ADAPTER_CONFIG}, or hf://OWNER/NAME")
+        raise UsageError(
+            f"there is no adapter {shown(uri)}", hint=f"name the folder with {ADAPTER_CONFIG}, or hf://OWNER/NAME"
+        )
     whole = folder_at(uri)
     below = next((place for place in ("", _BELOW) if place + ADAPTER_CONFIG in whole), None)
     if below is None:

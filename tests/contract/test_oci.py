@@ -15,7 +15,7 @@ from cloudtune.spec.runtimes import PyTorchDistributedRuntime
 from cloudtune.states import Handle
 from tests.contract.suite import BackendContract, Place
 from tests.oci_place import OciPlace, oci_place
-from tests.rehearsal.conftest import namespaces as namespaces
+from tests.rehearsal.conftest import namespaces  # noqa: F401 - a fixture
 
 pytest.importorskip("oci", reason="the oci SDK is not installed")
 
