@@ -13,7 +13,7 @@ import attrs
 import pytest
 import yaml
 
-from cloudtune import display, verbs
+from cloudtune import display
 from cloudtune.deployments import local
 from cloudtune.store import Deployment, Model, Record, Store
 from tests.cli.calling import call
@@ -102,7 +102,7 @@ def test_merge_prints_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.update(options)
         return Result(options["output"], {"a": "0"}, ("it was quantized",))
 
-    monkeypatch.setattr(verbs, "merge", merge)
+    monkeypatch.setattr(finishing, "merge", merge)
     told = call("merge", "base", "adapter", "-o", "there", "--weight", "0.5", "--no-checksums", "--for", "bedrock")
     assert told.out == "there\n"
     assert told.err == "note: it was quantized\nmerged adapter into base\n"
