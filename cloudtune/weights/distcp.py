@@ -24,7 +24,7 @@ from cloudtune.weights.model import Folder
 from cloudtune.weights.pickles import MAX_PICKLE_BYTES, Stand, stands
 from cloudtune.weights.safetensors import size_bytes
 from cloudtune.weights.tiles import Tile, pieces_of
-from cloudtune.weights.torchfiles import EDGE_BYTES, STATE, TorchTensor, dtype_of, naturals, read_torch
+from cloudtune.weights.torchfiles import EDGE_BYTES, STATE, Known, TorchTensor, dtype_of, naturals, read_torch
 from cloudtune.weights.writing import Meter, run_all
 
 METADATA = ".metadata"
@@ -107,12 +107,13 @@ def open_parts(folder: Folder, place: str, items: Mapping[str, Item], opened: Ex
         for chunk in item.chunks:
             chunks.setdefault(chunk.file, []).append((name, chunk))
     tiles: dict[str, list[Tile]] = {name: [] for name in items}
+    known: Known = {}
     for file in sorted(chunks):
         reader = opened.enter_context(LooseReader(join(folder.uri, place, file), folder.files[place + file]))
         for name, chunk, near in _with_edges(reader, chunks[file]):
             with _telling(name, folder.shown(place)):
                 shown = f"{folder.shown(place)}/{file} at {chunk.offset}"
-                tensor = read_torch(near, offset=chunk.offset, length=chunk.length, name=shown)
+                tensor = read_torch(near, offset=chunk.offset, length=chunk.length, name=shown, known=known)
                 tiles[name].append(_tile(tensor, items[name], chunk, reader))
     parts = {}
     for name, item in items.items():

@@ -100,13 +100,24 @@ class _Storage:
     length: int
 
 
+#: Pickles of one tensor by their bytes: the storage that each names, and the tensor as if that began at 0.
+Known = dict[bytes, tuple[tuple[Any, ...], TorchTensor]]
+
+
 def read_torch(
-    reader: Reader, *, offset: int = 0, length: int | None = None, name: str | None = None, extra: Allowed | None = None
+    reader: Reader,
+    *,
+    offset: int = 0,
+    length: int | None = None,
+    name: str | None = None,
+    extra: Allowed | None = None,
+    known: Known | None = None,
 ) -> Any:
     """Return what a file of ``torch.save`` holds; its tensors are :class:`TorchTensor` values, not read yet.
 
     The file is the ``length`` bytes of the reader from ``offset`` on. ``extra`` are rows for the allow-list of its
-    pickle (:func:`cloudtune.weights.pickles.load`); ``name`` is what messages call it.
+    pickle (:func:`cloudtune.weights.pickles.load`); ``name`` is what messages call it. ``known`` gathers what pickles
+    of one tensor mean, for whoever reads thousands of files: tensors of one shape have the same pickle.
 
     Raises:
         UsageError: it is no such file, or cut off, hostile, compressed, big endian, or older than torch 1.6.
@@ -116,10 +127,26 @@ def read_torch(
     try:
         archive = _Archive(reader, offset, end)
         data = archive.text("data.pkl")
+        if known is not None and data in known:
+            return _moved(known[data][1], reader, archive.storage(known[data][0]).offset)
         allowed = {**STATE, **(extra or {}), **_tensors(reader)}
-        return pickles.load(data, allowed, name=name, persistent=archive.storage)
+        value = pickles.load(data, allowed, name=name, persistent=archive.storage)
+        if known is not None and type(value) is TorchTensor and len(archive.named) == 1:
+            known[data] = archive.named[0], _moved(value, reader, -archive.storage(archive.named[0]).offset)
     except ValueError as error:
         raise UsageError(f"{name} is no whole file of torch.save: {error}", hint="copy it again") from error
+    return value
+
+
+def _moved(tensor: TorchTensor, reader: Reader, by: int) -> TorchTensor:
+    return TorchTensor(
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        stride=tensor.stride,
+        reader=reader,
+        offset=tensor.offset + by,
+        length=tensor.length,
+    )
 
 
 def dtype_of(value: Any) -> str:
@@ -152,6 +179,8 @@ class _Archive:
             raise ValueError("it has no data.pkl")
         self.root = roots[0]
         self.storages: dict[str, _Storage] = {}
+        #: the persistent ids that named storages, in order
+        self.named: list[tuple[Any, ...]] = []
         if f"{self.root}byteorder" in self.entries and self.text("byteorder") != b"little":
             raise ValueError("its numbers are big endian; load and save it once on a machine of today")
 
@@ -182,6 +211,7 @@ class _Archive:
         if dtype is None or type(key) is not str or type(count) is not int or not 0 <= count < 2**60:
             raise ValueError("it has a storage of a kind that is not known")
         known = self.storages.get(key)
+        self.named.append(identity)
         if known is None:
             offset, length = self.place(f"data/{key}")
             known = self.storages[key] = _Storage(dtype, offset, length)
