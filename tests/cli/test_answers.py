@@ -13,7 +13,7 @@ import attrs
 import pytest
 import yaml
 
-from cloudtune import display, finishing, verbs
+from cloudtune import display, finishing
 from cloudtune.deployments import local
 from cloudtune.store import Deployment, Model, Record, Store
 from tests.cli.calling import call
