@@ -289,32 +289,13 @@ def check(
     return check_model(uri, target=for_, fast=fast, load=load, generate=generate, progress=progress)
 
 
-def register(
-    model: str,
-    *,
-    to: str = "folder",
-    name: str,
-    version: str | None = None,
-    public: bool = False,
-    infrastructure: str | None = None,
-    progress: Callable[[str], object] | None = None,
-) -> Model:
+def register(model: str, *, to: str = "folder", name: str, version: str | None = None, public: bool = False) -> Model:
     """File a model (a folder or a URI) under a name and a version, with its checksums; returns the record.
 
-    ``to`` is ``folder``; ``hub`` for the Hugging Face Hub, where ``name`` is ``owner/name`` and only its owner sees the
-    model unless it is ``public``; or ``oci`` for the model catalog of OCI Data Science, where ``infrastructure`` (a
-    profile or a job's file) says whose it is. Interrupted, it goes on where it was when it is called again.
+    ``to`` is ``folder``, or ``hub`` for the Hugging Face Hub, where ``name`` is ``owner/name`` and only its owner sees
+    the model unless it is ``public``. Interrupted, it goes on where it was when it is called again.
     """
-    return registries.register(
-        model,
-        to=to,
-        name=name,
-        version=version,
-        public=public,
-        infrastructure=infrastructure,
-        store=Store(),
-        progress=progress,
-    )
+    return registries.register(model, to=to, name=name, version=version, public=public, store=Store())
 
 
 def deploy(

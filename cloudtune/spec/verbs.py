@@ -78,9 +78,6 @@ class Register:
     name: str = attrs.field(metadata={"doc": "Name of the model in the registry; on the Hub `owner/name`."})
     version: str | None = setting("Version, on the Hub a tag; default: the next number.")
     public: bool | None = setting("On the Hub, everybody may see the model; default: only its owner.")
-    infrastructure: str | None = setting(
-        "In a cloud, whose the model is: a profile or a job's file; default: that of the job that trained it."
-    )
 
 
 @attrs.frozen(kw_only=True)
@@ -127,5 +124,3 @@ def of_register(options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], s
                 yield (key,), *wrong
     elif options.get("public"):
         yield ("public",), "'public' is for the Hub only", "leave it out, or write `to: hub`"
-    if options.get("infrastructure") and options.get("to") in {None, "folder", "hub"}:
-        yield ("infrastructure",), "'infrastructure' is for clouds only", "leave it out, or write `to: oci`"
