@@ -78,6 +78,8 @@ class _Model:
     fitted: Fitted
     files: Files
     companions: tuple[Output, ...]
+    #: Where the companions lie.
+    place: Folder | None
     configs: Mapping[str, bytes]
 
 
@@ -111,7 +113,9 @@ def consolidate(
         training = around.json(_TRAINING)
         key = _key(absolute(folder.uri), state, found, model)
         with open_target(output, key) as target:
-            target.write((*model.files.outputs, *model.companions), progress)
+            outputs = (*model.files.outputs, *model.companions)
+            target.expect([INDEX, *model.configs, _CARD, RECORD, *(one.name for one in outputs)])
+            target.write(outputs, progress)
             if model.files.index is not None:
                 target.put(INDEX, model.files.index)
             for file, text in model.configs.items():
@@ -134,7 +138,7 @@ def consolidate(
         path=absolute(output),
         name=record["name"],
         kind=model.kind,
-        checkpoint=checkpoint,
+        checkpoint=shown(checkpoint),
         layout=found.layout,
         base=model.base,
         run=record["run"],
@@ -206,6 +210,7 @@ def _planned(
         fitted=fitted,
         files=files_of(fitted.tensors, like=fitted.like),
         companions=_companions(folder),
+        place=folder,
         configs={CONFIG: text if changed == config else record_text(dict(changed))},
     )
 
@@ -243,6 +248,7 @@ def _planned_adapter(
         fitted=fitted,
         files=files_of(fitted.tensors, single=ADAPTER_SINGLE, like=dict.fromkeys(fitted.tensors, ADAPTER_SINGLE)),
         companions=_companions(place, tokenizer_only=True) if place is not None else (),
+        place=place,
         configs={ADAPTER_CONFIG: record_text(dict(config))} if config else {},
     )
 
@@ -270,6 +276,8 @@ def _key(uri: str, state: str, found: Checkpoint, model: _Model) -> str:
     for one in (*model.files.outputs, *model.companions):
         header = one.pieces[0] if one.pieces and isinstance(one.pieces[0], bytes) else b""
         digest.update(f"{one.name}\0{one.size}\n".encode() + header)
+    if model.place is not None:
+        digest.update(model.place.state(one.name for one in model.companions).encode())
     digest.update(json.dumps([found.layout, found.place, sorted(model.configs)]).encode())
     return digest.hexdigest()[:16]
 

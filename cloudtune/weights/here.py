@@ -7,6 +7,7 @@ as ``NAME.part``; what was begun of other models stays until one of them is whol
 
 A machine that went down may have files of the right length with holes for contents, because nothing is forced to the
 disk before the next step. Therefore a note says when the machine was started, and what is from before is made again.
+Where that cannot be known (macOS), every large file is forced to the disk before it gets its name.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ import json
 import os
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cloudtune import storage
 from cloudtune.checksums import sha256
 from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.weights.assembly import Output, Piece, Progress, length_of, tasks_of, total_size, write_piece
+from cloudtune.weights.locks import KNOWN, LOCK, OWNER, Lock, boot
 from cloudtune.weights.writing import (
     WORKERS,
     Meter,
@@ -45,8 +46,6 @@ try:
 except ImportError:  # pragma: no cover - Windows
     fcntl = None  # type: ignore[assignment]
 
-_LOCK = "lock"
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _WHAT_TO_DO = {
     errno.ENOSPC: "make room, then ",
     errno.EDQUOT: "make room or ask for a larger quota, then ",
@@ -70,7 +69,7 @@ class Here:
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Hold the target, which no other process can claim meanwhile."""
-        if fcntl is None:
+        if not KNOWN:
             hint = "run this there, or name a place elsewhere"
             raise UsageError("models are written to folders of Linux and macOS", hint=hint)
         with storage.told("upload", str(self.shown)):
@@ -83,7 +82,7 @@ class Here:
             finally:
                 self._leave(lock)
 
-    def _claim(self) -> IO[str]:
+    def _claim(self) -> Lock:
         """Return the workplace's lock, taken; makes the workplace."""
         while True:
             if self.path.exists() and not self.path.is_dir():
@@ -98,7 +97,7 @@ class Here:
                 raise
             self.place.mkdir(parents=True, exist_ok=True)
             try:
-                lock = (self.place / _LOCK).open("a")
+                lock = Lock(self.place)
             except FileNotFoundError:
                 continue  # whoever was here has just finished
             with ExitStack() as stack:
@@ -109,11 +108,10 @@ class Here:
                         stack.pop_all()
                         return lock
 
-    def _taken(self, lock: IO[str]) -> bool:
+    def _taken(self, lock: Lock) -> bool:
         """Take the lock; False if whoever had it has removed it meanwhile."""
-        if not _take(lock):
-            raise UsageError(f"another process is writing {self.shown}", hint="wait for it, or name another folder")
-        return _same(lock)
+        lock.take(self.shown)
+        return lock.is_there()
 
     def _beside(self) -> Path:
         name = hashlib.sha256(os.fsencode(self.path.name)).hexdigest()[:16]
@@ -126,7 +124,7 @@ class Here:
         note = self._note()
         self.moving = frozenset(note.get("moving", ()))
         self._refuse_model()
-        if (note or self.folder.is_dir()) and note.get("boot") != _boot():
+        if (note or self.folder.is_dir()) and note.get("boot") != boot():
             for name in self.moving:
                 (self.path / name).unlink(missing_ok=True)
             if self.folder.is_dir():
@@ -139,7 +137,7 @@ class Here:
         beside = self._beside()
         if not beside.is_dir():
             return
-        with (beside / _LOCK).open("a") as lock:
+        with Lock(beside) as lock:
             if not self._taken(lock):
                 return
             for name in (self.key, f"{self.key}.json"):
@@ -159,16 +157,16 @@ class Here:
     def _tidy(self) -> None:
         """Remove what was begun for a target that holds a model by now, unless a process is at it."""
         for place in (self.place, self._beside()):
-            with suppress(OSError):
+            with suppress(OSError, UsageError):
                 if place.is_dir() and not any("moving" in _json(note) for note in place.glob("*.json")):
-                    with (place / _LOCK).open("a") as lock:
-                        if _take(lock) and _same(lock):
+                    with Lock(place) as lock:
+                        if self._taken(lock):
                             shutil.rmtree(place)
 
-    def _leave(self, lock: IO[str]) -> None:
+    def _leave(self, lock: Lock) -> None:
         """Remove the workplace if nothing in it can be continued."""
         with suppress(OSError):
-            if not _same(lock):
+            if not lock.is_there():
                 return  # it is gone; if there is one, it is somebody else's
             if self.folder.is_dir() and not any(self.folder.iterdir()):
                 self.folder.rmdir()
@@ -188,7 +186,7 @@ class Here:
 
     def _write_note(self, **facts: object) -> None:
         partial_path = self._note_path().with_suffix(".part")
-        partial_path.write_text(json.dumps({"boot": _boot(), **facts}))
+        partial_path.write_text(json.dumps({"boot": boot(), **facts}))
         partial_path.replace(self._note_path())
 
     # --- files
@@ -262,10 +260,18 @@ class Here:
         for name in due:
             (self.folder / name).replace(self.path / name)
 
+    def expect(self, names: Iterable[str]) -> None:
+        """Raise UsageError if a file of one of these names is in the way; nothing is written."""
+        for name in names:
+            self._look_for(name, None)
+
     def _expect(self, name: str, new: bytes | Path | None = None) -> None:
         """Note that a file will be written; raises UsageError where that would replace one that is not equal to it."""
-        check_name(name)
+        self._look_for(name, new)
         self.names.add(name)
+
+    def _look_for(self, name: str, new: bytes | Path | None) -> None:
+        check_name(name)
         there = self.path / name
         if not self.inside or name in self.moving or not os.path.lexists(there):
             return
@@ -302,6 +308,8 @@ class Here:
                     left -= 1
                     if not left:
                         os.ftruncate(target, output.size)  # whatever an earlier try has left behind the end
+                        if not boot():
+                            _force(target)
                         partial_path.replace(self.folder / output.name)
             finally:
                 os.close(target)
@@ -337,37 +345,24 @@ class Here:
             raise CloudtuneError(f"{self.shown} cannot be written: {reason}", hint=hint) from error
 
 
-def _take(lock: IO[str]) -> bool:
-    """Take a lock; False if a living process has it. Who only looks after it has it for a moment."""
-    for _ in range(5):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.05)
-        except OSError:
-            return True  # this file system knows no locks, as Lustre does unless it is mounted with them
-        else:
-            return True
-    return False
-
-
-def _same(lock: IO[str]) -> bool:
-    """Return whether a lock is the file of its name still, not one that was removed."""
-    try:
-        return os.path.samestat(os.fstat(lock.fileno()), Path(lock.name).stat())
-    except FileNotFoundError:
-        return False
-
-
 def _equal(there: Path, new: bytes | Path) -> bool:
     if isinstance(new, Path):
         return filecmp.cmp(there, new, shallow=False)
     return there.stat().st_size == len(new) and there.read_bytes() == new
 
 
+def _force(descriptor: int) -> None:
+    """Let the bytes of a file be on the disk itself."""
+    os.fsync(descriptor)
+    full = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: the above leaves them in the disk's cache
+    if full is not None:
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, full)
+
+
 def _remove_if_empty(place: Path) -> None:
-    """Remove a workplace, whose lock is held, if nothing is in it but the lock."""
-    if {path.name for path in place.iterdir()} <= {_LOCK}:
+    """Remove a workplace, whose lock is held, if nothing is in it but that."""
+    if {path.name for path in place.iterdir()} <= {LOCK, OWNER}:
         shutil.rmtree(place, ignore_errors=True)
 
 
@@ -377,11 +372,3 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _boot() -> str:
-    """Return what differs after each start of the machine, where that can be known."""
-    try:
-        return _BOOT.read_text().strip()
-    except OSError:
-        return ""

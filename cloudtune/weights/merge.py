@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 
-from cloudtune import __version__, storage
+from cloudtune import __version__
 from cloudtune.errors import MissingExtra, UsageError
 from cloudtune.ranges import LooseReader
 from cloudtune.uri import absolute, join, shown
@@ -119,6 +119,7 @@ def merge(
         # a thread multiplies alone: the others have tensors of their own
         with threadpool_limits(1, user_api="blas"), open_target(output, key) as place:
             files = files_of(made.tensors, like=made.like)
+            place.expect([INDEX, *texts, _CARD, RECORD, *(one.name for one in (*files.outputs, *companions))])
             place.write((*files.outputs, *companions), progress)
             if files.index is not None:
                 place.put(INDEX, files.index)
@@ -215,9 +216,7 @@ def _key(folder: Folder, adapters: Sequence[Adapter], record: Mapping[str, Any],
     for text in texts.values():
         digest.update(text)
     for place in (folder, *(adapter.folder for adapter in adapters)):
-        for entry in storage.listing(place.uri):
-            if entry.path in place.files:
-                digest.update(f"{entry.path}\0{entry.bytes}\0{entry.modified}\n".encode())
+        digest.update(place.state(place.files).encode())
     return digest.hexdigest()[:16]
 
 

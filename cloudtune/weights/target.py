@@ -8,7 +8,7 @@ which no program takes them for a model last (:mod:`cloudtune.weights.there`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -25,6 +25,9 @@ _KEY = re.compile("[0-9a-f]{16}")
 
 class Target(Protocol):
     """A place for the files of one model."""
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Raise UsageError if a file of one of these names is in the way; nothing is written."""
 
     def write(self, outputs: Sequence[Output], progress: Progress | None = None) -> None:
         """Write large files; those that an earlier try completed are left as they are."""

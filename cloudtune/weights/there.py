@@ -121,10 +121,18 @@ class There:
         if self.marked:
             storage.remove(join(self.uri, self.marker))
 
+    def expect(self, names: Iterable[str]) -> None:
+        """Raise UsageError if a file of one of these names is in the way; nothing is written."""
+        for name in names:
+            self._look_for(name, None)
+
     def _expect(self, name: str, data: bytes | None = None) -> None:
         """Note that a file will be written; raises UsageError where that would replace another one."""
-        check_name(name)
+        self._look_for(name, data)
         self.names.add(name)
+
+    def _look_for(self, name: str, data: bytes | None) -> None:
+        check_name(name)
         if name not in self.others:
             return
         if data is not None and self.others[name] == len(data):

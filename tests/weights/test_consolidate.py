@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import cloudtune
+from cloudtune import storage
 from cloudtune.cli import cli
 from cloudtune.errors import UsageError
 from cloudtune.weights.consolidate import consolidate
@@ -124,6 +126,48 @@ def test_a_model_is_written_with_all_that_belongs_to_it(tmp_path, base, checkpoi
     assert "# mine" in (out / "README.md").read_text()
     assert seen[-1][0] == seen[-1][1] > 0
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+@pytest.mark.parametrize("name", ["README.md", "tokenizer.json"])
+@pytest.mark.parametrize("place", ["{}/out", "memory://in-the-way{}/out"])
+def test_a_file_in_the_way_is_told_before_anything_is_written(tmp_path, base, checkpoint, place, name):
+    out = place.format(tmp_path)
+    with fsspec.open(f"{out}/{name}", "wb", auto_mkdir=True) as file:
+        file.write(b"mine")
+    with pytest.raises(UsageError, match=f"{name} is there already"):
+        consolidate(str(checkpoint), out, base=str(base))
+    assert [(entry.path, entry.bytes) for entry in storage.listing(out)] == [(name, 4)]
+
+
+@pytest.mark.parametrize("place", ["{}/out", "memory://changed{}/out"])
+def test_companions_that_have_changed_meanwhile_are_written_anew(tmp_path, base, checkpoint, place, monkeypatch):
+    out = place.format(tmp_path)
+
+    def interrupt(record: dict[str, object]) -> str:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cloudtune.weights.consolidate._card", interrupt)
+        with pytest.raises(ZeroDivisionError):
+            consolidate(str(checkpoint), out, base=str(base))
+    length = (base / "tokenizer.json").stat().st_size
+    (base / "tokenizer.json").write_text('{"version": "2.0"}')
+    assert (base / "tokenizer.json").stat().st_size == length
+    os.utime(base / "tokenizer.json", (10**9, 10**9))
+    if "://" in out:  # where files appear one by one nothing is taken over by another model
+        with pytest.raises(UsageError, match="another model was begun"):
+            consolidate(str(checkpoint), out, base=str(base))
+    else:
+        consolidate(str(checkpoint), out, base=str(base))
+        assert (tmp_path / "out/tokenizer.json").read_text() == '{"version": "2.0"}'
+
+
+def test_secrets_in_a_uri_are_not_shown(tmp_path, base, checkpoint):
+    place = f"user:pa55word@host{checkpoint}"
+    fsspec.filesystem("memory").put(f"{checkpoint}/", f"/{place}/", recursive=True)
+    result = consolidate(f"memory://{place}", str(tmp_path / "out"), base=str(base))
+    assert "pa55word" not in repr(result)
+    assert result.checkpoint.endswith(f"host{checkpoint}")
 
 
 def test_tensors_stand_in_the_order_of_the_base_or_of_their_numbers(tmp_path, base, checkpoint):

@@ -61,6 +61,17 @@ def test_a_single_file_stays_one_and_only_the_targets_change(tmp_path):
     assert set(result.checksums) == {"README.md", "config.json", "model.safetensors"}
 
 
+@pytest.mark.parametrize("place", ["{}/out", "memory://merged-in-the-way{}/out"])
+def test_a_file_in_the_way_is_told_before_anything_is_written(tmp_path, place):
+    base, adapter = write_model(tmp_path / "base"), write_adapter(tmp_path / "adapter")
+    out = place.format(tmp_path)
+    with fsspec.open(f"{out}/README.md", "wb", auto_mkdir=True) as file:
+        file.write(b"mine")
+    with pytest.raises(UsageError, match=r"README\.md is there already"):
+        merge(str(base), [str(adapter)], out)
+    assert [(entry.path, entry.bytes) for entry in storage.listing(out)] == [("README.md", 4)]
+
+
 def test_shards_stay_as_they_were_cut(tmp_path):
     base, adapter = write_model(tmp_path / "base", shards=3), write_adapter(tmp_path / "adapter")
     result = merge(str(base), [str(adapter)], str(tmp_path / "out"), checksums=False)

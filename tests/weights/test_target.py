@@ -20,7 +20,7 @@ import pytest
 
 from cloudtune.errors import CloudtuneError, NotAllowed, ServiceError, UsageError
 from cloudtune.ranges import Reader
-from cloudtune.weights import here
+from cloudtune.weights import here, locks
 from cloudtune.weights.assembly import Made, Output, Span
 from cloudtune.weights.target import LAST, RECORD, open_target, record_text
 from tests.rights import as_somebody_else
@@ -224,6 +224,19 @@ def test_other_files_stay_and_are_not_written_over(folder):
     }
 
 
+def test_what_is_in_the_way_of_any_file_is_told_before_the_first(folder):
+    folder.mkdir()
+    (folder / "README.md").write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"README\.md is there already"), open_target(str(folder), KEY) as target:
+        target.expect(["model.safetensors", "README.md"])
+    assert [path.name for path in folder.iterdir()] == ["README.md"]
+    with open_target(str(folder), KEY) as target:
+        target.expect(["model.safetensors", "never.json"])
+        target.write([made(b"abc")])
+        assert target.checksums().keys() == {"model.safetensors"}
+    assert {path.name for path in folder.iterdir()} == {"README.md", "model.safetensors"}
+
+
 def test_a_folder_that_appears_meanwhile_is_filled(folder):
     with open_target(str(folder), KEY) as target:
         target.write([made(b"abc")])
@@ -332,11 +345,25 @@ def test_after_the_machine_went_down_everything_is_written_again(folder, tmp_pat
     """The files may have holes for contents: nothing was forced to the disk."""
     folder.mkdir()
     begun(folder, KEY)
-    monkeypatch.setattr(here, "_BOOT", tmp_path / "boot")
+    monkeypatch.setattr(locks, "_BOOT", tmp_path / "boot")
     (tmp_path / "boot").write_text("another start\n")
     with open_target(str(folder), KEY) as target:
         target.write([made(b"new")])
     assert (folder / "model.safetensors").read_bytes() == b"new"
+
+
+def test_where_starts_of_the_machine_are_not_known_only_what_is_on_the_disk_is_kept(folder, tmp_path, monkeypatch):
+    forced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: forced.append(os.fstat(descriptor).st_ino))
+    begun(folder, KEY)
+    assert forced == []
+    monkeypatch.setattr(locks, "_BOOT", tmp_path / "none")
+    begun(folder, KEY, b"two")  # what is not on the disk is not continued
+    before = kept(folder)
+    assert forced == [before["model.safetensors"]]
+    write_all(folder, KEY, made(b"two"))
+    assert (folder / "model.safetensors").stat().st_ino == before["model.safetensors"]
+    assert (folder / "model.safetensors").read_bytes() == b"two"
 
 
 def test_after_the_machine_went_down_while_files_were_moved_too(folder, tmp_path, monkeypatch):
@@ -350,7 +377,7 @@ def test_after_the_machine_went_down_while_files_were_moved_too(folder, tmp_path
     assert {path.name for path in folder.iterdir() if path.is_file()} == {"model.safetensors", "tokenizer.json"}
     with pytest.raises(UsageError, match="the same command completes it"), open_target(str(folder), OTHER):
         pass
-    monkeypatch.setattr(here, "_BOOT", tmp_path / "boot")
+    monkeypatch.setattr(locks, "_BOOT", tmp_path / "boot")
     (tmp_path / "boot").write_text("another start\n")
     with pytest.raises(ZeroDivisionError):
         write_all(folder, KEY, ZeroDivisionError())
@@ -450,13 +477,63 @@ def test_of_processes_at_once_each_writes_a_target_of_its_own(folder, writer):
     assert {(folder.parent / str(number) / "model.safetensors").read_bytes() for number in range(3)} == {b"abcdef"}
 
 
-def test_where_there_are_no_locks_one_can_write(folder, monkeypatch):
+@pytest.fixture
+def no_locks(monkeypatch):
+    """Let no file system know locks."""
+
     def refuse(file: object, operation: int) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(here.fcntl, "flock", refuse)
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+
+
+def test_where_there_are_no_locks_one_can_write(folder, no_locks):
     write_all(folder, KEY, made(b"abc"))
     assert (folder / "model.safetensors").read_bytes() == b"abc"
+    assert workplaces(folder) == []
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_where_there_are_no_locks_another_machine_takes_nothing_from_whoever_writes(
+    folder, tmp_path, monkeypatch, no_locks, existing
+):
+    if existing:
+        folder.mkdir()
+
+    def another_machine() -> None:
+        before = inodes(folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(locks, "_BOOT", tmp_path / "boot")
+            (tmp_path / "boot").write_text("another machine\n")
+            for key in (KEY, OTHER):
+                with pytest.raises(UsageError, match="another process is writing") as raised:
+                    write_all(folder, key, made(b"two"))
+                assert f"process {os.getpid()} on " in raised.value.hint
+                assert f"remove {workplaces(folder)[0] / 'owner'}" in raised.value.hint
+        assert inodes(folder) == before
+
+    write_all(folder, KEY, made(b"one"), another_machine, ("config.json", b"{}"))
+    assert (folder / "model.safetensors").read_bytes() == b"one"
+    assert workplaces(folder) == []
+
+
+def test_where_there_are_no_locks_who_was_killed_is_removed_by_hand(folder, monkeypatch, no_locks):
+    begun(folder, KEY)
+    (work,) = workplaces(folder)
+    assert not (work / "owner").exists()
+    before = kept(folder)
+    for left in ('{"host": "elsewhere", "pid": 7}', "", "[]"):
+        (work / "owner").write_text(left)
+        with pytest.raises(UsageError, match="another process is writing") as raised:
+            write_all(folder, KEY, made(b"one"))
+        assert raised.value.hint.endswith(f"if that process is dead, remove {work / 'owner'}")
+        assert (work / "owner").read_text() == left
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="another process is writing"):  # a machine that has locks knows of it, too
+        write_all(folder, KEY, made(b"one"))
+    (work / "owner").unlink()
+    write_all(folder, KEY, made(b"one"))
+    assert (folder / "model.safetensors").stat().st_ino == before["model.safetensors"]
 
 
 def test_who_was_killed_holds_nothing(folder, writer):

@@ -185,6 +185,14 @@ def test_other_files_stay_and_are_not_written_over(uri):
     assert there(uri) == {"model.safetensors": b"abc", **others, **dict(SMALL)}
 
 
+def test_what_is_in_the_way_of_any_file_is_told_before_the_first(uri):
+    with fsspec.open(join(uri, "README.md"), "wb") as file:
+        file.write(b"mine")
+    with pytest.raises(UsageError, match=r"README\.md is there already"), open_target(uri, KEY) as target:
+        target.expect(["model.safetensors", "README.md"])
+    assert there(uri) == {"README.md": b"mine"}
+
+
 def test_an_error_before_anything_is_written_leaves_nothing(uri):
     with pytest.raises(ZeroDivisionError):
         write_all(uri, KEY, ZeroDivisionError())

@@ -165,3 +165,21 @@ def twice() -> bytes:
     at = data.rindex(b"archive/data/1")
     data[at : at + 14] = b"archive/data/0"
     return bytes(data)
+
+
+def test_what_a_pickle_means_is_known_the_second_time(tmp_path):
+    def file(data: bytes, *, before: bytes = b"") -> bytes:
+        return before + torch_file(tensor(Storage("F32", data), (1, 2), offset=1))
+
+    known: dict = {}
+    for number in range(3):
+        data = file(bytes([number]) * 12, before=b"#" * number)
+        found = read(tmp_path, data, offset=number, length=len(data) - number, known=known)
+        assert bytes_of(found, data) == bytes([number]) * 8
+        assert (found.shape, found.dtype, found.stride) == ((1, 2), "F32", (2, 1))
+    assert len(known) == 1
+    # the same pickle, and a storage that is not what it says
+    assert "should have 3 F32" in refused(tmp_path, zipped(next(iter(known)), [bytes(8)]), known=known)
+    assert "has no data/0" in refused(tmp_path, zipped(next(iter(known))), known=known)
+    read(tmp_path, torch_file({"a": tensor(Storage("F32", bytes(8)), (2,))}), known=known)
+    assert len(known) == 1
