@@ -18,7 +18,7 @@ from typing import Any
 
 import attrs
 
-from cloudtune.backends.streams import Line, LineUp, Stream, Sweep, View, line_up
+from cloudtune.backends.streams import JITTER_S, Line, LineUp, Stream, Sweep, View, line_up
 from cloudtune.node.lines import Numbered, parse_line, parse_numbered
 from cloudtune.states import LogLine
 
@@ -91,6 +91,7 @@ class _Batch:
         self.at = float(cursor["at"])
         self.top = self.entries[-1].at if entries else self.at
         self.middle = self.entries[len(entries) // 2].at if more else float("inf")
+        self.quarter = self.entries[len(entries) // 4].at if more else float("inf")
         self.of = int(cursor["of"])
         self.streams = {name: Stream(*values) for name, values in cursor["streams"].items()}
         self.seen: dict[str, float] = dict(cursor["seen"])
@@ -115,7 +116,7 @@ class _Batch:
             if line is None:
                 mark = hashlib.blake2b(entry.id.encode(errors="replace"), digest_size=6).hexdigest()
                 if mark not in self.seen and entry.at >= self.before["whole"]:
-                    others[mark] = Line(key=entry.at, at=entry.at, line=_plain(entry), entry=mark)
+                    others[mark] = Line(key=entry.at, at=entry.at, line=_plain(entry), entry=mark, since=entry.at)
                 continue
             self.of = min(max(self.of, line.nodes), _NODES)
             name = f"{line.node}@{line.start}"
@@ -133,15 +134,16 @@ class _Batch:
     def told(self) -> Iterator[LogLine]:
         """Yield the lines that no other can precede any more, in order."""
         yield from self._merged()
-        if self.more and self.now - self.middle >= HORIZON_S:
-            # more lines in a moment than one search can show: there must be some way on
-            yield from self._merged(before=self.middle if self.middle > self.at else float("inf"))
+        if self.more:
+            # so much of the log has been seen behind these that they must do; in a flood, all of a moment
+            until = self.quarter if self.quarter > self.at else self.at + 0.001
+            yield from self._merged(until=min(until, self.now - HORIZON_S))
 
-    def _merged(self, *, before: float = 0.0) -> Iterator[LogLine]:
-        """Yield lines as long as none can precede the next; with ``before`` all that the service took before it."""
+    def _merged(self, *, until: float | None = None) -> Iterator[LogLine]:
+        """Yield lines as long as none can precede the next; with a time, all that the service took before it."""
         nodes = {*range(self.of), *self.starts}
         heads = {node: name for node in nodes if (name := self._head(node)) is not None}
-        silent = {node for node in nodes if node not in heads and self._is_live(node)}
+        self.silent = {node: self._key_of(node) for node in nodes if node not in heads and self._is_live(node)}
         heap = [(self.lines[name].queue[0].key, node) for node, name in heads.items()]
         if self.others:
             heap.append((self.others[0].key, -1))
@@ -150,8 +152,8 @@ class _Batch:
             node = heap[0][1]
             queue = self.others if node < 0 else self.lines[heads[node]].queue
             line = queue[0]
-            if not (self._may_go(line, silent) or line.at < before):
-                if not before:
+            if not self._may_go(line) and not (until is not None and line.since < until):
+                if until is None:
                     return
                 heapq.heappop(heap)
                 continue
@@ -165,7 +167,8 @@ class _Batch:
                     heads[node], queue = name, self.lines[name].queue
                 else:
                     queue = deque()
-                    silent.update({node} if self._is_live(node) else ())
+                    if self._is_live(node):
+                        self.silent[node] = line.key
             if queue:
                 heapq.heapreplace(heap, (queue[0].key, node))
             else:
@@ -174,19 +177,31 @@ class _Batch:
             if not line.last:
                 yield line.line
 
-    def _may_go(self, line: Line, silent: set[int]) -> bool:
+    def _may_go(self, line: Line) -> bool:
         """Whether no line that is not here yet can come before this one, as far as its horizon goes."""
-        if self.of and not silent:
+        ahead = self.of and not any(key < line.key for key in self.silent.values())
+        if ahead:
             return True
         if self.now - line.at < HORIZON_S:
             return False
         if not self.more or self.top - line.at >= HORIZON_S:
             return True
         # nodes that have lines up to where the search was cut have more behind it
-        return line.at < self.middle and not any(self._goes_on(node) for node in silent)
+        return line.at < self.middle and not any(self._goes_on(node) for node in self.silent)
 
     def _goes_on(self, node: int) -> bool:
-        return any((self.streams[name].at or 0.0) >= self.middle for name in self.starts.get(node, ()))
+        names = self.starts.get(node, ())
+        times = [self.streams[name].at or 0.0 for name in names]
+        times += [at for name in names for at in self.lines[name].waiting]
+        return any(at >= self.middle for at in times)
+
+    def _key_of(self, node: int) -> float:
+        names = self.starts.get(node)
+        return self.streams[names[-1]].key if names else 0.0
+
+    def _is_live(self, node: int) -> bool:
+        names = self.starts.get(node)
+        return not names or not self.streams[names[-1]].end
 
     def _head(self, node: int) -> str | None:
         """Return the stream that has a node's next line; an agent that was started again waits for the one before."""
@@ -199,10 +214,6 @@ class _Batch:
                 return None
             held = held or not self.streams[name].end
         return None
-
-    def _is_live(self, node: int) -> bool:
-        names = self.starts.get(node)
-        return not names or not self.streams[names[-1]].end
 
     @staticmethod
     def _advance(stream: Stream, line: Line) -> None:
@@ -220,12 +231,12 @@ class _Batch:
         gaps = [(name in sweep.stuck, at) for name, one in self.lines.items() for at in one.waiting]
         waiting = len(ready) + len(gaps) + (sweep.low is not None)
         lows = [one.floor for one in self.lines.values() if one.floor is not None]
-        again = self.more or (bool(before["sweep"]) and waiting > 0 and (told or sweep.moved))
+        again = bool(before["sweep"]) and waiting > 0 and (told or sweep.moved)
         if self.more:
-            passed = {name for name, one in self.lines.items() if any(line.at < self.middle for line in one.queue)}
-            sweep.stuck = sorted({*sweep.stuck, *passed})
-            lows += [at for at in (*ready, *(at for _, at in gaps)) if at < self.middle]
-            at = self._next_search(ready, [at for stuck, at in gaps if not stuck])
+            lows += [at for _, at in gaps if at < self.middle]
+            at = self._next_search(ready, [at for stuck, at in gaps if not stuck and at >= self.middle])
+            # what is behind a line that is too young is younger still
+            again = not any(self.now - one < HORIZON_S for one in ready)
             overlap = at
         else:
             overlap = self._overlap(over)
@@ -251,12 +262,12 @@ class _Batch:
         }
 
     def _next_search(self, ready: list[float], gaps: list[float]) -> float:
-        """Return where a search that was cut goes on: behind it, or where lines wait that its second half shows."""
+        """Return where a search that was cut goes on: behind it, or at the first line that waits and would be shown."""
         back = [one.floor for one in self.lines.values() if one.back and one.floor is not None]
         if back:
             return min(back)
-        at = min((at for at in (*ready, *gaps) if at >= self.middle), default=self.top)
-        if at > self.at:
+        at = min((*ready, *gaps), default=self.top)
+        if at > self.at or any(self.now - one < HORIZON_S for one in ready):
             return at
         return self.top if self.top > self.at else self.at + 0.001
 
@@ -270,7 +281,9 @@ class _Batch:
         if over is not None:
             # the last lines of these nodes are still to come
             newest = [self.streams[names[-1]] for names in self.starts.values()]
-            start = min([start, *(max(one.at or 0.0, over - OVERLAP_S) for one in newest if not one.end)])
+            times = [one.at - JITTER_S if one.at is not None else 0.0 for one in newest if not one.end]
+            times += [0.0] if len(newest) < self.of else []
+            start = min([start, *(max(at, over - OVERLAP_S) for at in times)])
         return start
 
 

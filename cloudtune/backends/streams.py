@@ -80,7 +80,8 @@ class View:
 class Line:
     """A line on its way: ``key`` is its place among those of other nodes, ``at`` when the service took it.
 
-    ``last`` is a node's farewell, which people need not see; ``entry`` is the mark of one without a number.
+    ``since`` is when it took the earliest of this line and those behind it on its node. ``last`` is a node's farewell,
+    which people need not see; ``entry`` is the mark of a line without a number.
     """
 
     key: float
@@ -89,6 +90,7 @@ class Line:
     number: int = 0
     last: bool = False
     entry: str = ""
+    since: float = 0.0
 
 
 @attrs.define
@@ -128,6 +130,9 @@ def line_up(name: str, stream: Stream, found: Mapping[int, tuple[Numbered, float
         note = _lost(int(name.partition("@")[0]), later - number, key or since)
         lines.queue.append(Line(key=key, at=since, line=note, number=later - 1))
         number, gap = later, None
+    since = float("inf")
+    for one in reversed(lines.queue):
+        one.since = since = min(since, one.at)
     return lines
 
 

@@ -36,7 +36,7 @@ def job(on: OciPlace, command: str, *, replicas: int = 2) -> JobSpec:
 class TestOci(BackendContract):
     @pytest.fixture
     def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-        monkeypatch.setattr(oci_logs, "PAGES", 2)  # a log of several replies need not be long
+        monkeypatch.setattr(oci_logs, "PAGES", 8)  # a log of several replies need not be long
         with oci_place(tmp_path) as on:
             yield Place(
                 backend=OciBackend(),
@@ -46,7 +46,7 @@ class TestOci(BackendContract):
                 talkative=job(
                     on,
                     'if [ "$CLOUDTUNE_NODE_RANK" = 1 ]; then for i in 1 2 3 4 5; do echo "short $i"; sleep 0.1; done; fi;'
-                    ' if [ "$CLOUDTUNE_NODE_RANK" = 0 ]; then seq -f "a line of a long log: %.0f" 5000; fi',
+                    ' if [ "$CLOUDTUNE_NODE_RANK" = 0 ]; then seq -f "a line of a long log: %.0f" 9000; fi',
                 ),
             )
 
