@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-MAKE = ROOT / "tests" / "weights" / "make_checkpoints.py"
+MAKE = ROOT / "tests" / "weights" / "consolidate" / "layouts" / "make_checkpoints.py"
 #: Times ``cp``, and megabytes of the whole process.
 GOALS = (1.5, 50)
 FUNCTION = """
 import sys
-from cloudtune.weights.consolidate import consolidate
+from cloudtune.weights.consolidate.verb import consolidate
 consolidate(sys.argv[1], sys.argv[2], base=sys.argv[3])
 """
 TORCH = """

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-TESTS = Path(__file__).parents[1] / "tests" / "weights"
+TESTS = Path(__file__).parents[1] / "tests" / "weights" / "consolidate" / "layouts"
 #: Peak memory of the whole process, in MB.
 GOAL_MB = 100
 

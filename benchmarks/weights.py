@@ -96,8 +96,8 @@ def make(folder: Path, size: str) -> None:
     """Write the base and the adapter."""
     import numpy as np
 
-    from cloudtune.weights.rounding import narrow
-    from cloudtune.weights.safetensors import make_header
+    from cloudtune.weights.files.rounding import narrow
+    from cloudtune.weights.files.safetensors import make_header
 
     random = np.random.default_rng(0)
     pool = narrow(random.standard_normal(1 << 24, dtype=np.float32) * np.float32(0.02), "BF16")
@@ -154,7 +154,7 @@ def compare(one: str, other: str) -> None:
     """Print how many elements of two models differ."""
     import numpy as np
 
-    from cloudtune.weights.model import folder_at, open_weights
+    from cloudtune.weights.files.model import folder_at, open_weights
 
     different = count = 0
     with open_weights(folder_at(one)) as first, open_weights(folder_at(other)) as second:
@@ -169,8 +169,8 @@ def misrounded(base: str, adapter: str, model: str) -> None:
     """Print how many elements of the first two layers are not the sum in 64 bits, rounded as torch rounds it."""
     import numpy as np
 
-    from cloudtune.weights.model import folder_at, open_weights
-    from cloudtune.weights.rounding import narrow, view, widen
+    from cloudtune.weights.files.model import folder_at, open_weights
+    from cloudtune.weights.files.rounding import narrow, view, widen
 
     wrong = count = 0
     tensors = open_weights(folder_at(adapter), single="adapter_model.safetensors")

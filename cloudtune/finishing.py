@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from cloudtune.errors import UsageError
 
 if TYPE_CHECKING:
-    from cloudtune.weights.consolidate import ConsolidateResult
-    from cloudtune.weights.merge import MergeResult
+    from cloudtune.weights.consolidate.verb import ConsolidateResult
+    from cloudtune.weights.merge.verb import MergeResult
 
 
 def merge(
@@ -29,17 +29,17 @@ def merge(
     notebook: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> MergeResult:
-    """Merge LoRA adapters into their base model; see :func:`cloudtune.weights.merge.merge`.
+    """Merge LoRA adapters into their base model; see :func:`cloudtune.weights.merge.verb.merge`.
 
     With ``notebook`` the package's notebook does it, and its executed copy is kept with the model.
     """
     adapters = [adapter] if isinstance(adapter, str) else list(adapter)
     if notebook:
-        from cloudtune.weights.notebook import merge_by_notebook
+        from cloudtune.weights.merge.notebook import merge_by_notebook
 
         options = {"mode": mode, "weight": list(weight), "name": name, "target": for_, "checksums": checksums}
         return merge_by_notebook(base, adapters, _output(output), **options)
-    from cloudtune.weights.merge import merge as merge_weights
+    from cloudtune.weights.merge.verb import merge as merge_weights
 
     return merge_weights(
         base,
@@ -64,8 +64,8 @@ def consolidate(
     checksums: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> ConsolidateResult:
-    """Make one model of a sharded checkpoint; see :func:`cloudtune.weights.consolidate.consolidate`."""
-    from cloudtune.weights.consolidate import consolidate as consolidate_weights
+    """Make one model of a sharded checkpoint; see :func:`cloudtune.weights.consolidate.verb.consolidate`."""
+    from cloudtune.weights.consolidate.verb import consolidate as consolidate_weights
 
     return consolidate_weights(
         checkpoint, _output(output), base=base, dtype=dtype, name=name, checksums=checksums, progress=progress

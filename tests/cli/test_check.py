@@ -10,7 +10,7 @@ from cloudtune import display
 from cloudtune.cli import meter
 from cloudtune.store import Model, Store
 from tests.cli.calling import call
-from tests.weights.checkable import change, write_model
+from tests.weights.checks.checkable import change, write_model
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cloudtune.weights.safetensors import BITS
+from cloudtune.weights.files.safetensors import BITS
 
 STORAGES = {"F32": "FloatStorage", "BF16": "BFloat16Storage", "F16": "HalfStorage", "I64": "LongStorage"}
 STORAGES |= {"U8": "ByteStorage", "BOOL": "BoolStorage", "F64": "DoubleStorage", "I32": "IntStorage"}

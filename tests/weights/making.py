@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from cloudtune.weights.safetensors import make_header
+from cloudtune.weights.files.safetensors import make_header
 
 #: Tensors by name: type, shape and bytes.
 Held = Mapping[str, tuple[str, tuple[int, ...], bytes]]

@@ -19,11 +19,11 @@ import attrs
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from cloudtune.weights import fsdp, torchstate
-from cloudtune.weights.adapters import adapter_at, tensors_of
-from cloudtune.weights.assembly import length_of, stream
-from cloudtune.weights.model import CONFIG, Folder, folder_at, open_weights
-from cloudtune.weights.safetensors import BITS, size_bytes
+from cloudtune.weights.consolidate.layouts import fsdp, torchstate
+from cloudtune.weights.files.assembly import length_of, stream
+from cloudtune.weights.files.model import CONFIG, Folder, folder_at, open_weights
+from cloudtune.weights.files.safetensors import BITS, size_bytes
+from cloudtune.weights.merge.adapters import adapter_at, tensors_of
 from tests.weights.forging import Saved, Storage, halves, save, tensor, torch_file
 from tests.weights.making import shard_bytes
 

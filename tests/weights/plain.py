@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from cloudtune.weights.model import folder_at, open_weights
-from cloudtune.weights.rounding import narrow, view, widen
-from cloudtune.weights.safetensors import make_header
+from cloudtune.weights.files.model import folder_at, open_weights
+from cloudtune.weights.files.rounding import narrow, view, widen
+from cloudtune.weights.files.safetensors import make_header
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "tie_word_embeddings": False}
 Q, K = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from cloudtune.weights.checks.subject import TOKENIZER_CONFIG, Subject, natural
-from cloudtune.weights.model import CONFIG
+from cloudtune.weights.files.model import CONFIG
 
 Told = tuple[str, str, str]
 _VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?")

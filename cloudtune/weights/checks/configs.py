@@ -7,7 +7,7 @@ from typing import Any
 
 from cloudtune.weights.checks.findings import Finding
 from cloudtune.weights.checks.subject import GENERATION, Subject, natural
-from cloudtune.weights.model import CONFIG
+from cloudtune.weights.files.model import CONFIG
 
 #: The types of ordinary weights, by the names that configs have for them.
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 
 from cloudtune.uri import shown
-from cloudtune.weights.assembly import Progress
 from cloudtune.weights.checks.adapters import check_adapter
 from cloudtune.weights.checks.configs import check_config, check_generation, check_token_ids
 from cloudtune.weights.checks.files import check_files
@@ -17,6 +16,7 @@ from cloudtune.weights.checks.targets import target_named
 from cloudtune.weights.checks.templates import check_template
 from cloudtune.weights.checks.tensors import check_tensors
 from cloudtune.weights.checks.tokenizers import check_tokenizer
+from cloudtune.weights.files.assembly import Progress
 
 #: What every model is looked at for, wherever it goes.
 CHECKS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (

@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator
 
 from cloudtune.weights.checks.findings import Finding
-from cloudtune.weights.checks.subject import ADAPTER, Subject
-from cloudtune.weights.folder import ADAPTER_CONFIG
-from cloudtune.weights.model import CONFIG, INDEX, SINGLE
+from cloudtune.weights.checks.subject import Subject
+from cloudtune.weights.files.model import ADAPTER_CONFIG, ADAPTER_SINGLE, CONFIG, INDEX, SINGLE
 
 #: What programs that are still writing, or were interrupted, leave behind.
 _UNFINISHED = re.compile(r"\.(part|incomplete|partial|aria2|crdownload)$")
@@ -83,7 +82,7 @@ def _surplus(subject: Subject) -> Iterator[Finding]:
                 hint="serve from a folder without checkpoints and optimizer states; cloudtune merge makes one",
                 where=name,
             )
-        elif "/" not in name and name.endswith(".safetensors") and name not in {*read, SINGLE, ADAPTER}:
+        elif "/" not in name and name.endswith(".safetensors") and name not in {*read, SINGLE, ADAPTER_SINGLE}:
             yield Finding(
                 rule="files-unused",
                 severity="warning",

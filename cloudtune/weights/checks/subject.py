@@ -12,10 +12,19 @@ from cloudtune import storage
 from cloudtune.errors import UsageError
 from cloudtune.uri import join, shown
 from cloudtune.weights.checks.findings import Finding
-from cloudtune.weights.folder import ADAPTER_CONFIG
-from cloudtune.weights.model import CONFIG, INDEX, SINGLE, Flaw, Folder, Weights, folder_at, survey
+from cloudtune.weights.files.model import (
+    ADAPTER_CONFIG,
+    ADAPTER_SINGLE,
+    CONFIG,
+    INDEX,
+    SINGLE,
+    Flaw,
+    Folder,
+    Weights,
+    folder_at,
+    survey,
+)
 
-ADAPTER = "adapter_model.safetensors"
 GENERATION = "generation_config.json"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -117,7 +126,7 @@ def opened(uri: str) -> Iterator[Subject]:
     # what has no config of its own is an adapter; a model with an adapter's config beside it is another thing
     adapter = ADAPTER_CONFIG in folder and CONFIG not in folder and SINGLE not in folder and INDEX not in folder
     documents, unread = _documents(folder)
-    weights, flaws = survey(folder, single=ADAPTER if adapter else SINGLE)
+    weights, flaws = survey(folder, single=ADAPTER_SINGLE if adapter else SINGLE)
     with weights:
         yield Subject(folder=folder, weights=weights, flaws=flaws, documents=documents, unread=unread, adapter=adapter)
 

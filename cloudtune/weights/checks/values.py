@@ -15,11 +15,11 @@ import attrs
 
 from cloudtune import ranges
 from cloudtune.errors import MissingExtra
-from cloudtune.weights.assembly import Progress
 from cloudtune.weights.checks.findings import Finding
 from cloudtune.weights.checks.subject import Subject, elements
-from cloudtune.weights.model import Shard, Weights
-from cloudtune.weights.safetensors import Tensor
+from cloudtune.weights.files.assembly import Progress
+from cloudtune.weights.files.model import Shard, Weights
+from cloudtune.weights.files.safetensors import Tensor
 
 try:
     import numpy as np

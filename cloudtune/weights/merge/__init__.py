@@ -1,0 +1,1 @@
+"""LoRA adapters into their base: what they change, made tensor by tensor."""
