@@ -1,7 +1,7 @@
 """The command line of the zipapp.
 
 ``run`` carries out an order, ``supervise`` keeps a local run, ``call`` and ``notebook`` run the user's code; ``shim``,
-``courier`` and ``secret`` are the agent's own helpers.
+``courier``, ``gauge`` and ``secret`` are the agent's own helpers.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "supervise": lambda rest: _module("supervisor").supervise(Path(_only(rest, 1)[0])),
         "shim": lambda rest: _module("shims").become_launcher(rest),
         "courier": lambda _: _module("courier").serve(),
+        "gauge": lambda _: _module("gauges").serve(),
         "secret": lambda rest: _module("secrets").print_secret(_only(rest, 1)[0]),
     }
     if not words or words[0] not in verbs:

@@ -17,7 +17,7 @@ from cloudtune.node.order import Order
 from cloudtune.node.ranks import Place
 
 #: Of the agent's own variables, those that its command must not see.
-PRIVATE = ("CLOUDTUNE_SUPERVISOR_FD", "CLOUDTUNE_ROLL_PORT", "CLOUDTUNE_SYNC_SECONDS")
+PRIVATE = ("CLOUDTUNE_SUPERVISOR_FD", "CLOUDTUNE_ROLL_PORT", "CLOUDTUNE_SYNC_SECONDS", "CLOUDTUNE_METRICS_SECONDS")
 #: Launchers that put a rank into every process themselves.
 OWN_RANKS = ("torchrun", "neuron", "accelerate", "deepspeed")
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloudtune.node.errors import NodeError
 from cloudtune.node.launchers import Paths
@@ -20,6 +20,9 @@ from cloudtune.node.shims import write_shims
 from cloudtune.node.steps import helper_variables
 from cloudtune.node.transfer import Courier, expand, fetch_input, image_has, python_version, requirements
 from cloudtune.node.uris import local_path
+
+if TYPE_CHECKING:
+    from cloudtune.node.gauges import Gauge
 
 
 class Preparation:
@@ -53,6 +56,7 @@ class Preparation:
         self.secrets: dict[str, str] = {}
         self.outputs: Outputs | None = None
         self._courier: Courier | None = None
+        self._gauge: Gauge | None = None
         self._environments: dict[tuple[str, ...], str] = {}
 
     def make_ready(self, place: Place) -> None:
@@ -75,6 +79,8 @@ class Preparation:
             archive=self.archive,
             agent_python=sys.executable,
         )
+        if place.name == "oci":
+            self._begin_gauge(place)
 
     @property
     def pipes(self) -> Path:
@@ -96,12 +102,15 @@ class Preparation:
 
     def helpers(self) -> set[int]:
         """Return the pids of processes that must outlive the job's own."""
-        return self._courier.pids() if self._courier else set()
+        found = self._courier.pids() if self._courier else set()
+        return found if self._gauge is None else found | {self._gauge.pid}
 
     def close(self) -> None:
         """End the helpers."""
         if self._courier is not None:
             self._courier.close()
+        if self._gauge is not None:
+            self._gauge.close()
 
     def _inherit(self) -> None:
         missing = [name for name in self.order.inherited if name not in self.surroundings]
@@ -235,6 +244,16 @@ class Preparation:
         if warning:
             self.log.say(f"warning: {warning}")
 
+    def _begin_gauge(self, place: Place) -> None:
+        variables = {**self._helper_variables(), "CLOUDTUNE_NODE_RANK": str(place.node_rank)}
+        gauges = importlib.import_module("cloudtune.node.gauges")
+        try:
+            if gauges.wanted(variables):
+                python = self._cloud_library(*gauges.LIBRARY)
+                self._gauge = gauges.Gauge(python, archive=self.archive, variables=variables, log=self.log)
+        except (NodeError, OSError) as error:
+            self.log.say(f"warning: no GPU metrics: {error}")
+
     def _helper_variables(self) -> dict[str, str]:
         return helper_variables(self.surroundings, self.order.environment, self.secrets)
 
@@ -264,8 +283,9 @@ class Preparation:
         known = self._environments.get(modules)
         if known is None:
             variables = self._helper_variables()
-            known = sys.executable
-            if not image_has(known, modules, variables):
+            made = dict.fromkeys([sys.executable, *self._environments.values()])  # one may have what another needs
+            known = next((python for python in made if image_has(python, modules, variables)), None)
+            if known is None:
                 self.log.say(f"installing {', '.join(packages)} for transfers")
                 dependencies = importlib.import_module("cloudtune.node.dependencies")
                 known = dependencies.private_environment(

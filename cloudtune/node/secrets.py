@@ -17,10 +17,11 @@ from typing import Any
 
 from cloudtune.node import processes
 from cloudtune.node.errors import NodeError
+from cloudtune.node.principals import LIBRARY, oci_client, why_refused
 
 #: Kinds of references that need a cloud's library: what they begin with, the module, what pip calls it.
 LIBRARIES = (
-    ("ocid1.vaultsecret.", "oci", "oci>=2.100"),
+    ("ocid1.vaultsecret.", *LIBRARY),
     ("arn:", "boto3", "boto3>=1.28"),
 )
 _TIMEOUT_S = 120
@@ -84,12 +85,12 @@ def write_key(folder: Path, value: str) -> Path:
 
 def print_secret(reference: str) -> int:
     """Write a secret's value to stdout, which must be a pipe; runs in an environment that has the cloud's library."""
-    read = _read_oci if reference.startswith("ocid1.") else _read_aws
+    is_oci = reference.startswith("ocid1.")
     try:
-        value = read(reference)
+        value = _read_oci(reference) if is_oci else _read_aws(reference)
     except Exception as error:  # noqa: BLE001 - whatever the library raises, the agent reports its last line
-        words = " ".join(str(error).split())
-        sys.stderr.write(f"{type(error).__name__}: {words}\n")
+        words = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        sys.stderr.write((why_refused(error, right="read secret-bundles") if is_oci else words) + "\n")
         return 1
     sys.stdout.buffer.write(value)
     sys.stdout.flush()
@@ -98,14 +99,7 @@ def print_secret(reference: str) -> int:
 
 def _read_oci(reference: str) -> bytes:
     oci: Any = importlib.import_module("oci")
-    endpoint = os.environ.get("CLOUDTUNE_OCI_ENDPOINT")  # a stand-in on this machine
-    place = {"service_endpoint": endpoint} if endpoint else {}
-    if os.environ.get("OCI_RESOURCE_PRINCIPAL_VERSION"):
-        client = oci.secrets.SecretsClient({}, signer=oci.auth.signers.get_resource_principals_signer(), **place)
-    else:
-        location = os.environ.get("OCI_CONFIG_LOCATION", oci.config.DEFAULT_LOCATION)
-        profile = os.environ.get("OCI_CONFIG_PROFILE", oci.config.DEFAULT_PROFILE)
-        client = oci.secrets.SecretsClient(oci.config.from_file(location, profile), **place)
+    client = oci_client(oci, oci.secrets.SecretsClient, retry_strategy=oci.retry.DEFAULT_RETRY_STRATEGY)
     bundle = client.get_secret_bundle(reference).data
     return base64.b64decode(bundle.secret_bundle_content.content)
 

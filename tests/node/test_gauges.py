@@ -1,0 +1,87 @@
+"""What a node knows of its GPUs, and how Monitoring is told."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+
+from cloudtune.node.errors import NodeError
+from cloudtune.node.gauges import parsed, read, series, wanted
+
+NOW = dt.datetime(2026, 11, 20, 12, tzinfo=dt.timezone.utc)
+TABLE = """\
+00000000:00:04.0, 42.27, 40, 20, 16384, 15287
+00000000:00:05.0, [N/A], 42, [Not Supported], 16384, 0
+00000000:00:06.0, [Unknown Error], nan, 0, 0, 0
+Field "power" is not a valid field to query.
+"""
+OWN = {
+    "OCI__METRICS_NAMESPACE": "tuning",
+    "JOB_RUN_COMPARTMENT_OCID": "c",
+    "JOB_RUN_OCID": "r",
+    "JOB_OCID": "j",
+    "CLOUDTUNE_NODE_RANK": "1",
+}
+
+
+def test_what_a_gpu_does_not_tell_is_left_out() -> None:
+    assert [(found.bus, dict(found.numbers)) for found in parsed(TABLE, NOW)] == [
+        (
+            "00000000:00:04.0",
+            {
+                "gpu.power_draw": 42.27,
+                "gpu.temperature": 40.0,
+                "gpu.gpu_utilization": 20.0,
+                "gpu.memory_usage": 93.3,
+            },
+        ),
+        ("00000000:00:05.0", {"gpu.temperature": 42.0, "gpu.memory_usage": 0.0}),
+        ("00000000:00:06.0", {"gpu.gpu_utilization": 0.0}),
+    ]
+
+
+def test_readings_that_waited_are_points_of_one_series() -> None:
+    later = NOW + dt.timedelta(minutes=1)
+    rows = series([*parsed(TABLE, NOW), *parsed(TABLE.splitlines()[1], later)], OWN)
+    assert [(row["name"], len(row["datapoints"])) for row in rows] == [
+        ("gpu.power_draw", 1),
+        ("gpu.temperature", 1),
+        ("gpu.gpu_utilization", 1),
+        ("gpu.memory_usage", 1),
+        ("gpu.temperature", 2),
+        ("gpu.memory_usage", 2),
+        ("gpu.gpu_utilization", 1),
+    ]
+    assert rows[4] == {
+        "namespace": "tuning",
+        "compartment_id": "c",
+        "name": "gpu.temperature",
+        "dimensions": {"pci_bus": "00000000:00:05.0", "job_run_ocid": "r", "job_ocid": "j", "node": "1"},
+        "datapoints": [
+            {"timestamp": NOW, "value": 42.0, "count": 1},
+            {"timestamp": later, "value": 42.0, "count": 1},
+        ],
+    }
+
+
+def test_a_tool_that_shows_no_gpu_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho Failed to initialize NVML: Driver/library version mismatch\nexit 18\n")
+    tool.chmod(0o755)
+    with pytest.raises(NodeError, match=r"exit code 18\) says: Failed to initialize NVML"):
+        read(NOW)
+
+
+def test_numbers_are_for_jobs_that_ask_and_nodes_that_have_some(tmp_path: Path) -> None:
+    assert not wanted({**OWN, "OCI__METRICS_NAMESPACE": ""})
+    with pytest.raises(NodeError, match="there is no nvidia-smi on this node"):
+        wanted({**OWN, "PATH": str(tmp_path)})
+    with pytest.raises(NodeError, match="JOB_OCID is not set: is this a job run"):
+        wanted({**OWN, "JOB_OCID": ""})
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("")
+    tool.chmod(0o755)
+    assert wanted({**OWN, "PATH": str(tmp_path)})

@@ -1,0 +1,183 @@
+"""What a node of a job run finds and does: secrets, git with a key, ranks, mounts, GPU metrics, outputs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from cloudtune.rehearsal import faults
+from cloudtune.rehearsal.oci.ocids import new_ocid
+from cloudtune.spec.job import JobSpec
+from cloudtune.spec.oci import DataScienceJob, StorageMount
+from cloudtune.spec.runtime import GitSource, Runtime
+from cloudtune.spec.runtimes import PyTorchDistributedRuntime
+from cloudtune.store import Entry
+from tests.oci_place import OciPlace, oci_place
+from tests.rehearsal.oci.science import Science, until
+
+pytest.importorskip("oci", reason="the oci SDK is not installed")
+pytestmark = pytest.mark.usefixtures("namespaces")
+
+KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n-----END OPENSSH PRIVATE KEY-----"
+TOKEN = "hf_thisIsWhatNobodyMaySee"
+MAIN = """
+echo "network $NCCL_SOCKET_IFNAME $GLOO_SOCKET_IFNAME"
+echo "rank $CLOUDTUNE_NODE_RANK of $CLOUDTUNE_NUM_NODES"
+echo "token $HUGGING_FACE_HUB_TOKEN has $(printf %s "$HUGGING_FACE_HUB_TOKEN" | wc -c) letters"
+ls -a "$HOME/cloudtune/$CLOUDTUNE_RUN_ID/.agent" | grep -c key
+mkdir -p out && echo $CLOUDTUNE_NODE_RANK > out/rank
+until [ -e /mnt/tools/go ]; do sleep 0.05; done
+"""
+# what the real ones are asked for, answered by files of the mount
+SSH = """#!/bin/bash
+while [ "$1" != -i ]; do shift; done
+echo "$(stat -c %a "$2") $(cat "$2" | tr '\\n' ' ')" >> "/mnt/tools/asked-$NODE_RANK"
+eval "${@: -1:1}"
+"""
+SMI = """#!/bin/sh
+echo "00000000:00:04.0, 41.5, 40, $((90 + NODE_RANK)), 1000, 250"
+echo "00000000:00:05.0, [N/A], 42, [N/A], 1000, 0"
+"""
+
+
+class Memory:
+    """A journal that forgets."""
+
+    def read(self) -> Mapping[str, Entry]:
+        return {}
+
+    def write(self, step: str, phase: str, reply: object = None) -> None:
+        pass
+
+
+def sent(place: OciPlace, runtime: Runtime, *mounts: StorageMount) -> str:
+    """Plan a job, send it by the backend's client; return its run's OCID."""
+    from cloudtune.backends.oci import OciBackend
+    from cloudtune.clients.oci import OciClient
+    from cloudtune.submit import submit
+
+    where = DataScienceJob(
+        compartment_id=place.compartment,
+        project_id=place.project,
+        log_group_id=place.log_group,
+        shape_name="VM.Standard2.1",
+        block_storage_size=50,
+        storage_mount=mounts,
+        subnet_id=place.subnet if mounts else None,
+    )
+    plan = OciBackend().plan(JobSpec(name="inside", infrastructure=where, runtime=runtime), "abcdefgh")
+    assert plan.refused == ()
+    return str(submit(plan, OciClient(), Memory(), sleep=lambda _: time.sleep(0.02))["run"]["id"])
+
+
+def shared_files(place: OciPlace, target: str, export: str) -> Path:
+    """Return the folder of a file system that nodes mount."""
+    folder = place.stage.folder / "mounted-files" / target / export
+    folder.mkdir(parents=True)
+    return folder
+
+
+def executable(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def repository(folder: Path, **files: str) -> None:
+    """Make a bare repository with one commit."""
+    work = folder / "work"
+    settings = {
+        **os.environ,
+        **{f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    }
+    work.mkdir()
+    for name, text in files.items():
+        (work / name.replace("__", ".")).write_text(text)
+    for words in (
+        ["init", "-q"],
+        ["add", "."],
+        ["commit", "-q", "-m", "one"],
+        ["clone", "-q", "--bare", ".", "../code.git"],
+    ):
+        subprocess.run(["git", *words], cwd=work, env=settings, check=True)
+
+
+def test_a_node_has_its_secrets_code_rank_network_and_gpus_metrics(tmp_path: Path) -> None:
+    from cloudtune.rehearsal.oci.buckets import Buckets
+    from cloudtune.rehearsal.oci.monitoring import Monitoring
+    from cloudtune.rehearsal.oci.vault import Vault
+
+    trouble = [
+        faults.refused("*", "post_metric_data", status=500),
+        faults.refused("*", "get_secret_bundle", status=429),
+    ]
+    with oci_place(tmp_path, faults=trouble) as place:
+        cloud = place.cloud
+        key, token, target, export = (
+            new_ocid(kind) for kind in ("vaultsecret", "vaultsecret", "mounttarget", "export")
+        )
+        cloud.part(Vault).put(key, KEY)
+        cloud.part(Vault).put(token, TOKEN)
+        shelf = cloud.part(Buckets).make("data", namespace="ns")
+        tools = shared_files(place, target, export)
+        repository(tools, main__sh=MAIN)
+        executable(tools / "ssh", SSH)
+        executable(tools / "nvidia-smi", SMI)
+        runtime = (
+            PyTorchDistributedRuntime(command="sh main.sh", replicas=2, processes_per_node=1, output_dir="out")
+            .with_git(GitSource(url="ssh://git@code.test/mnt/tools/code.git", git_secret_id=key))
+            .with_output_uri("oci://data@ns/runs/x")
+            .with_environment_variable(
+                HUGGING_FACE_HUB_TOKEN={"secret": token},
+                OCI__METRICS_NAMESPACE="tuning",
+                CLOUDTUNE_METRICS_SECONDS="0.2",
+                PATH=f"/mnt/tools:{os.environ['PATH']}",
+            )
+        )
+        run_id = sent(place, runtime, StorageMount(src=f"{target}:{export}", dest="tools"))
+        science = Science(place)
+        told = cloud.part(Monitoring)
+
+        def enough() -> bool:
+            nodes = [dict(one.dimensions)["node"] for one in told.metrics if one.name == "gpu.power_draw"]
+            return science.run(run_id).lifecycle_state == "FAILED" or min(map(nodes.count, "01")) > 2
+
+        until(enough)
+        (tools / "go").touch()
+        run = science.ended(run_id)
+        said = science.said(run_id)
+        assert run.lifecycle_state == "SUCCEEDED", said
+        metrics = {
+            (one.name, dict(one.dimensions)["node"], dict(one.dimensions)["pci_bus"][-4:]): one for one in told.metrics
+        }
+        values = {name: one.value for name, one in metrics.items()}
+        asked = [(tools / f"asked-{node}").read_text() for node in range(2)]
+        objects = sorted(one.name for one in shelf.find().objects)
+        left = [path for path in place.stage.folder.rglob("*") if path.name in ("git-key", "known_hosts")]
+    texts = [line.split(maxsplit=4)[-1] for line in said]
+    assert values == {
+        **{("gpu.power_draw", node, "04.0"): 41.5 for node in "01"},
+        **{("gpu.temperature", node, bus): heat for node in "01" for bus, heat in (("04.0", 40), ("05.0", 42))},
+        **{("gpu.gpu_utilization", node, "04.0"): 90 + int(node) for node in "01"},
+        **{("gpu.memory_usage", node, bus): part for node in "01" for bus, part in (("04.0", 25), ("05.0", 0))},
+    }
+    one = metrics["gpu.temperature", "0", "04.0"]
+    assert (one.compartment, one.namespace) == (place.compartment, "tuning")
+    assert dict(one.dimensions) | {"node": "0"} == {
+        "pci_bus": "00000000:00:04.0",
+        "job_run_ocid": run_id,
+        "job_ocid": run.job_id,
+        "node": "0",
+    }
+    assert sum("warning: no GPU metrics for now: OCI answers 500" in text for text in texts) == 1
+    assert sum("GPU metrics go to OCI Monitoring every 0.2 s, namespace tuning" in text for text in texts) == 2
+    assert asked == ["600 " + KEY.replace("\n", " ") + " \n"] * 2
+    assert left == []
+    assert (texts.count("network lo lo"), texts.count("0")) == (2, 2)  # the key was gone before the command
+    assert {"rank 0 of 2", "rank 1 of 2", f"token *** has {len(TOKEN)} letters"} <= set(texts)
+    assert not any(secret in line for line in said for secret in (TOKEN, *KEY.splitlines()))
+    assert [name for name in objects if name.endswith("rank")] == ["runs/x/node-1/rank", "runs/x/rank"]
