@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from cloudtune.errors import UsageError
+from cloudtune.naming import place_of
+from cloudtune.uri import shown
 
 if TYPE_CHECKING:
+    from cloudtune.launch import Launch
     from cloudtune.memory.architecture import Architecture
     from cloudtune.memory.fit import Advice, Fit
     from cloudtune.memory.machines import Machine
@@ -84,7 +87,7 @@ def _of_model(name: str, changes: Mapping[str, Any], shape: str | None, cloud: s
     from cloudtune.memory.families import architecture
     from cloudtune.memory.machines import gpu_shapes
 
-    found = architecture(config_of(name))
+    found = architecture(config_of(place_of(name, hub=True)))
     if shape is not None:
         return (_advised(_on(name, found, changes, _shape(shape)), _shape(shape)),)
     fits = [_on(name, found, changes, one) for one in gpu_shapes((cloud,) if cloud else ("oci", "aws"))]
@@ -171,15 +174,19 @@ def _of_jobs(
     for step in order_of_steps(spec):
         if step.job is not None:
             try:
-                fits.append(_of_job(job_of(spec, step, {}), step.name, changes, shape))
+                place = f"steps.{step.name}."
+                fits.append(_of_job(job_of(spec, step, {}), step.name, changes, shape, place=place))
             except UsageError as error:
-                reasons.append(f"{step.name}: {error.message}")
+                reasons.append(f"\n  {step.name}: {error.message}\n    hint: {error.hint}")
+    if not fits and not reasons:
+        hint = "name the model instead: cloudtune estimate NAME --method lora"
+        raise UsageError("no step of the pipeline is a job that could be estimated", hint=hint)
     if not fits:
-        raise UsageError(f"no step of the pipeline can be estimated: {'; '.join(reasons) or 'none is a job'}")
+        raise UsageError(f"no step of the pipeline can be estimated:{''.join(reasons)}")
     return tuple(fits)
 
 
-def _of_job(job: JobSpec, name: str, changes: Mapping[str, Any], shape: str | None) -> Fit:
+def _of_job(job: JobSpec, name: str, changes: Mapping[str, Any], shape: str | None, *, place: str = "") -> Fit:
     from cloudtune.launch import launch
     from cloudtune.launch.machine import shape_of
     from cloudtune.memory.estimate import estimate as estimate_of
@@ -192,9 +199,9 @@ def _of_job(job: JobSpec, name: str, changes: Mapping[str, Any], shape: str | No
     other = _shape(shape) if shape is not None else None
     here = None if other is not None else _here(how.nodes * how.processes_per_node)
     try:
-        request = request_of(job, how, machine=here)
+        request = request_of(job, how, machine=here, place=place)
     except UsageError as error:
-        error.hint = error.hint or "name the model instead: cloudtune estimate NAME --method lora --shape NAME"
+        error.hint = error.hint or _by_model(job, how, other or shape_of(job))
         raise
     machine, training = request.machine, request.training
     if other is not None:
@@ -210,41 +217,57 @@ def _of_job(job: JobSpec, name: str, changes: Mapping[str, Any], shape: str | No
         name=name,
         notes=notes,
     )
-    place = other or shape_of(job)
-    return _advised(fit, place) if place is not None else fit
+    known = other or shape_of(job)
+    return _advised(fit, known) if known is not None else fit
+
+
+def _by_model(job: JobSpec, how: Launch, shape: Shape | None) -> str:
+    """Return how to ask for the model of a job that does not say how it trains it."""
+    from cloudtune.launch.machine import runtime_of
+    from cloudtune.memory.commands import model_named
+
+    runtime = runtime_of(job)
+    variables = {variable.name: variable.value for variable in runtime.env if variable.value is not None}
+    name = model_named(how.command, variables) if runtime.recipe is None else None
+    where = shape.name if shape is not None else "SHAPE"
+    return f"name the model instead: cloudtune estimate {name or 'NAME'} --method lora --shape {where}"
 
 
 def config_of(model: str) -> Mapping[str, Any]:
-    """Return a model's config.json: of a folder, a registered model, a URI, the Hub's local cache, or a known name.
+    """Return a model's config.json: of a folder, a URI, the Hub's local cache, or a known name.
 
     Raises:
         UsageError: there is none.
     """
-    from cloudtune.memory.models import CONFIG, cached_config, known_config, local_config, nothing_known, parsed
+    from cloudtune.memory.models import cached_config, known_config, local_config, nothing_known
 
     found = local_config(model)
     if found is not None:
         return found
     if "://" in model:
-        from cloudtune.storage import file_system, told
-
-        uri = f"{model.rstrip('/')}/{CONFIG}"
-        with told("download", uri):
-            files, path = file_system(uri)
-            return parsed(files.cat_file(path), uri)
+        return _config_at(model.rstrip("/"))
     found = cached_config(model) or known_config(model)
-    if found is not None:
-        return found
-    if registered := _registered(model):
-        return config_of(registered)
-    raise nothing_known(model)
+    if found is None:
+        raise nothing_known(model)
+    return found
 
 
-def _registered(text: str) -> str | None:
-    from cloudtune.store import Store
+def _config_at(uri: str) -> Mapping[str, Any]:
+    from cloudtune.memory.models import ADAPTER_CONFIG, CONFIG, adapter_meant, parsed
+    from cloudtune.storage import file_system, told
 
-    name, _, version = text.partition(":")
-    return next((one.uri for one in Store().models(name) if not version or one.version == version), None)
+    for name in (CONFIG, ADAPTER_CONFIG):
+        place = f"{uri}/{name}"
+        with told("download", place):
+            files, path = file_system(place)
+            try:
+                config = parsed(files.cat_file(path), shown(place))
+            except FileNotFoundError:
+                continue
+        if name == ADAPTER_CONFIG:
+            raise adapter_meant(shown(uri), config)
+        return config
+    raise UsageError(f"{shown(uri)} holds no model: no {CONFIG}", hint="check its spelling, and that you may see it")
 
 
 def _shape(name: str) -> Shape:
@@ -253,10 +276,9 @@ def _shape(name: str) -> Shape:
     try:
         return find(name)
     except UnknownShape as error:
-        near = (
-            f"nearest: {', '.join(error.nearest)}" if error.nearest else "a shape of OCI or EC2, as the cloud calls it"
-        )
-        raise UsageError(f"no shape is known as {name!r}", hint=near) from error
+        listed = "leave --shape out for a list"
+        near = f"nearest: {', '.join(error.nearest)}; {listed}" if error.nearest else listed
+        raise UsageError(f"no shape of OCI or EC2 is known as {name!r}", hint=near) from error
 
 
 def _here(processes: int) -> Machine | None:

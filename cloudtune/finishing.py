@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cloudtune.errors import UsageError
+from cloudtune.naming import place_of
 
 if TYPE_CHECKING:
     from cloudtune.weights.consolidate.verb import ConsolidateResult
@@ -31,9 +32,11 @@ def merge(
 ) -> MergeResult:
     """Merge LoRA adapters into their base model; see :func:`cloudtune.weights.merge.verb.merge`.
 
-    With ``notebook`` the package's notebook does it, and its executed copy is kept with the model.
+    Base and adapters may be ``NAME[:VERSION]`` of ``register``. With ``notebook`` the package's notebook does it, and
+    its executed copy is kept with the model.
     """
-    adapters = [adapter] if isinstance(adapter, str) else list(adapter)
+    base = place_of(base, hub=True)
+    adapters = [place_of(one) for one in ([adapter] if isinstance(adapter, str) else adapter)]
     if notebook:
         from cloudtune.weights.merge.notebook import merge_by_notebook
 
@@ -64,11 +67,20 @@ def consolidate(
     checksums: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> ConsolidateResult:
-    """Make one model of a sharded checkpoint; see :func:`cloudtune.weights.consolidate.verb.consolidate`."""
+    """Make one model of a sharded checkpoint; see :func:`cloudtune.weights.consolidate.verb.consolidate`.
+
+    Checkpoint and base may be ``NAME[:VERSION]`` of ``register``.
+    """
     from cloudtune.weights.consolidate.verb import consolidate as consolidate_weights
 
     return consolidate_weights(
-        checkpoint, _output(output), base=base, dtype=dtype, name=name, checksums=checksums, progress=progress
+        place_of(checkpoint),
+        _output(output),
+        base=place_of(base, hub=True) if base is not None else None,
+        dtype=dtype,
+        name=name,
+        checksums=checksums,
+        progress=progress,
     )
 
 

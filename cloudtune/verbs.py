@@ -21,6 +21,7 @@ from cloudtune.estimates import estimate as estimate  # noqa: PLC0414 - a verb w
 from cloudtune.finishing import consolidate as consolidate  # noqa: PLC0414 - likewise
 from cloudtune.finishing import merge as merge  # noqa: PLC0414 - likewise
 from cloudtune.jobs import Announce
+from cloudtune.naming import place_of
 from cloudtune.plan import Plan
 from cloudtune.runs import Run, RunList
 from cloudtune.spec.document import load, to_dict
@@ -285,8 +286,7 @@ def check(
     """
     from cloudtune.weights.checks.examine import check as check_model
 
-    uri = _registered(model) or model
-    return check_model(uri, target=for_, fast=fast, load=load, generate=generate, progress=progress)
+    return check_model(place_of(model), target=for_, fast=fast, load=load, generate=generate, progress=progress)
 
 
 def register(model: str, *, to: str = "folder", name: str, version: str | None = None, public: bool = False) -> Model:
@@ -369,13 +369,6 @@ def schema() -> dict[str, Any]:
     from cloudtune.spec.schema import schema as schema_of_files
 
     return schema_of_files()
-
-
-def _registered(text: str) -> str | None:
-    """Return where a registered model ``NAME[:VERSION]`` is, its newest version if none is named; None for others."""
-    name, _, version = text.partition(":")
-    found = (model.uri for model in Store().models(name) if not version or model.version == version)
-    return None if "/" in text or os.path.exists(text) else next(found, None)  # noqa: PTH110
 
 
 def _run_called(text: str) -> Run:

@@ -141,8 +141,18 @@ def test_the_steps_of_a_pipeline_that_train(tmp_path: Path) -> None:
     file.write_text(json.dumps({"kind": "pipeline", "spec": {"name": "p", "steps": steps}}))
     assert [fit.name for fit in cloudtune.estimate(file=file)] == ["train"]
     file.write_text(json.dumps({"kind": "pipeline", "spec": {"name": "p", "steps": steps[:1]}}))
-    with pytest.raises(cloudtune.UsageError, match="no step of the pipeline can be estimated: before: "):
+    with pytest.raises(cloudtune.UsageError, match="no step of the pipeline can be estimated:\n  before: ") as caught:
         cloudtune.estimate(file=file)
+    assert "\n    hint: name the model instead: cloudtune estimate NAME" in str(caught.value)
+    job["runtime"]["spec"]["recipe"]["args"]["model"] = "${steps.before.outputs}/model"
+    steps[1]["job"] = job
+    file.write_text(json.dumps({"kind": "pipeline", "spec": {"name": "p", "steps": steps}}))
+    with pytest.raises(cloudtune.UsageError, match=r"which names no model yet") as caught:
+        cloudtune.estimate(file=file)
+    setting = "--set steps.train.runtime.recipe.args.model=OWNER/NAME"
+    assert setting in str(caught.value)
+    (fit,) = cloudtune.estimate(file=file, set=[setting.split()[1].replace("OWNER/NAME", LLAMA)])
+    assert fit.model == LLAMA
 
 
 def test_models_are_found_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +166,9 @@ def test_models_are_found_where_they_lie(tmp_path: Path, monkeypatch: pytest.Mon
     assert config_of("memory://bucket/model") == config_of("memory://bucket/model/") == expected
     (folder / "model.safetensors").write_bytes(b"x")
     cloudtune.register(str(folder), name="mine")
-    assert config_of("mine") == config_of("mine:1") == expected
+    for name in ("mine", "mine:1"):
+        (fit,) = cloudtune.estimate(name, shape="g5.xlarge")
+        assert fit.estimate.model == architecture(expected)
     cache = tmp_path / "cache" / "models--some--model"
     (cache / "snapshots" / "abc").mkdir(parents=True)
     (cache / "refs").mkdir()
@@ -164,7 +176,7 @@ def test_models_are_found_where_they_lie(tmp_path: Path, monkeypatch: pytest.Mon
     (cache / "snapshots" / "abc" / "config.json").write_text(json.dumps(expected))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     assert config_of("some/model") == expected
-    with pytest.raises(cloudtune.CloudtuneError, match="nothing"):
+    with pytest.raises(cloudtune.UsageError, match=r"memory://bucket/nothing holds no model: no config\.json"):
         config_of("memory://bucket/nothing")
 
 
@@ -184,11 +196,39 @@ def test_what_cannot_be_estimated_is_said(tmp_path: Path) -> None:
             cloudtune.estimate(**wrong)  # type: ignore[arg-type]
     with pytest.raises(cloudtune.UsageError, match=r"no config.json is known of 'llama-2-13b'; nearest: meta-llama/"):
         cloudtune.estimate("llama-2-13b")
-    with pytest.raises(cloudtune.UsageError, match=r"no shape is known as 'VM.GPU.A10'") as caught:
-        cloudtune.estimate(LLAMA, shape="VM.GPU.A10")
-    assert "VM.GPU.A10.1" in str(caught.value)
-    with pytest.raises(cloudtune.UsageError, match="does not name a model yet"):
+    for wanted, near in (("VM.GPU.A10", "VM.GPU.A10.1"), ("A100", "p4d.24xlarge"), ("H100-80GB", "BM.GPU.H100.8")):
+        with pytest.raises(cloudtune.UsageError, match=f"no shape of OCI or EC2 is known as '{wanted}'") as caught:
+            cloudtune.estimate(LLAMA, shape=wanted)
+        assert near in str(caught.value)
+    with pytest.raises(cloudtune.UsageError, match="'<your model>', which names no model yet") as caught:
         cloudtune.estimate(file=job_file(tmp_path, model="<your model>"))
+    assert "--set runtime.recipe.args.model=OWNER/NAME" in str(caught.value)
+    with pytest.raises(cloudtune.UsageError, match="option batchSize is filled in only later") as caught:
+        cloudtune.estimate(file=job_file(tmp_path, batchSize="$ROWS"))
+    assert "--set runtime.recipe.args.batchSize=VALUE" in str(caught.value)
+
+
+def test_what_is_no_model_is_told_from_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    monkeypatch.chdir(tmp_path)
+    file = job_file(tmp_path)
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(json.loads(file.read_text())))
+    adapter = tmp_path / "outputs" / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": LLAMA, "r": 8}))
+    with fsspec.open("memory://bucket/adapter/adapter_config.json", "w") as copy:
+        copy.write((adapter / "adapter_config.json").read_text())
+    for model, what, hint in (
+        ("job.yaml", "is a job, and a model is meant here", "estimate -f job.yaml"),
+        ("none.yaml", "there is no file none.yaml", "-f"),
+        ("outputs/adapter", "outputs/adapter is an adapter", f"estimate {LLAMA} --method lora --lora-rank 8"),
+        ("memory://bucket/adapter", "bucket/adapter is an adapter", f"estimate {LLAMA} --method lora --lora-rank 8"),
+        ("outputs", "outputs holds no model", "one is in outputs/adapter"),
+    ):
+        with pytest.raises(cloudtune.UsageError, match=what) as caught:
+            cloudtune.estimate(model)
+        assert hint in str(caught.value)
 
 
 def test_an_unknown_family_is_counted_roughly_and_says_so(tmp_path: Path) -> None:
@@ -217,6 +257,16 @@ def test_a_job_that_does_not_say_how_it_trains(tmp_path: Path) -> None:
     with pytest.raises(cloudtune.UsageError, match="which model it trains") as caught:
         cloudtune.estimate(file=file)
     assert "cloudtune estimate NAME" in str(caught.value)
+    for command, hint in (
+        (f"torchrun train.py --model_name {LLAMA}", f"cloudtune estimate {LLAMA} --method lora --shape SHAPE"),
+        ("torchrun train.py --use_peft --model_name $MODEL", "say what it is: -e MODEL=OWNER/NAME"),
+    ):
+        runtime["spec"] = {"command": command}
+        file.write_text(json.dumps({"kind": "job", "spec": {"name": "j", "runtime": runtime}}))
+        with pytest.raises(cloudtune.UsageError) as caught:
+            cloudtune.estimate(file=file)
+        assert hint in str(caught.value)
+    assert cloudtune.estimate(file=file, env=[f"MODEL={LLAMA}"])[0].model == LLAMA
 
 
 def test_the_command_line_shows_terms_and_advice() -> None:
@@ -233,10 +283,20 @@ def test_the_command_line_shows_terms_and_advice() -> None:
 
 
 def test_the_command_line_lists_shapes() -> None:
-    lines = [line.split("\t") for line in told(LLAMA, "--cloud", "aws").splitlines() if "\t" in line]
+    lines = [line.split("\t") for line in told(LLAMA, "--cloud", "aws", "--all").splitlines() if "\t" in line]
     assert lines[0] == ["shape", "accelerators", "GB each", "GB needed", "sharding", "verdict"]
     assert lines[1][-1] == "fits"
     assert lines[-1][-1] == "too large"
+    short = told(LLAMA)
+    rows = [line.split("\t") for line in short.splitlines() if "\t" in line][1:]
+    assert {row[-1] for row in rows} == {"fits"}
+    fits = [fit.machine.name for fit in cloudtune.estimate(LLAMA) if fit.machine and fit.verdict == "fits"]
+    assert [row[0] for row in rows] == fits[: len(rows)]
+    assert f"{len(fits) - len(rows)} larger ones fit as well; " in short
+    assert "--all" in short
+    none = told("meta-llama/Llama-3.1-70B", "--method", "full", "--cloud", "oci")
+    assert "it fits on none of" in none
+    assert "--all" in none
 
 
 def test_the_answer_as_data(tmp_path: Path) -> None:

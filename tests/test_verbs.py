@@ -20,7 +20,7 @@ from cloudtune.runs import Run
 from cloudtune.store import Deployment, Model, Record, Store
 
 #: Options of the command line that say how an answer is printed, or that a function is itself.
-OF_THE_TERMINAL = {"output", "quiet", "detach", "help"}
+OF_THE_TERMINAL = {"output", "quiet", "detach", "help", "all"}
 #: Arguments of functions that a command line has no word for.
 OF_PYTHON = {"progress", "announce", "show", "follow", "directory"}
 

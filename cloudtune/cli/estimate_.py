@@ -21,6 +21,10 @@ _MOMENTS = {
 }
 
 
+#: Shapes that are listed without being asked for all.
+_A_SCREEN = 12
+
+
 @click.command("estimate")
 @click.argument("model", required=False)
 @click.option("-f", "--file", type=click.Path(), metavar="FILE", help="The job or pipeline whose training is meant.")
@@ -57,6 +61,7 @@ _MOMENTS = {
     type=click.Choice(["chunked", "whole"]),
     help="chunked (default), as TRL computes it; whole, as most scripts do, over all logits at once.",
 )
+@click.option("--all", "all_", is_flag=True, help="List every shape, also those that are too small.")
 @options.output("text", "json", "yaml")
 def command(
     model: str | None,
@@ -78,6 +83,7 @@ def command(
     tensor_parallel: int | None,
     gradient_checkpointing: bool | None,
     loss: str | None,
+    all_: bool,
     output: str,
 ) -> None:
     """Say what memory a training needs of each accelerator, and whether it fits: a job's, or a model's on a shape.
@@ -116,26 +122,35 @@ def command(
     if output != "text":
         options.emit([fit.to_dict() for fit in fits], output)
     elif model is not None and shape is None:
-        _list(fits)
+        _list(fits, whole=all_)
     else:
         for fit in fits:
             _show(fit)
 
 
-def _list(fits: tuple[Fit, ...]) -> None:
-    """Print shapes, those that fit first."""
+def _list(fits: tuple[Fit, ...], *, whole: bool) -> None:
+    """Print shapes, those that fit first and of these the smallest: as many as a screen holds, or all of them."""
     from cloudtune.cli.talk import say
     from cloudtune.display import table
 
     _introduce(fits[0])
+    fitting = [fit for fit in fits if fit.verdict == "fits"]
+    shown = fits if whole else (fitting or sorted(fits, key=lambda fit: -(fit.headroom or 0.0)))[:_A_SCREEN]
     rows = []
-    for fit in fits:
+    for fit in shown:
         machine = fit.machine
         assert machine is not None
         have = f"{machine.number} x {machine.accelerator}"
         sharding = "" if fit.training.sharding == "none" else fit.training.sharding
         rows.append((machine.name, have, _gb(machine.memory), _gb(fit.estimate.total), sharding, fit.verdict))
     table(("shape", "accelerators", "GB each", "GB needed", "sharding", "verdict"), rows, empty="no shape is known")
+    if not fitting:
+        say(f"it fits on none of {len(fits)} shapes; more --nodes, or --method qlora, may help")
+    if len(shown) < len(fits):
+        larger, small = max(len(fitting) - len(shown), 0), len(fits) - len(fitting)
+        told = [f"{larger} larger ones fit as well"] if larger else []
+        told += [f"{small} are tight or too small"] if small and fitting else []
+        say("; ".join([*told, "--all lists them all"]))
     say("one of them, term by term: add --shape NAME")
 
 

@@ -64,7 +64,7 @@ def told(command: str | Sequence[str], variables: Mapping[str, str]) -> Told:
     flags = _flags(words)
     model = _model(flags)
     if model is None:
-        raise UsageError("the command does not say which model it trains")
+        raise _no_model(flags)
     if elsewhere := [name for name in _ELSEWHERE if _is_set(flags.get(name))]:
         raise UsageError(f"--{elsewhere[0]} says in a way that is not known here how memory is spread")
     method = _method(flags)
@@ -86,6 +86,16 @@ def model_named(command: str | Sequence[str], variables: Mapping[str, str]) -> s
 def _model(flags: Mapping[str, str]) -> str | None:
     found = next((flags[name] for name in _MODEL if flags.get(name)), "")
     return found if found and "$" not in found else None
+
+
+def _no_model(flags: Mapping[str, str]) -> UsageError:
+    """Return the error for a command that names no model, or one that is filled in only on the node."""
+    for name in _MODEL:
+        if found := _NAME.search(flags.get(name, "")):
+            variable = found[1] or found[2]
+            hint = f"say what it is: -e {variable}=OWNER/NAME"
+            return UsageError(f"the command's --{name} is {flags[name]}, which is not known here", hint=hint)
+    return UsageError("the command does not say which model it trains")
 
 
 def _training(flags: Mapping[str, str], method: str, script: Script | None) -> Training:

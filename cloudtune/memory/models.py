@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 from cloudtune.errors import UsageError
 
 CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+_JOB = re.compile(rb"^kind: *(?:job|pipeline)\b", re.MULTILINE)
 
 
 def known_config(name: str) -> Mapping[str, Any] | None:
@@ -34,11 +37,14 @@ def local_config(source: str, *, folder: str | os.PathLike[str] = ".") -> Mappin
     path = Path(folder, os.path.expanduser(source.removeprefix("file://")))  # noqa: PTH111
     if path.is_dir():
         if not (path / CONFIG).is_file():
-            raise UsageError(f"{source} holds no model: no {CONFIG}")
+            raise _no_config(source, path)
         path /= CONFIG
     if not path.is_file():
         return None
-    return parsed(path.read_bytes(), str(path))
+    data = path.read_bytes()
+    if path.name != CONFIG and _JOB.search(data):
+        raise UsageError(f"{source} is a job, and a model is meant here", hint=f"cloudtune estimate -f {source}")
+    return parsed(data, str(path))
 
 
 def cached_config(name: str, *, environ: Mapping[str, str] | None = None) -> Mapping[str, Any] | None:
@@ -67,22 +73,46 @@ def parsed(data: bytes, place: str) -> Mapping[str, Any]:
     Raises:
         UsageError: the file holds no JSON object.
     """
+    hint = "name the folder of a model, or copy its config.json again"
     try:
         config = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{place} is no JSON: {error}") from error
+        raise UsageError(f"{place} is no JSON: {error}", hint=hint) from error
     if not isinstance(config, dict):
-        raise UsageError(f"{place} holds no config: it is not a JSON object")
+        raise UsageError(f"{place} holds no config: it is not a JSON object", hint=hint)
     return config
+
+
+def adapter_meant(place: str, config: Mapping[str, Any]) -> UsageError:
+    """Return the error that says of which model an adapter is, by its own config."""
+    base, rank = config.get("base_model_name_or_path"), config.get("r")
+    name = base if isinstance(base, str) and base.isprintable() and base else "BASE"
+    more = f" --lora-rank {rank}" if isinstance(rank, int) and rank > 0 else ""
+    hint = f"name the model that it adapts: cloudtune estimate {name} --method lora{more}"
+    return UsageError(f"{place} is an adapter: it has no {CONFIG} of its own", hint=hint)
 
 
 def nothing_known(name: str) -> UsageError:
     """Return the error that says where configs are looked for, with the names most like the one given."""
+    if name.endswith((".yaml", ".yml")):
+        hint = "a job is named with -f, a model by its folder or its name on the Hub"
+        return UsageError(f"there is no file {name}", hint=hint)
     near = difflib.get_close_matches(name.lower(), _known(), n=3, cutoff=0.5)
     names = f"; nearest: {', '.join(_known()[key][0] for key in near)}" if near else ""
     return UsageError(
         f"no config.json is known of {name!r}{names}",
         hint="give a folder or URI with the model's config.json, or fetch it first: hf download NAME config.json",
+    )
+
+
+def _no_config(source: str, folder: Path) -> UsageError:
+    """Return the error that says what lies in a folder that holds no model."""
+    if (folder / ADAPTER_CONFIG).is_file():
+        return adapter_meant(source, parsed((folder / ADAPTER_CONFIG).read_bytes(), str(folder / ADAPTER_CONFIG)))
+    below = next(iter(sorted(folder.glob(f"*/{CONFIG}"))), next(iter(sorted(folder.glob(f"*/{ADAPTER_CONFIG}"))), None))
+    hint = "name the folder of a model, or its name on the Hub"
+    return UsageError(
+        f"{source} holds no model: no {CONFIG}", hint=f"one is in {below.parent}" if below is not None else hint
     )
 
 

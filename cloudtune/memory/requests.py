@@ -17,6 +17,15 @@ from cloudtune.memory.training import Training
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import Recipe
 
+#: What a recipe calls what decides here, where it has another name for it.
+_OPTIONS = {
+    "sequence_length": "maxLength",
+    "batch_size": "batchSize",
+    "accumulation": "gradientAccumulation",
+    "gradient_checkpointing": "gradientCheckpointing",
+    "lora_rank": "loraR",
+    "lora_dropout": "loraDropout",
+}
 #: Rows are at least so long when nothing says how long they are.
 _SHORT_ROWS = 128
 
@@ -50,8 +59,10 @@ class Request(NamedTuple):
         return attrs.evolve(self.training, **changes)
 
 
-def request_of(job: JobSpec, launch: Launch, *, machine: Machine | None = None) -> Request:
+def request_of(job: JobSpec, launch: Launch, *, machine: Machine | None = None, place: str = "") -> Request:
     """Return what a job asks for; ``machine`` is what its processes run on if its place does not say.
+
+    ``place`` is where the job's keys are for ``--set``, such as ``steps.train.`` in a pipeline.
 
     Raises:
         UsageError: it does not say which model it trains, or how.
@@ -65,7 +76,7 @@ def request_of(job: JobSpec, launch: Launch, *, machine: Machine | None = None) 
     }
     if runtime.recipe is not None:
         gpu = not neuron_cores and (machine is None or machine.accelerator is not None)
-        model, training, packed = _of_recipe(runtime.recipe, places, gpu=gpu)
+        model, training, packed = _of_recipe(runtime.recipe, places, gpu=gpu, place=place)
         return Request(
             model=model, training=training, machine=machine, packed=packed, path="spec.runtime.spec.recipe.args"
         )
@@ -103,14 +114,16 @@ def machine_for(job: JobSpec, launch: Launch) -> Machine | None:
     return machine_of(shape, launch.processes_per_node, cores=cores, memory_gb=memory_gb)
 
 
-def _of_recipe(recipe: Recipe, places: Mapping[str, Any], *, gpu: bool) -> tuple[str, Training, bool]:
+def _of_recipe(recipe: Recipe, places: Mapping[str, Any], *, gpu: bool, place: str) -> tuple[str, Training, bool]:
     """Return model, training and packing as recipe ``sft`` decides them where its options leave it open."""
     options = settled(recipe)
     if options is None or "model" not in options or "method" not in options:
         raise UsageError(f"the recipe {recipe.name} trains no model that could be estimated")
     model = options["model"]
     if not isinstance(model, str) or not model or "$" in model or model.startswith("<"):
-        raise UsageError("the recipe's option model does not name a model yet")
+        given = f"is {model!r}" if isinstance(model, str) and model else "is empty"
+        hint = f"name one: --set {place}runtime.recipe.args.model=OWNER/NAME"
+        raise UsageError(f"the recipe's option model {given}, which names no model yet", hint=hint)
     bf16 = gpu if options["bf16"] is None else options["bf16"]
     recompute = places["accelerator"] if options["gradientCheckpointing"] is None else options["gradientCheckpointing"]
     settings = {
@@ -130,7 +143,9 @@ def _of_recipe(recipe: Recipe, places: Mapping[str, Any], *, gpu: bool) -> tuple
     }
     open_values = {**settings, "bf16": options["bf16"]}.items()
     if unread := [key for key, value in open_values if isinstance(value, str) and "$" in value]:
-        raise UsageError(f"{unread[0].replace('_', ' ')} is filled in only later")
+        name = _OPTIONS.get(unread[0], unread[0])
+        hint = f"say what it is: --set {place}runtime.recipe.args.{name}=VALUE"
+        raise UsageError(f"the recipe's option {name} is filled in only later", hint=hint)
     numbers = ("sequence_length", "batch_size", "accumulation", "lora_rank")
     if any(not isinstance(settings[key], int) for key in numbers):
         raise UsageError("an option of the recipe is no number")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,10 @@ import attrs
 
 #: The catalogue's clouds; SageMaker and EKS share EC2's shapes.
 CLOUDS = ("oci", "aws")
+#: An accelerator as people write it, perhaps with how many; and what they write beside it.
+_ACCELERATOR = re.compile(r"(?:(?P<count>\d+)x)?(?P<name>[a-z]+\d*[a-z]?)(?:x(?P<counted>\d+))?")
+_BESIDE = re.compile(r"nvidia|amd|aws|tesla|gpu|\d+gb?|sxm\d?|pcie")
+_MOST_NEAREST = 5
 
 
 @attrs.frozen(kw_only=True)
@@ -58,7 +63,10 @@ class Shape:
 
 
 class UnknownShape(LookupError):
-    """The catalogue has no shape of that name; ``nearest`` holds the names most like it, the best first."""
+    """The catalogue has no shape of that name; ``nearest`` holds the names most like it, the best first.
+
+    Where the name is one of an accelerator, they are the shapes that have it, the smallest first.
+    """
 
     def __init__(self, name: str, nearest: tuple[str, ...] = ()) -> None:
         self.name = name
@@ -95,9 +103,30 @@ def names(cloud: str) -> tuple[str, ...]:
 
 
 def _nearest(key: str, clouds: tuple[str, ...]) -> tuple[str, ...]:
+    if having := _having(key, clouds):
+        return having
     known = {low: row[0] for one in clouds for low, row in _rows(one).items()}
-    found = [known[low] for low in difflib.get_close_matches(key.removeprefix("ml."), known, n=3, cutoff=0.6)]
+    bare = key.removeprefix("ml.")
+    like = difflib.get_close_matches(bare, known, n=3, cutoff=0.6)
+    found = [known[low] for low in like or [low for low in known if low.startswith(f"{bare}.")][:3]]
     return tuple(f"ml.{name}" if key.startswith("ml.") else name for name in found)
+
+
+def _having(key: str, clouds: tuple[str, ...]) -> tuple[str, ...]:
+    """Return shapes with the accelerator of a name such as ``a100``, ``NVIDIA H100``, ``2xA10`` or ``A100-80GB``."""
+    found = _ACCELERATOR.fullmatch("".join(word for word in re.split(r"[\s_-]+", key) if not _BESIDE.fullmatch(word)))
+    if found is None:
+        return ()
+    count, bare = int(found["count"] or found["counted"] or 0), found["name"]
+    kinds: dict[tuple[str, str | None, int, float | None], Shape] = {}
+    for shape in (_shape(one, low) for one in clouds for low in _rows(one)):
+        name = (shape.accelerator or "").lower().replace(" ", "")
+        # an A10G is an A10 to whoever asks, an A100 is not
+        if shape.accelerators and re.fullmatch(rf"{re.escape(bare)}[a-z]?", name):
+            kind = (shape.cloud, shape.accelerator, shape.accelerators, shape.accelerator_memory_gb)
+            kinds.setdefault(kind, shape)
+    order = sorted(kinds.values(), key=lambda one: (one.accelerators != count, one.accelerators, one.accelerator))
+    return tuple(shape.name for shape in order[:_MOST_NEAREST])
 
 
 @cache

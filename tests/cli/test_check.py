@@ -68,9 +68,8 @@ def test_a_registered_model_is_checked_by_its_name(model, tmp_path, monkeypatch)
     assert cloudtune.check("mine", for_="oci").target == "oci"
     with pytest.raises(cloudtune.UsageError, match="gone"):
         cloudtune.check("mine:1")
-    # a folder of that name is meant before the registered one
     write_model(tmp_path / "mine", shards=1)
-    assert cloudtune.check("mine").model == "mine"
+    assert cloudtune.check("./mine").model == "./mine"
 
 
 def test_on_a_terminal_there_is_a_table(model, monkeypatch, capsys):
