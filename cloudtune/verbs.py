@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -21,9 +21,13 @@ from cloudtune.estimates import estimate as estimate  # noqa: PLC0414 - a verb w
 from cloudtune.finishing import consolidate as consolidate  # noqa: PLC0414 - likewise
 from cloudtune.finishing import merge as merge  # noqa: PLC0414 - likewise
 from cloudtune.jobs import Announce
+from cloudtune.listing import deployment_state as deployment_state  # noqa: PLC0414 - likewise
+from cloudtune.listing import filed_by as filed_by  # noqa: PLC0414 - likewise
+from cloudtune.listing import list as list  # noqa: A004, PLC0414 - likewise
+from cloudtune.listing import models as models  # noqa: PLC0414 - likewise
 from cloudtune.naming import place_of
 from cloudtune.plan import Plan
-from cloudtune.runs import Run, RunList
+from cloudtune.runs import Run
 from cloudtune.spec.document import load, to_dict
 from cloudtune.spec.job import JobSpec, PipelineSpec
 from cloudtune.states import LogLine, Status
@@ -158,69 +162,6 @@ def logs(
     return _run_called(run).logs(since=since, tail=tail, replica=replica, grep=grep, follow=follow)
 
 
-@overload
-def list(  # noqa: A001
-    *,
-    models: Literal[False] = ...,
-    deployments: Literal[False] = ...,
-    state: Collection[str] = ...,
-    since: float | None = ...,
-    name: str | None = ...,
-    backend: str | None = ...,
-    limit: int | None = ...,
-) -> RunList: ...
-
-
-@overload
-def list(  # noqa: A001
-    *, models: Literal[True], since: float | None = ..., name: str | None = ..., limit: int | None = ...
-) -> tuple[Model, ...]: ...
-
-
-@overload
-def list(  # noqa: A001
-    *,
-    deployments: Literal[True],
-    state: Collection[str] = ...,
-    since: float | None = ...,
-    name: str | None = ...,
-    backend: str | None = ...,
-    limit: int | None = ...,
-) -> tuple[Deployment, ...]: ...
-
-
-def list(  # noqa: A001 - the command line's own word
-    *,
-    models: bool = False,
-    deployments: bool = False,
-    state: Collection[str] = (),
-    since: float | None = None,
-    name: str | None = None,
-    backend: str | None = None,
-    limit: int | None = None,
-) -> RunList | tuple[Model, ...] | tuple[Deployment, ...]:
-    """Return runs, newest first, with their states brought up to date; or registered models, or deployments."""
-    if models and (deployments or state or backend):
-        raise UsageError("a list of models can be chosen by since, name and limit only")
-    if models:
-        return tuple(one for one in Store().models() if _listed(one, since, name))[:limit]
-    if deployments:
-        found = (one for one in Store().deployments() if _listed(one, since, name) and backend in {None, one.backend})
-        return tuple(one for one in found if not state or deployment_state(one) in state)[:limit]
-    return runs.runs(state=state, since=since, name=name, backend=backend, limit=limit)
-
-
-def models(name: str | None = None) -> tuple[Model, ...]:
-    """Return the registered models, or the versions of the one of this name, newest first."""
-    return Store().models(name)
-
-
-def filed_by(run: Run) -> tuple[Model, ...]:
-    """Return the registered models that a run, or a step of a pipeline, has trained."""
-    ids = {run.id, *(step.id for step in run.steps)}
-    return tuple(model for model in models() if model.run in ids)
-
-
 def status(run: str) -> Run:
     """Return a run by its id, a unique beginning of it, or the place's own id."""
     return _run_called(run)
@@ -324,11 +265,6 @@ def invoke(
     return deployments_room.ask(found[0], prompt, body=body, show=show)
 
 
-def deployment_state(deployment: Deployment) -> str:
-    """Return ``running``, or ``lost`` if nothing answers for it any more."""
-    return deployments_room.state_of(deployment)
-
-
 def kept_plan(run: str) -> dict[str, Any]:
     """Return the plan that a run was submitted with, as JSON data; secrets were masked when it was kept."""
     record = _run_called(run).record
@@ -394,10 +330,6 @@ def _resumed(found: Run, spec: Spec | None, progress: Progress | None, announce:
             found, pipeline=spec if isinstance(spec, PipelineSpec) else None, progress=progress
         )
     return jobs.resume(found.id, job=spec if isinstance(spec, JobSpec) else None, progress=progress)
-
-
-def _listed(one: Model | Deployment, since: float | None, name: str | None) -> bool:
-    return (since is None or one.created >= since) and (name is None or name in one.name)
 
 
 def _side_of_run(run: str) -> Side:
