@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import attrs
 
 from cloudtune.backends import BACKENDS, backend_named, backend_of
 from cloudtune.code import gather_code
-from cloudtune.errors import Fault, UsageError
+from cloudtune.errors import Fault, SpecError, UsageError
 from cloudtune.jobs import (
     Announce,
     RunJournal,
@@ -28,7 +28,7 @@ from cloudtune.jobs import (
     resume,
     start,
 )
-from cloudtune.plan import Call, FieldNote, Masked, Plan, Ref, Step
+from cloudtune.plan import Call, FieldNote, IfGiven, Masked, Plan, Ref, Step
 from cloudtune.runs import Run, client_of, run_of
 from cloudtune.spec.document import checked, dumps
 from cloudtune.spec.document import load as load_document
@@ -74,9 +74,7 @@ def plan_pipeline(pipeline: PipelineSpec, run_id: str) -> Plan:
     outputs: dict[str, str] = {}
     steps = list(_conductor_steps(run_id, {}))
     launches, fields, warnings = {}, [], []
-    for step in order_of_steps(pipeline):
-        job = job_of(pipeline, step, outputs)
-        plan = plan_job(job, f"{run_id}-{step.name}")
+    for step, plan in _plans(pipeline, run_id, outputs):
         left = _left_by(step, plan.outputs)
         if left is not None:
             # a place that names its outputs only later leaves the reference as it is
@@ -84,11 +82,9 @@ def plan_pipeline(pipeline: PipelineSpec, run_id: str) -> Plan:
         if plan.launch is not None:
             launches[step.name] = plan.launch
         steps += [_flattened(step.name, one) for one in plan.steps]
-        place = f"spec.steps[{pipeline.steps.index(step)}]"
-        inner = f"{place}.job" if step.job is not None else f"{place}.{step.verb}"
-        fields += [attrs.evolve(note, path=_moved(note.path, inner)) for note in plan.fields]
-        warnings += [attrs.evolve(notice, path=_moved(notice.path, inner)) for notice in plan.warnings]
-        fields += [attrs.evolve(note, path=f"{place}.{note.path}") for note in _unbuilt(step)]
+        fields += [attrs.evolve(note, path=_moved(note.path, pipeline, step)) for note in plan.fields]
+        warnings += [attrs.evolve(notice, path=_moved(notice.path, pipeline, step)) for notice in plan.warnings]
+        fields += [attrs.evolve(note, path=f"{_place_of(pipeline, step)}.{note.path}") for note in _unbuilt(step)]
     return Plan(
         name=pipeline.name or "pipeline",
         run_id=run_id,
@@ -101,9 +97,38 @@ def plan_pipeline(pipeline: PipelineSpec, run_id: str) -> Plan:
     )
 
 
-def _moved(path: str, place: str) -> str:
+def _plans(pipeline: PipelineSpec, run_id: str, outputs: Mapping[str, str]) -> Iterator[tuple[PipelineStep, Plan]]:
+    """Yield the plan of each step, and raise at the end what is wrong with any; ``outputs`` is filled meanwhile."""
+    faults: list[Fault] = []
+    for step in order_of_steps(pipeline):
+        try:
+            plan = plan_job(job_of(pipeline, step, outputs), f"{run_id}-{step.name}")
+        except SpecError as error:
+            faults += _faults_of(error, pipeline, step)
+            continue
+        yield step, plan
+    if faults:
+        raise SpecError(faults)
+
+
+def _faults_of(error: SpecError, pipeline: PipelineSpec, step: PipelineStep) -> list[Fault]:
+    return [attrs.evolve(fault, path=_moved(fault.path, pipeline, step)) for fault in error.faults]
+
+
+def _place_of(pipeline: PipelineSpec, step: PipelineStep) -> str:
+    return f"spec.steps[{pipeline.steps.index(step)}]"
+
+
+def _moved(path: str, pipeline: PipelineSpec, step: PipelineStep) -> str:
     """Return the path of a job's key as it stands in the pipeline's file."""
-    return f"{place}.{path.removeprefix('spec.')}"
+    place, rest = _place_of(pipeline, step), path.removeprefix("spec.")
+    if rest.startswith("infrastructure."):
+        if step.infrastructure is not None:
+            return f"{place}.{rest}"
+        if step.job is not None and step.job.infrastructure == LocalJob():
+            return f"spec.{rest}"  # the step says nothing of where, so the pipeline does
+    inner = f"{place}.job" if step.job is not None else f"{place}.{step.verb}"
+    return f"{inner}.{rest}" if rest else inner
 
 
 def _left_by(step: PipelineStep, outputs: tuple[str, ...]) -> str | None:
@@ -131,9 +156,16 @@ def _unbuilt(step: PipelineStep) -> tuple[FieldNote, ...]:
 def dry_run_id(pipeline: PipelineSpec) -> str:
     """Return an id derived from the spec and the code of all steps."""
     parts = [dumps(pipeline)]
+    faults: list[Fault] = []
     for step in pipeline.steps:
-        workspace = gather_code(step.job) if step.job is not None else None
+        try:
+            workspace = gather_code(step.job) if step.job is not None else None
+        except SpecError as error:
+            faults += _faults_of(error, pipeline, step)
+            continue
         parts.append(workspace.digest if workspace else "")
+    if faults:
+        raise SpecError(faults)
     return id_from("\n".join(parts))
 
 
@@ -156,6 +188,8 @@ def _flattened(name: str, step: Step) -> Step:
     def renamed(value: Any) -> Any:
         if isinstance(value, Ref):
             return Ref(f"{name}.{value.step}", value.field)
+        if isinstance(value, IfGiven):
+            return IfGiven(renamed(value.ref), renamed(value.then), renamed(value.otherwise))
         if isinstance(value, Mapping):
             return {key: renamed(item) for key, item in value.items()}
         return [renamed(item) for item in value] if isinstance(value, (list, tuple)) else value

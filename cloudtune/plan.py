@@ -20,6 +20,7 @@ from typing import Any
 
 import attrs
 
+from cloudtune.errors import UsageError
 from cloudtune.html import table
 from cloudtune.launch import Launch
 from cloudtune.node import masks
@@ -29,10 +30,35 @@ API_VERSION = "cloudtune/v1"
 
 @attrs.frozen
 class Ref:
-    """A field of the reply to an earlier step."""
+    """A field of the reply to an earlier step.
+
+    The field is a dotted path; ``name[key=text]`` in it is the one entry of a list that has the text at the key.
+    """
 
     step: str
     field: str
+
+    def of(self, reply: Any) -> Any:
+        """Return what the reply has there.
+
+        Raises:
+            KeyError: it has nothing there.
+            UsageError: no entry of a list, or more than one, is what the path asks for.
+        """
+        for part in self.field.split("."):
+            name, bracket, rest = part.partition("[")
+            if not isinstance(reply, Mapping):
+                raise KeyError(self.field)
+            if part in reply or not bracket:  # what is kept of a reply has the very part as its key
+                reply = reply[part]
+                continue
+            key, _, text = rest.rstrip("]").partition("=")
+            found = [row for row in reply[name] if str(row.get(key)) == text]
+            if len(found) != 1:
+                message = f"step {self.step} finds {len(found) or 'no'} {text} where it should find one"
+                raise UsageError(message, hint="name what the spec means by its own id")
+            reply = found[0]
+        return reply
 
     def __str__(self) -> str:
         return f"${{{self.step}.{self.field}}}"

@@ -36,7 +36,7 @@ Reply = Mapping[str, Any]
 #: Phases of a step that is still to be sent, or sent again.
 _TO_SEND = frozenset({"intent", "undone"})
 #: Operations that leave nothing behind.
-_READS = ("get_", "list_", "head_", "describe_")
+_READS = ("get_", "list_", "head_", "describe_", "search_")
 #: Called with a step's id and what is happening to it.
 Progress = Callable[[str, str], None]
 
@@ -149,7 +149,7 @@ def _kept(plan: Plan, step: Step, reply: Reply) -> Reply:
     texts += [one.undo.parameters for one in plan.steps if one.undo]
     for leaf in (leaf for parameters in texts for leaf in leaves(parameters)):
         if isinstance(leaf, Ref) and leaf.step == step.id:
-            value = _field(reply, leaf.field)
+            value = _given(leaf, reply)
             if value is not None:
                 _put(kept, leaf.field.split("."), value)
     return kept
@@ -161,12 +161,12 @@ def _put(target: dict[str, Any], path: list[str], value: Any) -> None:
     target[path[-1]] = value
 
 
-def _field(reply: Reply, path: str) -> Any:
-    """Return what a reply has at a dotted path, None where it has nothing."""
-    value: Any = reply
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+def _given(ref: Ref, reply: Reply) -> Any:
+    """Return what a reply has where a reference points, None where it has nothing."""
+    try:
+        return ref.of(reply)
+    except KeyError:
+        return None
 
 
 def _call(
@@ -192,12 +192,9 @@ def check_shell(plan: Plan, shell: Mapping[str, str]) -> None:
 
 def _resolved(leaf: Leaf, replies: Mapping[str, Reply], shell: Mapping[str, str]) -> Any:
     if isinstance(leaf, Ref):
-        value: Any = replies[leaf.step]
-        for part in leaf.field.split("."):
-            value = value[part]
-        return value
+        return leaf.of(replies[leaf.step])
     if isinstance(leaf, IfGiven):
-        chosen = leaf.otherwise if _field(replies[leaf.ref.step], leaf.ref.field) in (None, "") else leaf.then
+        chosen = leaf.otherwise if _given(leaf.ref, replies[leaf.ref.step]) in (None, "") else leaf.then
         return OMITTED if chosen is None else substitute(chosen, lambda inner: _resolved(inner, replies, shell))
     if isinstance(leaf, Masked) and leaf.value is not None:
         return leaf.value
@@ -220,7 +217,7 @@ def _wait(
     call = _call(until.call, until.call.parameters, replies, shell)
     deadline = time.monotonic() + until.timeout_s
     while True:
-        value = _field(client.read(call), until.field)
+        value = _given(Ref(step.id, until.field), client.read(call))
         say(step.id, f"{until.field} is {value}")
         if value in until.done:
             return

@@ -7,11 +7,13 @@ import os
 import signal
 from pathlib import Path
 
+import attrs
 import pytest
 
 from cloudtune import pipelines, runs
 from cloudtune.errors import SpecError
 from cloudtune.home import runs_folder
+from cloudtune.spec.infrastructure import DataScienceJob, LocalJob, StorageMount
 from cloudtune.spec.job import JobSpec, PipelineSpec, PipelineStep
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime
 from tests.processes import eventually, running
@@ -111,3 +113,27 @@ def test_literal_secrets_reach_the_step_and_no_file() -> None:
     assert "got it" in [line.text for line in run.lines()]
     kept = [path for path in runs_folder().parent.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     assert kept == []
+
+
+def test_what_is_wrong_in_any_step_is_told_at_its_place_in_the_file() -> None:
+    job = JobSpec(runtime=PyTorchDistributedRuntime(command="true"))
+    lost = JobSpec(runtime=PyTorchDistributedRuntime(command="true", script_path_uri="nowhere/at/all"))
+    place = DataScienceJob(shape_name="VM.Standard2.1", storage_mount=(StorageMount(src="s3://b/x", dest="x"),))
+    mounted = "spec.infrastructure.spec.storageMount[0].src"
+    steps = (
+        PipelineStep(name="one", job=job),
+        PipelineStep(name="two", job=lost, infrastructure=LocalJob()),
+        PipelineStep(name="three", job=job, infrastructure=place),
+        PipelineStep(name="four", job=attrs.evolve(job, infrastructure=place)),
+    )
+    pipeline = PipelineSpec(name="p", infrastructure=place, steps=steps)
+    with pytest.raises(SpecError) as caught:
+        pipelines.plan_pipeline(pipeline, "abcdefgh")
+    assert [fault.path for fault in caught.value.faults] == [
+        mounted,
+        "spec.steps[1].job.runtime.spec.scriptPathURI",
+        mounted.replace("spec.", "spec.steps[2].", 1),
+        mounted.replace("spec.", "spec.steps[3].job.", 1),
+    ]
+    with pytest.raises(SpecError, match=r"spec\.steps\[1\]\.job\.runtime\.spec\.scriptPathURI: nowhere"):
+        pipelines.dry_run_id(pipeline)

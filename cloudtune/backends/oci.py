@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from cloudtune.backends import oci_logs, oci_runs
+from cloudtune.backends.oci_mounts import is_file_system, look_ups
 from cloudtune.backends.oci_surroundings import Surroundings, surroundings
 from cloudtune.backends.oci_wire import (
     conda_variables,
     container_of,
     job_details,
-    names_address,
     region_of,
     run_details,
 )
@@ -57,6 +58,9 @@ os.makedirs(work, exist_ok=True)
 agent = [sys.executable, "-I", "-S", os.path.join(here, "agent.pyz"), "run"]
 os.execv(sys.executable, [*agent, "--order", os.path.join(here, "order.json"), "--directory", work])
 '''
+#: The variable by which a job asks for GPU metrics, and what Monitoring takes as its value.
+METRICS = "OCI__METRICS_NAMESPACE"
+_METRICS = re.compile(r"(?!oci_|oracle_)[A-Za-z][A-Za-z0-9_]{0,255}")
 _WHERE = "spec.infrastructure.spec"
 _WHAT = "spec.runtime.spec"
 #: Keys of a runtime that the agent carries out, by attribute.
@@ -91,7 +95,8 @@ class OciBackend:
             files, title = _with_agent(job, how, run_id, name, workspace), "cloudtune.zip"
         runs = _runs(place, runtime, around, how, run_id, name, grouped=grouped)
         look_up = () if around.look_up is None else (around.look_up,)
-        steps = (*look_up, *_in_region(place, (_create(details, run_id), *_artifact(files, title, run_id), *runs)))
+        own = (*look_ups(place.storage_mount), _create(details, run_id), *_artifact(files, title, run_id), *runs)
+        steps = (*look_up, *_in_region(place, own))
         uri = outputs_of(runtime, run_id)["uri"]
         warnings = (*how.warnings, *doubts, *_doubts(place, runtime, around))
         return Plan(
@@ -307,6 +312,10 @@ def _doubts(place: DataScienceJob, runtime: Runtime, around: Surroundings) -> It
         yield f"{_WHERE}.{key}", f"taken from where this is submitted ({source})"
     if not place.log_group_id and not place.log_id:
         yield f"{_WHERE}.logGroupId", "without a log group nobody can read what the job writes"
+    namespace = {variable.name: variable.value for variable in runtime.env}.get(METRICS)
+    if namespace and not _METRICS.fullmatch(namespace):
+        message = f"{METRICS}: OCI Monitoring takes no namespace {namespace!r}: letters, digits and _, none of its own"
+        yield f"{_WHAT}.env", message
     if not runtime.output_uri and not place.storage_mount:
         yield f"{_WHAT}.outputUri", "nothing says where outputs go: they end with the node"
 
@@ -314,7 +323,7 @@ def _doubts(place: DataScienceJob, runtime: Runtime, around: Surroundings) -> It
 def _fields(
     job: JobSpec, place: DataScienceJob, runtime: Runtime, around: Surroundings, how: Launch
 ) -> Iterator[FieldNote]:
-    for path, reason in (*_missing(place, runtime, around), *_impossible(runtime), *_older(place, how)):
+    for path, reason in (*_missing(place, runtime, around, how), *_impossible(runtime), *_older(place, how)):
         yield FieldNote(path=path, status="refused", reason=reason)
     if container_of(runtime) is not None:
         reason = "a container runs as given, without cloudtune's agent: no CLOUDTUNE_* variables, no ranks in the log"
@@ -327,17 +336,18 @@ def _fields(
         yield FieldNote(path="spec.id", status="approximated", reason=reason)
 
 
-def _missing(place: DataScienceJob, runtime: Runtime, around: Surroundings) -> Iterator[tuple[str, str]]:
+def _missing(place: DataScienceJob, runtime: Runtime, around: Surroundings, how: Launch) -> Iterator[tuple[str, str]]:
     """Yield what only the place knows and the spec must say."""
     for key, value in (("compartmentId", around.compartment), ("projectId", around.project)):
         if not value:
             yield f"{_WHERE}.{key}", f"OCI needs {key}: set it to an OCID"
+    if how.nodes > 1 and place.multi_node == "nodeGroups" and not place.block_storage_size:
+        reason = "a group of nodes has no default on OCI: say how many GB, 50 or more"
+        yield f"{_WHERE}.blockStorageSize", reason
+    if not around.subnet and any(is_file_system(mount) for mount in place.storage_mount):
+        yield f"{_WHERE}.subnetId", "a file system is reached in its own network: set subnetId, or mount a bucket"
     if place.log_id and not place.log_group_id:
         yield f"{_WHERE}.logGroupId", "a log is found in its group: set logGroupId beside logId"
-    for index, mount in enumerate(place.storage_mount):
-        if names_address(mount):
-            reason = f"{mount.src} names no OCIDs: write MOUNT_TARGET_OCID:EXPORT_OCID"
-            yield f"{_WHERE}.storageMount[{index}].src", reason
     conda = getattr(runtime, "conda", None)
     if conda is not None and conda.type == "published" and not (conda.region or region_of(place)):
         yield f"{_WHAT}.conda.region", "nothing says in which region the environment's bucket is: set conda.region"

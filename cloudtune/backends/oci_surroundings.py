@@ -14,9 +14,14 @@ import attrs
 from cloudtune.plan import Leaf, Ref, Step
 from cloudtune.spec.oci import DataScienceJob
 
-#: Variables of a job run and of a notebook session; the first that is set.
-COMPARTMENTS = ("JOB_RUN_COMPARTMENT_OCID", "NB_SESSION_COMPARTMENT_OCID")
-PROJECT = "PROJECT_OCID"
+#: Variables of a notebook session, a job run and a step of a pipeline, in the order of Oracle ADS.
+COMPARTMENTS = (
+    "NB_SESSION_COMPARTMENT_OCID",
+    "PROJECT_COMPARTMENT_OCID",
+    "JOB_RUN_COMPARTMENT_OCID",
+    "PIPELINE_RUN_COMPARTMENT_OCID",
+)
+PROJECTS = ("PROJECT_OCID", "PIPELINE_PROJECT_OCID")
 SESSION = "NB_SESSION_OCID"
 _LOOK_UP = "session"
 
@@ -42,7 +47,7 @@ def surroundings(place: DataScienceJob, environ: Mapping[str, str] | None = None
     session = known.get(SESSION)
     found: dict[str, str] = {}
     compartment = place.compartment_id or _of(known, COMPARTMENTS, "compartmentId", found)
-    project = place.project_id or _of(known, (PROJECT,), "projectId", found)
+    project = place.project_id or _of(known, PROJECTS, "projectId", found)
     subnet: str | Ref | None = place.subnet_id
     references = {
         "compartmentId": Ref(_LOOK_UP, "compartmentId"),

@@ -6,31 +6,27 @@ the SDK writes them on the wire; what goes where was checked against what Oracle
 
 from __future__ import annotations
 
-import posixpath
 import re
 import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from cloudtune.backends.oci_mounts import OBJECTS, mount_details
 from cloudtune.backends.oci_surroundings import Surroundings
 from cloudtune.errors import Fault, SpecError
 from cloudtune.launch.commands import container_argv
 from cloudtune.plan import IfGiven, Ref
 from cloudtune.spec.fields import thaw
-from cloudtune.spec.oci import DataScienceJob, StorageMount
+from cloudtune.spec.oci import DataScienceJob
 from cloudtune.spec.runtime import Conda, Runtime
 
 if TYPE_CHECKING:
     from cloudtune.spec.programs import ContainerRuntime
 
-#: Block storage of a node whose spec names none, as Oracle ADS has it; groups of nodes are left to the service.
+#: Block storage of a single node whose spec names none, as Oracle ADS has it.
 BLOCK_STORAGE_GB = 50
 NODE_GROUP = "node-group"
 
-_OBJECTS = re.compile(r"oci://(?P<bucket>[^@/]+)@(?P<namespace>[^/]+)(?:/(?P<path>.*))?", re.DOTALL)
-#: `<...>` is a placeholder, which a run refuses and a dry run shows.
-_FILES = re.compile(r"(?P<target>ocid1\.[^:]+|<[^>]*>):(?P<export>ocid1\.[^:]+|<[^>]*>)")
-_ADDRESS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}:/.*")
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d+")
 #: Regions whose OCIDs carry a key in place of the name.
 _REGION_KEYS = {"iad": "us-ashburn-1", "phx": "us-phoenix-1", "fra": "eu-frankfurt-1", "lhr": "uk-london-1"}
@@ -66,7 +62,7 @@ def job_details(
             **_owner(place, runtime, around),
             "displayName": name,
             "jobLogConfigurationDetails": _logs(place),
-            "jobStorageMountConfigurationDetailsList": _mounts(place),
+            "jobStorageMountConfigurationDetailsList": mount_details(place.storage_mount),
             **({"jobNodeConfigurationDetails": _group(around, nodes, details)} if grouped else details),
         }
     )
@@ -102,7 +98,7 @@ def conda_variables(conda: Conda | None, region: str | None) -> dict[str, str]:
     """Return the variables by which the service finds the conda environment of a job."""
     if conda is None:
         return {}
-    found = _OBJECTS.fullmatch(conda.uri or "")
+    found = OBJECTS.fullmatch(conda.uri or "")
     if conda.type == "published" and found is None:
         message = f"{conda.uri!r} is no place of a conda environment" if conda.uri else "nothing says where it is"
         raise SpecError(
@@ -139,11 +135,6 @@ def region_in(ocid: str) -> str | None:
 def container_of(runtime: Runtime) -> ContainerRuntime | None:
     """Return the runtime if it is a container; a plan of another runtime does not even import the class."""
     return cast("ContainerRuntime", runtime) if runtime.type == "container" else None
-
-
-def names_address(mount: StorageMount) -> bool:
-    """Whether a mount names its file system by an address, which takes look-ups to turn into OCIDs."""
-    return _ADDRESS.fullmatch(mount.src) is not None
 
 
 def _owner(place: DataScienceJob, runtime: Runtime, around: Surroundings) -> dict[str, Any]:
@@ -226,29 +217,3 @@ def _logs(place: DataScienceJob) -> dict[str, Any] | None:
             "logId": place.log_id,
         }
     )
-
-
-def _mounts(place: DataScienceJob) -> list[dict[str, Any]]:
-    mounts, faults = [], []
-    for index, mount in enumerate(place.storage_mount):
-        source = _source(mount)
-        if source is None:
-            path = f"spec.infrastructure.spec.storageMount[{index}].src"
-            hint = "oci://bucket@namespace/prefix, MOUNT_TARGET_OCID:EXPORT_OCID or IP:/export"
-            faults.append(Fault(path=path, message=f"{mount.src!r} cannot be mounted", hint=hint))
-            continue
-        folder, name = posixpath.split(mount.dest.rstrip("/"))
-        mounts.append(said({**source, "destinationDirectoryName": name, "destinationPath": folder}))
-    if faults:
-        raise SpecError(faults)
-    return mounts
-
-
-def _source(mount: StorageMount) -> dict[str, Any] | None:
-    if found := _OBJECTS.fullmatch(mount.src):
-        prefix = (found["path"] or "").strip("/")
-        bucket = {"namespace": found["namespace"], "bucket": found["bucket"], "prefix": prefix}
-        return {"storageType": "OBJECT_STORAGE", **bucket}
-    if found := _FILES.fullmatch(mount.src):
-        return {"storageType": "FILE_STORAGE", "mountTargetId": found["target"], "exportId": found["export"]}
-    return {"storageType": "FILE_STORAGE"} if names_address(mount) else None

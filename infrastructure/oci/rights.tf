@@ -35,6 +35,8 @@ locals {
       buckets = "read buckets in ${local.compartment} where ${local.the_bucket}"
       # inputs are uploaded; outputs are listed, merged, downloaded, removed
       objects = "manage objects in ${local.compartment} where ${local.the_bucket}"
+      # storageMount by address and path: mount target and export are looked up
+      file_systems = "inspect file-family in compartment id ${local.network}"
     }
     secrets = {
       # doctor asks whether a secret exists; its value is not in this right

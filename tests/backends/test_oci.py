@@ -16,6 +16,7 @@ import pytest
 
 from cloudtune import jobs
 from cloudtune.backends.oci import ENTRY, OciBackend
+from cloudtune.backends.oci_surroundings import surroundings
 from cloudtune.errors import SpecError
 from cloudtune.plan import FromShell, Masked, Plan, Step
 from cloudtune.spec.document import load
@@ -42,6 +43,7 @@ PLACE = DataScienceJob(
     log_id="ocid1.log.oc1.iad.l",
     shape_name="VM.GPU.A10.2",
 )
+SUBNET = attrs.evolve(PLACE, subnet_id="ocid1.subnet.oc1.iad.s")
 TRAIN = PyTorchDistributedRuntime(command="torchrun train.py", output_uri="oci://b@n/out")
 GIT = GitPythonRuntime(url="https://example.com/r.git", entrypoint="a.py", output_uri="oci://b@n/out")
 CONTAINER = ContainerRuntime(image="iad.ocir.io/t/i:1", entrypoint=("/bin/sh", "-c"), cmd=("sleep 5",))
@@ -190,6 +192,9 @@ def test_several_nodes_are_one_run_of_a_group() -> None:
         "jobInfrastructureType": "MULTI_NODE",
         "shapeName": "VM.GPU.A10.2",
     }
+    # the API needs it of a group, where Oracle ADS sends none
+    assert refused(found) == {"spec.infrastructure.spec.blockStorageSize"}
+    assert refused(plan(attrs.evolve(TRAIN, replicas=3), attrs.evolve(PLACE, block_storage_size=50))) == set()
     assert group(found)["jobConfigurationDetails"]["maximumRuntimeInMinutes"] == 90
     assert group(found)["jobConfigurationDetails"]["commandLineArguments"] == "--x 'a b'"
     assert [one.operation for one in found.steps].count("create_job_run") == 1
@@ -289,15 +294,50 @@ def test_logs_are_kept_as_the_spec_says() -> None:
     ],
 )
 def test_mounts(src: str, dest: str, mount: dict[str, str]) -> None:
-    found = plan(TRAIN, attrs.evolve(PLACE, storage_mount=(StorageMount(src=src, dest=dest),)))
+    found = plan(TRAIN, attrs.evolve(SUBNET, storage_mount=(StorageMount(src=src, dest=dest),)))
     assert details(found)["jobStorageMountConfigurationDetailsList"] == [mount]
     assert refused(found) == set()
 
 
-def test_a_mount_by_address_is_refused_and_one_of_nothing_is_a_fault() -> None:
+def test_a_file_system_by_address_is_looked_up() -> None:
+    mounts = (
+        StorageMount(src="10.0.0.1:/export", dest="a"),
+        StorageMount(src="ocid1.mounttarget.oc1.iad.t:/export/b", dest="b"),
+    )
+    found = plan(TRAIN, attrs.evolve(SUBNET, storage_mount=mounts, region="us-ashburn-1")).to_dict()["steps"]
+    common = {"type": "FreeText", "matchingContextType": "NONE", "region": "us-ashburn-1"}
+    assert [(one["id"], one["operation"], one["parameters"]) for one in found[:4]] == [
+        ("mount-0-address", "search_resources", {**common, "text": "10.0.0.1"}),
+        (
+            "mount-0-target",
+            "search_resources",
+            {**common, "text": "${mount-0-address.items[resourceType=PrivateIp].identifier}"},
+        ),
+        ("mount-0-export", "search_resources", {**common, "text": "/export"}),
+        ("mount-1-export", "search_resources", {**common, "text": "/export/b"}),
+    ]
+    (job,) = (one for one in found if one["operation"] == "create_job")
+    file_storage = {"storageType": "FILE_STORAGE"}
+    assert job["parameters"]["jobStorageMountConfigurationDetailsList"] == [
+        {
+            **file_storage,
+            "mountTargetId": "${mount-0-target.items[resourceType=MountTarget].identifier}",
+            "exportId": "${mount-0-export.items[resourceType=Export].identifier}",
+            "destinationDirectoryName": "a",
+        },
+        {
+            **file_storage,
+            "mountTargetId": "ocid1.mounttarget.oc1.iad.t",
+            "exportId": "${mount-1-export.items[resourceType=Export].identifier}",
+            "destinationDirectoryName": "b",
+        },
+    ]
+
+
+def test_a_file_system_needs_a_subnet_and_a_mount_of_nothing_is_a_fault() -> None:
     address = StorageMount(src="10.0.0.1:/export", dest="a")
     found = plan(TRAIN, attrs.evolve(PLACE, storage_mount=(address,)))
-    assert refused(found) == {"spec.infrastructure.spec.storageMount[0].src"}
+    assert refused(found) == {"spec.infrastructure.spec.subnetId"}
     mounts = (address, StorageMount(src="s3://bucket/x", dest="b"), StorageMount(src="oci://bucket/x", dest="c"))
     with pytest.raises(SpecError) as caught:
         plan(TRAIN, attrs.evolve(PLACE, storage_mount=mounts))
@@ -305,6 +345,45 @@ def test_a_mount_by_address_is_refused_and_one_of_nothing_is_a_fault() -> None:
         "spec.infrastructure.spec.storageMount[1].src",
         "spec.infrastructure.spec.storageMount[2].src",
     ]
+
+
+@pytest.mark.parametrize(
+    ("namespace", "taken"), [("tuning_13b", True), ("oci_gpu", False), ("a-b", False), ("1a", False)]
+)
+def test_a_namespace_that_monitoring_does_not_take_is_said(namespace: str, taken: bool) -> None:
+    runtime = TRAIN.with_environment_variable(OCI__METRICS_NAMESPACE=namespace)
+    said = [notice.message for notice in plan(runtime).warnings if "OCI__METRICS_NAMESPACE" in notice.message]
+    assert [namespace in message for message in said] == ([] if taken else [True])
+
+
+@pytest.mark.parametrize(
+    ("environ", "compartment", "project"),
+    [
+        ({"NB_SESSION_COMPARTMENT_OCID": "n", "JOB_RUN_COMPARTMENT_OCID": "j", "PROJECT_OCID": "p"}, "n", "p"),
+        ({"PROJECT_COMPARTMENT_OCID": "c", "JOB_RUN_COMPARTMENT_OCID": "j", "PIPELINE_PROJECT_OCID": "q"}, "c", "q"),
+        ({"PIPELINE_RUN_COMPARTMENT_OCID": "r"}, "r", None),
+        ({}, None, None),
+    ],
+)
+def test_what_a_job_takes_from_where_it_is_submitted(
+    environ: dict[str, str], compartment: str | None, project: str | None
+) -> None:
+    found = surroundings(DataScienceJob(), environ)
+    assert (found.compartment, found.project, found.subnet, found.look_up) == (compartment, project, None, None)
+
+
+def test_a_notebook_session_is_asked_for_what_its_variables_do_not_say() -> None:
+    session = {"NB_SESSION_OCID": "ocid1.datasciencenotebooksession.oc1.iad.s", "NB_SESSION_COMPARTMENT_OCID": "n"}
+    found = surroundings(DataScienceJob(), session)
+    assert found.look_up is not None
+    assert (found.look_up.operation, found.compartment) == ("get_notebook_session", "n")
+    assert (str(found.project), str(found.subnet)) == (
+        "${session.projectId}",
+        "${session.notebookSessionConfigDetails.subnetId}",
+    )
+    # who asks for the service's own network gets no subnet, and who says all needs no look-up
+    assert surroundings(DataScienceJob(job_infrastructure_type="ME_STANDALONE"), session).subnet is None
+    assert surroundings(SUBNET, session).look_up is None
 
 
 def test_tags_of_both_levels_are_on_the_job_and_its_run() -> None:

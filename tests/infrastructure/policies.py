@@ -30,6 +30,7 @@ RESOURCES = {
     "metrics": ("target.metrics.namespace",),
     "repos": ("target.repo.name",),
     "compartments": (),
+    "file-family": (),
     "resource-availability": (),
 }
 _NAME = r"(?:'[^']+'/)?'[^']+'|[\w.-]+"

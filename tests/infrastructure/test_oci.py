@@ -355,7 +355,7 @@ def test_features_decide_how_many(tmp_path):
     statements = [statement for several in found.values() for statement in several]
     notebooks = [statement for statement in statements if "tune-notebooks" in statement]
     people = [statement for statement in statements if "'Dom'/'My group'" in statement]
-    assert len(notebooks) == len(people) == 9
+    assert len(notebooks) == len(people) == 10
     for statement in statements:
         policies.read(statement)
 

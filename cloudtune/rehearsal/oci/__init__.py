@@ -15,7 +15,7 @@ service's words. The ``oci`` extra must be installed: the models are read from i
     buckets      Object Storage: buckets; objects; uploads in parts; copies; mounts: a bucket as a node's folder
     shelves      what lies in a bucket; blobs: bytes
     vault        secrets and their values; monitoring: numbers that jobs post, and queries over them
-    neighbours   what a job presupposes: projects, sessions, networks, limits, images
+    neighbours   what a job presupposes: projects, sessions, networks, limits, images; finder: things by a text
 
 A further service is a class with ``routes()``, and a row here.
 """
@@ -53,6 +53,7 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
     "oci.monitoring": ("cloudtune.rehearsal.oci.monitoring:Monitoring",),
     "oci.identity": ("cloudtune.rehearsal.oci.tenancy:Tenancy",),
     "oci.core": ("cloudtune.rehearsal.oci.neighbours:Networks",),
+    "oci.resource_search": ("cloudtune.rehearsal.oci.finder:Finder",),
     "oci.limits": ("cloudtune.rehearsal.oci.neighbours:Limits",),
     "oci.artifacts": ("cloudtune.rehearsal.oci.neighbours:Images",),
 }

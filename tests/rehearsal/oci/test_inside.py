@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cloudtune.errors import UsageError
 from cloudtune.rehearsal import faults
 from cloudtune.rehearsal.oci.ocids import new_ocid
 from cloudtune.spec.job import JobSpec
@@ -181,3 +182,35 @@ def test_a_node_has_its_secrets_code_rank_network_and_gpus_metrics(tmp_path: Pat
     assert {"rank 0 of 2", "rank 1 of 2", f"token *** has {len(TOKEN)} letters"} <= set(texts)
     assert not any(secret in line for line in said for secret in (TOKEN, *KEY.splitlines()))
     assert [name for name in objects if name.endswith("rank")] == ["runs/x/node-1/rank", "runs/x/rank"]
+
+
+def test_mounts_of_all_three_kinds(place: OciPlace) -> None:
+    from cloudtune.rehearsal.oci.buckets import Buckets
+    from cloudtune.rehearsal.oci.finder import Finder
+
+    finder = place.cloud.part(Finder)
+    place.cloud.part(Buckets).make("data", namespace="ns")
+    target, export = new_ocid("mounttarget"), new_ocid("export")
+    address = finder.known("PrivateIp", "10.0.0.7")
+    named = (finder.known("MountTarget", address), finder.known("Export", "/one/path"))
+    (shared_files(place, target, export) / "said").write_text("by OCIDs\n")
+    (shared_files(place, *named) / "said").write_text("by address\n")
+    runtime = PyTorchDistributedRuntime(command="cat /mnt/ids/said /deep/address/said > /mnt/bucket/both")
+    mounts = (
+        StorageMount(src="oci://data@ns/runs", dest="bucket"),
+        StorageMount(src=f"{target}:{export}", dest="ids"),
+        StorageMount(src="10.0.0.7:/one/path", dest="/deep/address"),
+    )
+    science = Science(place)
+    run = science.ended(sent(place, runtime, *mounts))
+    assert run.lifecycle_state == "SUCCEEDED", science.said(run.id)
+    client = place.sdk("object_storage", "ObjectStorageClient")
+    assert client.get_object("ns", "data", "runs/both").data.content == b"by OCIDs\nby address\n"
+    finder.twice.add("/one/path")
+    place.cloud.absent.add("10.0.0.8")
+    before = len(place.stage.record.calls)
+    with pytest.raises(UsageError, match="step mount-2-export finds 2 Export where it should find one"):
+        sent(place, runtime, *mounts)
+    with pytest.raises(UsageError, match="step mount-0-address finds no PrivateIp"):
+        sent(place, runtime, StorageMount(src="10.0.0.8:/other", dest="x"))
+    assert {call.operation for call in place.stage.record.calls[before:]} == {"search_resources"}
