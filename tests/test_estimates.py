@@ -17,6 +17,7 @@ from cloudtune.estimates import config_of
 from cloudtune.memory.estimate import estimate as estimate_of
 from cloudtune.memory.families import architecture
 from cloudtune.memory.machines import GIB
+from tests.registries.models import safetensors
 
 LLAMA = "meta-llama/Llama-2-13b-hf"
 OCI = {"compartmentId": "ocid1.compartment.oc1..x", "projectId": "ocid1.datascienceproject.oc1.iad.x"}
@@ -164,7 +165,7 @@ def test_models_are_found_where_they_lie(tmp_path: Path, monkeypatch: pytest.Mon
     with fsspec.open("memory://bucket/model/config.json", "w") as file:
         file.write((folder / "config.json").read_text())
     assert config_of("memory://bucket/model") == config_of("memory://bucket/model/") == expected
-    (folder / "model.safetensors").write_bytes(b"x")
+    (folder / "model.safetensors").write_bytes(safetensors())
     cloudtune.register(str(folder), name="mine")
     for name in ("mine", "mine:1"):
         (fit,) = cloudtune.estimate(name, shape="g5.xlarge")

@@ -18,6 +18,7 @@ from cloudtune.cli import cli
 from cloudtune.plan import Plan
 from cloudtune.runs import Run
 from cloudtune.store import Deployment, Model, Record, Store
+from tests.registries.models import safetensors
 
 #: Options of the command line that say how an answer is printed, or that a function is itself.
 OF_THE_TERMINAL = {"output", "quiet", "detach", "help", "all"}
@@ -35,7 +36,7 @@ def job_file(folder: Path, command: str, **spec: Any) -> Path:
 def model_folder(folder: Path) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"x")
+    (folder / "model.safetensors").write_bytes(safetensors())
     return folder
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -18,13 +18,17 @@ from cloudtune.checksums import sha256
 from cloudtune.errors import UsageError
 from cloudtune.storage import Entry
 from cloudtune.uri import absolute, join, local_path, shown
+from cloudtune.weights.files.safetensors import read_header
+
+T = TypeVar("T")
 
 #: The record that whoever made the model left in its folder, with the checksums of its files.
 RECORD = "cloudtune.json"
 #: The record that a registry leaves beside the files; never taken over from another place.
 FILED = "model.json"
 _CONFIGS = ("config.json", "adapter_config.json")
-_WEIGHTS = (".safetensors", ".bin")
+_TENSORS = ".safetensors"
+_WEIGHTS = (_TENSORS, ".bin")
 #: What models consist of, in small letters; a list of what to leave out would publish what it does not know.
 _MODEL_FILES = (
     "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json",
@@ -82,7 +86,7 @@ class Source:
         recorded = self.recorded.get(path)
         if recorded not in {None, sum_}:
             raise UsageError(
-                f"{shown(join(self.uri, path))} is not the file that {RECORD} beside it records:"
+                f"{_named(join(self.uri, path))} is not the file that {RECORD} beside it records:"
                 f" its sha256 is {sum_}, recorded is {recorded}",
                 hint="copy or merge the model again; if the change is meant, take the file's line out of that record",
             )
@@ -105,7 +109,8 @@ def find(model: str | os.PathLike[str]) -> Source:
     """Return the model that a folder or URI names, which may lie in ``model/`` or ``adapter/`` below it.
 
     Raises:
-        UsageError: there is no model, it has no weights, or files are missing that it says are there.
+        UsageError: there is no model, it has no weights, files are missing that it says are there, or a file of tensors
+            is cut off or contradicts itself.
         ServiceError, NotAllowed: the URI cannot be read.
     """
     named = os.fspath(model)
@@ -120,12 +125,13 @@ def find(model: str | os.PathLike[str]) -> Source:
     if not any(entry.path.endswith(_WEIGHTS) for entry in files):
         raise UsageError(f"{shown(named)} has a config but no weights", hint="give the whole folder of the model")
     _check_whole(uri, recorded, sizes)
+    each(lambda entry: _check_header(uri, entry), [entry for entry in files if entry.path.endswith(_TENSORS)])
     return Source(named=named, uri=uri, files=files, recorded=recorded, facts=_facts(uri, record, sizes))
 
 
 def each(
-    task: Callable[[Entry], str], entries: Sequence[Entry], stop: Callable[[], object] = lambda: None
-) -> dict[str, str]:
+    task: Callable[[Entry], T], entries: Sequence[Entry], stop: Callable[[], object] = lambda: None
+) -> dict[str, T]:
     """Return the result of a task for every file, by path; the first error, which calls ``stop``, ends all of them."""
     pool = ThreadPoolExecutor(_WORKERS)
     try:
@@ -179,7 +185,7 @@ def _belongs(path: str) -> bool:
 def _checksums_of(record: Mapping[str, Any], uri: str) -> dict[str, str]:
     """Return the checksums that a model's record holds; raises UsageError if that is not what they are."""
     found = record.get("checksums") or {}
-    place = shown(join(uri, RECORD))
+    place = _named(join(uri, RECORD))
     if not isinstance(found, dict):
         raise UsageError(f"checksums in {place} is no object", hint="copy or merge the model again")
     for path, sum_ in found.items():
@@ -199,8 +205,15 @@ def _check_whole(uri: str, recorded: Mapping[str, str], sizes: Mapping[str, int]
         wanted |= {str(name): index for name in shards.values()} if isinstance(shards, dict) else {}
     for path, by in wanted.items():
         if path not in sizes:
-            message = f"{shown(join(uri, by))} names {path}, which is not there"
+            message = f"{_named(join(uri, by))} names {path}, which is not there"
             raise UsageError(message, hint="give the whole folder of the model, or copy it again")
+
+
+def _check_header(uri: str, entry: Entry) -> None:
+    """Raise UsageError if a file of tensors is not as long as its header says, or the header cannot be so."""
+    place = join(uri, entry.path)
+    with ranges.Reader(place, entry.bytes) as reader:
+        read_header(reader.read, reader.size, _named(place))
 
 
 def _facts(uri: str, record: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
@@ -227,11 +240,16 @@ def _beside(uri: str, name: str, sizes: Mapping[str, int]) -> dict[str, Any]:
     return {}
 
 
+def _named(uri: str) -> str:
+    """Return how a file is called to people: a local path as they write it, a URI without its secrets."""
+    return str(local_path(uri) or shown(uri))
+
+
 def _object(uri: str, name: str, sizes: Mapping[str, int]) -> dict[str, Any]:
     """Return the JSON object in a file of a model; raises UsageError if it holds none."""
     place = join(uri, name)
     if sizes.get(name, 0) > _MAX_JSON_BYTES:
-        raise UsageError(f"{shown(place)} has {sizes[name]} bytes", hint="that is no file of a model")
+        raise UsageError(f"{_named(place)} has {sizes[name]} bytes", hint="that is no file of a model")
     path = local_path(place)
     try:
         if path is not None:
@@ -242,7 +260,7 @@ def _object(uri: str, name: str, sizes: Mapping[str, int]) -> dict[str, Any]:
                 data = reader.read(0, reader.size)
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{shown(place)} cannot be read: {error}", hint="copy it again") from error
+        raise UsageError(f"{_named(place)} cannot be read: {error}", hint="copy it again") from error
     if not isinstance(value, dict):
-        raise UsageError(f"{shown(place)} holds no JSON object", hint="copy it again")
+        raise UsageError(f"{_named(place)} holds no JSON object", hint="copy it again")
     return value

@@ -43,7 +43,7 @@ def test_flags_say_how_it_trains(command: str, expected: dict[str, Any]) -> None
 def test_variables_of_the_job_are_filled_in() -> None:
     line = "torchrun llama_finetuning.py --pure_bf16 --model_name $MODEL_NAME --lr ${RATE}"
     assert told(line, {"MODEL_NAME": "meta-llama/Llama-2-7b-hf"}).model == "meta-llama/Llama-2-7b-hf"
-    with pytest.raises(UsageError, match="--model_name is .MODEL_NAME, which is not known here"):
+    with pytest.raises(UsageError, match=r"--model_name is .MODEL_NAME, which is not known here"):
         told(line, {"RATE": "1"})
 
 

@@ -10,16 +10,22 @@ from pathlib import Path
 import fsspec
 
 from cloudtune.checksums import sha256
+from cloudtune.weights.files.safetensors import make_header
 
 RECORD = {"base": "org/base", "run": "abc12345", "metrics": {"eval_loss_before": 3.0, "eval_loss": 1.0}}
 
 
+def safetensors(content: bytes = b"tensors") -> bytes:
+    """Return a file with one tensor of these bytes."""
+    return make_header([("w", "U8", (len(content),))])[0] + content
+
+
 def merged(place: Path, weights: bytes = b"tensors") -> Path:
-    """Write a folder as merge leaves it, with the logs of a run in it."""
+    """Write a folder as merge leaves it, with the logs of a run in it; ``weights`` are the bytes of a tensor."""
     (place / "logs").mkdir(parents=True)
     (place / "logs" / "node-0.log").write_text("line")
     (place / "config.json").write_text("{}")
-    (place / "model.safetensors").write_bytes(weights)
+    (place / "model.safetensors").write_bytes(safetensors(weights))
     (place / "cloudtune.json").write_text(json.dumps(RECORD))
     return place
 

@@ -18,7 +18,7 @@ from cloudtune.errors import CloudtuneError, ServiceError, UsageError
 from cloudtune.registries import folder as registry
 from cloudtune.registries import source, workplace
 from cloudtune.store import Store
-from tests.registries.models import described, in_memory, merged
+from tests.registries.models import described, in_memory, merged, safetensors
 
 
 def filed_at(place):
@@ -70,7 +70,7 @@ def test_a_training_beside_an_adapter_or_a_full_model_is_found(tmp_path, home):
     outputs = tmp_path / "outputs"
     (outputs / "model").mkdir(parents=True)
     (outputs / "model" / "config.json").write_text("{}")
-    (outputs / "model" / "model.safetensors").touch()
+    (outputs / "model" / "model.safetensors").write_bytes(safetensors())
     (outputs / "training.json").write_text('{"base": "b", "run": "r"}')
     (outputs / "metrics.json").write_text('{"eval_loss": 2}')
     filed = registry.register(f"file://{outputs}", name="full", home=home)
@@ -116,15 +116,41 @@ def test_a_file_that_is_not_what_its_record_says_is_refused(model, home):
     assert registry.register(model, name="mine", home=home).version == "1"
     for name in ("model.safetensors", "config.json"):
         kept = (model / name).read_bytes()
-        (model / name).write_bytes(b"x" + kept[1:])
+        (model / name).write_bytes(kept[:-1] + b"x")
         with pytest.raises(UsageError, match=rf"merged/{name} is not the file that cloudtune\.json .* records"):
             registry.register(model, name="mine", home=home)
         (model / name).write_bytes(kept)
     (model / "model.safetensors").unlink()
-    (model / "other.safetensors").touch()
+    (model / "other.safetensors").write_bytes(safetensors())
     with pytest.raises(UsageError, match=r"names model\.safetensors, which is not there"):
         registry.register(model, name="mine", home=home)
     assert on_shelf(home) == ["1"]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        safetensors()[:-1],  # cut off, as an interrupted download leaves it
+        safetensors() + b"x",
+        b"",
+        safetensors().replace(b"[7]", b"[9]"),
+        (1 << 40).to_bytes(8, "little") + b"{}",
+    ],
+)
+def test_tensors_that_are_not_whole_are_refused(broken, model, home):
+    (model / "model-2.safetensors").write_bytes(broken)
+    with in_memory(model, "bucket/broken") as uri:
+        for place in (model, uri):
+            with pytest.raises(UsageError, match=r"model-2\.safetensors is no whole safetensors file: ") as caught:
+                registry.register(place, name="mine", home=home)
+            assert "copy it again" in str(caught.value)
+    assert not (home / "models").exists()
+
+
+def test_what_git_lfs_leaves_in_place_of_tensors_is_told(model, home):
+    (model / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n")
+    with pytest.raises(UsageError, match=r"model\.safetensors is a pointer of Git LFS, .*\n  hint: .*git lfs pull"):
+        registry.register(model, name="mine", home=home)
 
 
 def test_a_missing_shard_is_noticed(model, home):
@@ -162,9 +188,8 @@ def test_a_folder_below_is_filed_if_the_record_names_its_files(model, home):
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that cannot be read is there on Linux")
 def test_a_disk_that_does_not_read_is_said(model, home):
-    (model / "model.safetensors").unlink()
-    (model / "model.safetensors").symlink_to("/proc/self/mem")
-    with pytest.raises(ServiceError, match=r"model\.safetensors: .*Input/output error"):
+    (model / "tokenizer.json").symlink_to("/proc/self/mem")
+    with pytest.raises(ServiceError, match=r"tokenizer\.json: .*Input/output error"):
         registry.register(model, name="mine", home=home)
     assert on_shelf(home) == []
 
@@ -224,7 +249,7 @@ def checksums_of(model):
 
 def test_a_transfer_that_was_cut_off_goes_on(model, home, monkeypatch):
     for number in range(6):
-        (model / f"model-{number}.safetensors").write_bytes(bytes([number]) * 1000)
+        (model / f"model-{number}.safetensors").write_bytes(safetensors(bytes([number]) * 1000))
     read, broken = [], {"model.safetensors"}
     chunks = source.Source.chunks
 

@@ -15,7 +15,7 @@ from cloudtune.errors import NoCapacity, NotAllowed, ServiceError, UsageError
 from cloudtune.store import Store
 from tests.registries.filing import COMMIT, everything_said, file, run, weights_of
 from tests.registries.hub import CUT, READ_ONLY, SIGNATURE, TOKEN
-from tests.registries.models import described, in_memory, merged
+from tests.registries.models import described, in_memory, merged, safetensors
 
 # the library hands files to its HTTP client in a way that the client calls old
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -55,7 +55,7 @@ def test_the_same_model_again_is_the_same_version(model, hub):
 
 
 def test_a_new_version_replaces_what_was_filed_and_nothing_else(model, hub, tmp_path):
-    (model / "model-2.safetensors").write_bytes(b"more")
+    (model / "model-2.safetensors").write_bytes(safetensors(b"more"))
     first = file(described(model))
     repo = hub.repos["ann/clerk"]
     picture = type(repo.files["config.json"])(data=b"a picture that somebody added")
@@ -86,7 +86,7 @@ def test_a_version_may_be_named_and_is_never_moved(model, hub):
 
 def test_a_large_file_is_sent_in_parts(model, hub):
     hub.part_bytes = 1000
-    (model / "model.safetensors").write_bytes(bytes(range(250)) * 14)
+    (model / "model.safetensors").write_bytes(safetensors(bytes(range(250)) * 14))
     file(described(model))
     assert sum("PUT /store/" in one for one in hub.requests) == 4
     assert hub.repos["ann/clerk"].files["model.safetensors"].data == (model / "model.safetensors").read_bytes()
@@ -123,7 +123,7 @@ def test_what_is_filed_on_the_hub_can_be_filed_from_it(model, hub, home):
     run("register", filed.uri, "--name", "copy")
     (copy,) = cloudtune.models("copy")
     assert copy.checksums == filed.checksums
-    assert (home / "models" / "copy" / "1" / "model.safetensors").read_bytes() == b"tensors"
+    assert (home / "models" / "copy" / "1" / "model.safetensors").read_bytes() == safetensors()
 
 
 def test_the_record_is_forgotten_and_the_hub_keeps_the_model(model, hub):
@@ -172,7 +172,7 @@ def test_versions_that_are_no_tags(version, model, hub):
 
 
 def test_a_model_that_is_not_what_its_record_says_is_not_sent(model, hub):
-    (model / "model.safetensors").write_bytes(b"TENSORS")
+    (model / "model.safetensors").write_bytes(safetensors(b"TENSORS"))
     with pytest.raises(UsageError, match=r"model\.safetensors is not the file that cloudtune\.json"):
         file(model)
     assert hub.repos == {}
@@ -187,9 +187,8 @@ def test_a_card_that_the_hub_does_not_take_is_told_before_anything_is_sent(model
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that cannot be read is there on Linux")
 def test_a_disk_that_does_not_read_is_said(model, hub):
-    (model / "model.safetensors").unlink()
-    (model / "model.safetensors").symlink_to("/proc/self/mem")
-    with pytest.raises(ServiceError, match=r"model\.safetensors: .*Input/output error"):
+    (model / "tokenizer.json").symlink_to("/proc/self/mem")
+    with pytest.raises(ServiceError, match=r"tokenizer\.json: .*Input/output error"):
         file(model)
     assert hub.repos == {}
 

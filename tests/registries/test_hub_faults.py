@@ -14,7 +14,7 @@ from cloudtune.errors import ServiceError
 from cloudtune.registries import source
 from tests.registries.filing import COMMIT, file, run, weights_of
 from tests.registries.hub import CUT
-from tests.registries.models import described, in_memory, merged
+from tests.registries.models import described, in_memory, merged, safetensors
 
 # the library hands files to its HTTP client in a way that the client calls old
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -26,7 +26,7 @@ def model(tmp_path):
 
 
 def test_a_connection_that_is_cut_is_tried_again(model, hub):
-    (model / "model.safetensors").write_bytes(bytes(200_000))
+    (model / "model.safetensors").write_bytes(safetensors(bytes(200_000)))
     hub.faults["PUT /store"] = [CUT]
     said = run("register", described(model), "--to", "hub", "--name", "ann/clerk")
     assert "Retrying" in said
@@ -35,7 +35,7 @@ def test_a_connection_that_is_cut_is_tried_again(model, hub):
 
 
 def test_what_was_sent_before_an_interruption_is_not_sent_again(model, hub):
-    (model / "model-2.safetensors").write_bytes(bytes(5000))
+    (model / "model-2.safetensors").write_bytes(safetensors(bytes(5000)))
     sums = weights_of(model)
     hub.faults[f"PUT /store/ann/clerk/{sums[0]}"] = [400]
     with pytest.raises(ServiceError):

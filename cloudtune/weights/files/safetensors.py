@@ -30,6 +30,8 @@ _MAX_BITS = 2**64 - 1
 #: An entry with as many dimensions as are admitted, of 19 digits each, takes half of this.
 _MAX_ENTRY_CHARACTERS = 4096
 _METADATA = "__metadata__"
+#: A pointer, which Git leaves in the place of a large file, is smaller.
+_POINTER_BYTES = 1024
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -82,6 +84,9 @@ def read_header(read: Callable[[int, int], bytes], size: int, name: str) -> Head
     try:
         return parse_header(_header_text(read, size), size)
     except ValueError as error:
+        if size < _POINTER_BYTES and read(0, size).startswith(b"version https://git-lfs"):
+            hint = "fetch the files: git lfs pull, or hf download OWNER/NAME"
+            raise UsageError(f"{name} is a pointer of Git LFS, not the file itself", hint=hint) from error
         hint = "copy it again: it is cut off, damaged, or something else"
         raise UsageError(f"{name} is no whole safetensors file: {error}", hint=hint) from error
 
