@@ -154,6 +154,9 @@ from cloudtune.verbs import (
     register as register,
 )
 from cloudtune.verbs import (
+    rehearse as rehearse,
+)
+from cloudtune.verbs import (
     run as run,
 )
 from cloudtune.verbs import (

@@ -36,6 +36,7 @@ from cloudtune.submit import Progress
 
 if TYPE_CHECKING:
     from cloudtune.deletion import Deleted
+    from cloudtune.rehearsing.rehearse import Rehearsal
     from cloudtune.weights.checks.findings import Report
 
 Spec = JobSpec | PipelineSpec
@@ -122,6 +123,53 @@ def run(
     if isinstance(spec, PipelineSpec):
         return pipelines.start_pipeline(spec, progress=progress, announce=announce)
     return jobs.start(spec, progress=progress, announce=announce)
+
+
+def rehearse(
+    file: str | os.PathLike[str] | Spec,
+    *,
+    set: Sequence[str] = (),  # noqa: A002
+    env: Sequence[str] = (),
+    infrastructure: str | None = None,
+    allow_file: Sequence[str] = (),
+    nodes: int | None = None,
+    processes: int | None = None,
+    put: Sequence[str] = (),
+    online: bool = False,
+    ask: str = "Hello",
+    shell: bool = False,
+    output: str | os.PathLike[str] | None = None,
+    show: Callable[[Run], object] = Run.watch,
+    progress: Callable[[str], object] = print,
+) -> Rehearsal:
+    """Run a job or pipeline against the stand-in of its cloud on this machine, and return what came of it.
+
+    Nothing of the user's credentials is seen there, placeholders for OCIDs and the like get throw-away values, and all
+    is taken down at the end. ``nodes`` and ``processes`` (a node) scale it down; ``put`` holds ``URI=PATH`` of data
+    that lie in the cloud before; ``online`` lets nodes use the network. Models that are deployed are asked ``ask``.
+    With ``output``, files, logs and calls are kept in that folder; with ``shell`` one is opened in the rehearsal at the
+    end. ``show`` is given the run once it is on its way.
+
+    Raises:
+        SpecError: the job cannot run as written.
+        UsageError: there is no stand-in for the cloud, or this machine cannot run nodes of their own.
+    """
+    from cloudtune.rehearsing.rehearse import rehearse as rehearse_spec
+
+    if not isinstance(file, Spec):
+        file = read(file, set=set, env=env, infrastructure=infrastructure, allow_file=allow_file)
+    return rehearse_spec(
+        file,
+        nodes=nodes,
+        processes=processes,
+        put=put,
+        online=online,
+        ask=ask,
+        shell=shell,
+        output=None if output is None else Path(output),
+        show=show,
+        progress=progress,
+    )
 
 
 def watch(

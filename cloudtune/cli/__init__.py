@@ -19,6 +19,7 @@ from cloudtune.cli.talk import nobody_reads, visible
 VERBS: dict[str, dict[str, str]] = {
     "Jobs": {
         "run": "Plan, submit and watch a job or a pipeline.",
+        "rehearse": "Run a job against its cloud's stand-in on this machine.",
         "watch": "Show every replica's log until the run has ended.",
         "logs": "Print what a run has logged so far.",
         "list": "List runs, models or deployments.",

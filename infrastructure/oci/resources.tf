@@ -16,7 +16,7 @@ resource "oci_objectstorage_bucket" "jobs" {
   name           = var.bucket
   access_type    = "NoPublicAccess"
   storage_tier   = "Standard"
-  versioning     = "Disabled"
+  versioning     = "Enabled" # the model catalog refers to versions of objects
 }
 
 resource "oci_logging_log_group" "jobs" {

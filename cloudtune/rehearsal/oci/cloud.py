@@ -46,7 +46,10 @@ P = TypeVar("P", bound=Part)
 
 @attrs.frozen(kw_only=True)
 class Timing:
-    """How long things take, in seconds of the stage's clock; ``grace_s`` is from SIGTERM to SIGKILL."""
+    """How long things take, in seconds of the stage's clock.
+
+    ``grace_s`` is from SIGTERM to SIGKILL, ``minute_s`` one of the minutes that a job may run.
+    """
 
     job_s: float = 2.0
     accepted_s: float = 4.0
@@ -55,6 +58,7 @@ class Timing:
     canceling_s: float = 3.0
     deleting_s: float = 2.0
     grace_s: float = 30.0
+    minute_s: float = 60.0
 
 
 @attrs.frozen(kw_only=True)
@@ -75,7 +79,7 @@ class OciCloud:
     """Oracle Cloud on a stage, for the one user that the identity is.
 
     Compartments, projects, networks and the like are not made here: any well-formed OCID of one is taken for one that
-    exists, unless it is in ``absent``.
+    exists, unless it is in ``absent``. With ``outside_names``, nodes can look up names outside this machine.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class OciCloud:
         self.principals = Principals(identity)
         self.tokens = RetryTokens(stage.clock)
         self.absent: set[str] = set()
+        self.outside_names = False
         self._callers = threading.local()
         self._parts: dict[type, Part] = {}
         self._unsigned: set[str] = set()

@@ -7,6 +7,7 @@ documentation (the folder of the artifact). Where the cluster file and the princ
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -158,6 +159,7 @@ def build_nodes(cloud: OciCloud, work: Work, run: Mapping[str, Any], artifact: P
                     binds={**shared, WORK: Place(source=own / "artifact")},
                     hosts=hosts,
                     working_dir=WORK,
+                    outside_names=cloud.outside_names,
                 )
             )
         found.append(nodes)
@@ -268,4 +270,6 @@ def _environment(
             "INITIAL_CLUSTER_SIZE": str(work.nodes),
             "CLUSTER_NODES_METADATA_FILE": CLUSTER_FILE,
         }
-    return {**group.variables, **service}
+    # the nodes share this machine's cores, and each would take all of them
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // work.nodes))} if work.nodes > 1 else {}
+    return {**threads, **group.variables, **service}

@@ -114,7 +114,7 @@ class Control:
     def _see_to_the_end(self) -> None:
         """Wait until the nodes are done, have failed, or must not go on."""
         minutes = self.work.minutes
-        limit_s = self.stage.clock.time_s() + minutes * 60 if minutes else None
+        limit_s = self.stage.clock.time_s() + minutes * self.cloud.timing.minute_s if minutes else None
         troubled = self.stage.faults.event(NEEDS_ATTENTION, self._run()["displayName"]) is not None
         while not self.stage.stopping.is_set():
             ends = [[node.end for node in nodes] for nodes in self._running]

@@ -1,0 +1,127 @@
+"""``cloudtune rehearse``: a job or pipeline against the stand-in of its cloud."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudtune.cli import options
+from cloudtune.cli.talk import say
+
+if TYPE_CHECKING:
+    from cloudtune.rehearsing.rehearse import Rehearsal
+    from cloudtune.runs import Run
+
+#: Files that are listed; of more, so many and how many there are.
+_MOST_FILES = 20
+
+
+@click.command("rehearse")
+@click.argument("job", required=False, metavar="[FILE]")
+@click.option("-f", "--file", type=click.Path(), metavar="FILE", help="The job or pipeline.")
+@options.spec
+@click.option("--infrastructure", metavar="FILE|PROFILE", help="Rehearse the same job elsewhere.")
+@click.option("--nodes", type=click.IntRange(min=1), metavar="N", help="So many nodes at most.")
+@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="So many processes a node at most.")
+@click.option(
+    "--put", multiple=True, metavar="URI=PATH", help="Data that lie in the cloud before it starts; repeatable."
+)
+@click.option("--online", is_flag=True, help="Let nodes use the network: packages, repositories, the Hub.")
+@click.option("--ask", default="Hello", show_default=True, metavar="TEXT", help="What deployed models are asked.")
+@click.option("--shell", is_flag=True, help="At the end, open a shell in the rehearsal before it is taken down.")
+@options.place_or_form(
+    "Folder in which files, logs and every call are kept; text, json and yaml are forms of the answer."
+)
+@click.option("-q", "--quiet", is_flag=True, help="The result only.")
+def command(
+    job: str | None,
+    file: str | None,
+    set_: tuple[str, ...],
+    env: tuple[str, ...],
+    allow_file: tuple[str, ...],
+    infrastructure: str | None,
+    nodes: int | None,
+    processes: int | None,
+    put: tuple[str, ...],
+    online: bool,
+    ask: str,
+    shell: bool,
+    place_and_form: tuple[str | None, str],
+    quiet: bool,
+) -> int:
+    """Run a job or pipeline against the stand-in of its cloud on this machine, exactly as `run` would there.
+
+    The cloud answers on a loopback port, nodes are processes with the cloud's own paths, names and variables. Nothing
+    is sent to the real one, none of your credentials is read, and all is taken down at the end, also after Ctrl-C.
+    OCIDs and the like that are not filled in get throw-away values. Exit codes are those of `run`; interrupted, 130.
+    """
+    from cloudtune import verbs
+
+    if (file is None) == (job is None):
+        raise click.UsageError("name one job: cloudtune rehearse -f job.yaml")
+    output, form = place_and_form
+    if hasattr(signal, "SIGHUP"):  # a closed terminal takes it down, too
+        signal.signal(signal.SIGHUP, lambda number, _: sys.exit(128 + number))
+    try:
+        found = verbs.rehearse(
+            file or job or "",
+            set=set_,
+            env=env,
+            infrastructure=infrastructure,
+            allow_file=allow_file,
+            nodes=nodes,
+            processes=processes,
+            put=put,
+            online=online,
+            ask=ask,
+            shell=shell,
+            output=output,
+            show=lambda run: _show(run, form, quiet=quiet),
+            progress=(lambda _: None) if quiet else say,
+        )
+    except KeyboardInterrupt:
+        say("\ninterrupted; what was staged is taken down, nothing of it goes on")
+        return 130
+    if form != "text":
+        options.emit(found.to_dict(), form)
+    else:
+        _sum_up(found, output)
+    return found.exit_code
+
+
+def _show(run: Run, form: str, *, quiet: bool) -> None:
+    """Show a run until its end."""
+    from cloudtune.cli.watching import show_lines, tell_end
+    from cloudtune.runs import label
+
+    if quiet:
+        run.wait()
+    elif form == "text":
+        show_lines(run.lines(follow=True), live=sys.stderr.isatty())
+        tell_end(run)
+    else:
+        for line in run.lines(follow=True):
+            say(label(line) + line.text)
+
+
+def _sum_up(found: Rehearsal, output: str | None) -> None:
+    """Say what was asked of the cloud and what lay there at the end."""
+    services: dict[str, list[str]] = {}
+    for one in found.asked:
+        refused = f" ({one.refused} refused)" if one.refused else ""
+        services.setdefault(one.service, []).append(f"{one.operation} {one.count}{refused}")
+    click.echo(f"asked of the rehearsed cloud: {sum(one.count for one in found.asked)} requests")
+    for service, operations in services.items():
+        click.echo(f"  {service}: {', '.join(operations)}")
+    click.echo(f"left there: {len(found.left)} files, {sum(one.bytes for one in found.left):,} bytes")
+    for file in found.left[:_MOST_FILES]:
+        click.echo(f"  {file.bytes:>13,}  {file.uri}")
+    if len(found.left) > _MOST_FILES:
+        click.echo(f"  {'...':>13}  and {len(found.left) - _MOST_FILES} more")
+    for name, answer in found.answers.items():
+        click.echo(f"{name} answered: {answer}")
+    where = f"kept in {output}" if output else "-o FOLDER keeps files, logs and calls"
+    say(f"rehearsed: {found.run['state']}; all of it is taken down ({where})")

@@ -1,0 +1,225 @@
+"""A rehearsal from the file to the end: the clouds are staged, the spec runs there as it would, all is taken down."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from cloudtune import deployments, jobs, pipelines, storage
+from cloudtune.errors import CloudtuneError, UsageError
+from cloudtune.plan import FromShell, Plan, leaves
+from cloudtune.rehearsal.identity import Identity
+from cloudtune.rehearsal.isolation import isolation
+from cloudtune.rehearsal.oci.ocids import new_ocid
+from cloudtune.rehearsal.stage import Stage
+from cloudtune.rehearsing import ground as grounds
+from cloudtune.rehearsing.adapting import Spec, filled_in, offline, scaled
+from cloudtune.rehearsing.clouds import Left, StandIn, kinds_of, stage
+from cloudtune.rehearsing.telling import Asked, States, asked
+from cloudtune.runs import Run
+from cloudtune.spec import profiles
+from cloudtune.spec.job import PipelineSpec
+from cloudtune.store import Deployment, Store
+
+#: Seconds of the clouds' clocks in one of this machine's: so much shorter are their own waits, not those of a job.
+SPEED = 20.0
+#: Keeps the Hub's library from the network.
+_OFFLINE = {"HF_HUB_OFFLINE": "1"}
+_PROMPT = "PS1='(rehearsed) \\w\\$ '\n"
+
+
+@attrs.frozen(kw_only=True)
+class Rehearsal:
+    """What came of a rehearsal: the run as ``status -o json`` shows it, what was asked, what lay there, who answered.
+
+    ``filled`` are the throw-away values by the placeholders in whose stead they stood.
+    """
+
+    exit_code: int
+    run: Mapping[str, Any]
+    asked: tuple[Asked, ...]
+    left: tuple[Left, ...]
+    answers: Mapping[str, str]
+    filled: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {"rehearsed": True, **attrs.asdict(self)}
+
+
+@attrs.frozen(kw_only=True)
+class _Scene:
+    """A rehearsal that goes on."""
+
+    folder: Path
+    stage: Stage
+    clouds: tuple[StandIn, ...]
+
+
+def rehearse(
+    spec: Spec,
+    *,
+    nodes: int | None = None,
+    processes: int | None = None,
+    put: Sequence[str] = (),
+    online: bool = False,
+    ask: str = "Hello",
+    output: Path | None = None,
+    shell: bool = False,
+    show: Callable[[Run], object],
+    progress: Callable[[str], object],
+) -> Rehearsal:
+    """Run a spec against the stand-ins of its clouds; see :func:`cloudtune.verbs.rehearse`."""
+    kinds = kinds_of(spec)
+    isolation()  # before anything else: where nodes cannot be, nothing can be rehearsed
+    spec, filled = filled_in(scaled(spec, nodes=nodes, processes=processes), new_ocid)
+    spec, left_out = (spec, ()) if online else offline(spec)
+    plan = _plan(spec)
+    _check(spec)
+    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"{output} is there already", hint="name a folder that is not")
+    data = tuple(_pair(one) for one in put)
+    with _staged(kinds, spec, _from_shell(plan), online=online) as scene:
+        for line in _opening(scene, filled, left_out, plan):
+            progress(line)
+        for uri, source in data:
+            storage.upload(source, uri)
+        with States(scene.stage, scene.clouds, progress):
+            run = _start(spec, progress)
+            show(run)
+            answers = _answers(ask, progress) if run.exit_code == 0 else {}
+            if shell:
+                _open_shell(progress)
+            found = Rehearsal(
+                exit_code=run.exit_code,
+                run=run.to_dict(),
+                asked=asked(scene.stage.record.calls),
+                left=tuple(one for cloud in scene.clouds for one in cloud.left()),
+                answers=answers,
+                filled=filled,
+            )
+        if output is not None:
+            _keep(scene, run, output)
+    if scene.stage.errors:
+        hint = "this is a fault of cloudtune; please report it"
+        raise CloudtuneError(f"the stand-in itself failed: {scene.stage.errors[0]}", hint=hint)
+    return found
+
+
+@contextlib.contextmanager
+def _staged(kinds: Sequence[str], spec: Spec, given: Mapping[str, str], *, online: bool) -> Iterator[_Scene]:
+    """Begin everything, and let this process see nothing else for a while."""
+    config = str(profiles.folder())  # profiles are no credentials: the user's own are used
+    with grounds.ground() as folder, Identity() as identity, Stage(folder / "cloud", speed=SPEED) as ground:
+        (folder / grounds.IDENTITY).write_text(str(identity.folder))
+        identity.write(".bashrc", _PROMPT)
+        clouds = tuple(stage(kind, ground, identity, spec, online=online) for kind in kinds)
+        environment = {**({} if online else _OFFLINE), **given}
+        for cloud in clouds:
+            environment |= cloud.environment
+        environment |= {"CLOUDTUNE_HOME": str(folder / grounds.HOME), "CLOUDTUNE_CONFIG": config}
+        with identity.applied(environment):
+            try:
+                yield _Scene(folder=folder, stage=ground, clouds=clouds)
+            finally:
+                ground.nodes.close()  # what drives them sees that they are gone, and waits for nothing
+                grounds.end_all(folder)
+
+
+def _plan(spec: Spec) -> Plan:
+    if isinstance(spec, PipelineSpec):
+        return pipelines.plan_pipeline(spec, pipelines.dry_run_id(spec))
+    return jobs.plan_job(spec)
+
+
+def _check(spec: Spec) -> None:
+    """Refuse what would leave this machine."""
+    for step in spec.steps if isinstance(spec, PipelineSpec) else ():
+        if step.verb == "register" and step.options.get("to") == "hub":
+            hint = "leave the step out for the rehearsal, or file the model in a folder: to: folder"
+            raise UsageError(f"step {step.name} files a model on the Hub, which is not rehearsed", hint=hint)
+
+
+def _from_shell(plan: Plan) -> dict[str, str]:
+    """Return the variables that the spec reads from the user's shell."""
+    names = {leaf.name for step in plan.steps for leaf in leaves(step.parameters) if isinstance(leaf, FromShell)}
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _pair(text: str) -> tuple[str, Path]:
+    uri, equals, path = text.partition("=")
+    if not equals or "://" not in uri or not Path(path).exists():
+        what = f"there is no {path}" if equals and "://" in uri else f"{text!r} names no place and what goes there"
+        raise UsageError(what, hint="write --put oci://bucket@namespace/folder=FOLDER")
+    return uri, Path(path)
+
+
+def _opening(scene: _Scene, filled: Mapping[str, str], left_out: Sequence[str], plan: Plan) -> Iterator[str]:
+    names = " and ".join(f"{cloud.name} at {cloud.url}" for cloud in scene.clouds)
+    yield f"rehearsed on this machine alone: {names}; its own waits are {SPEED:g} times shorter"
+    if filled:
+        said = [text if _is_long(value) else f"{text} -> {value}" for text, value in filled.items()]
+        yield f"filled in with throw-away values: {', '.join(said)}"
+    for text in left_out:
+        yield f"rehearsed: substituted: {text}"
+    for warning in plan.warnings:
+        yield f"warning: {warning.path}: {warning.message}"
+
+
+def _is_long(value: str) -> bool:
+    """Whether a value says nothing to people: an OCID."""
+    return value.startswith("ocid1.")
+
+
+def _start(spec: Spec, progress: Callable[[str], object]) -> Run:
+    def announce(run_id: str) -> None:
+        progress(f"run {run_id} ({spec.name})" if spec.name else f"run {run_id}")
+
+    def step(name: str, what: str) -> None:
+        progress(f"{name}: {what}")
+
+    if isinstance(spec, PipelineSpec):
+        return pipelines.start_pipeline(spec, announce=announce)
+    return jobs.start(spec, announce=announce, progress=step)
+
+
+def _answers(prompt: str, progress: Callable[[str], object]) -> dict[str, str]:
+    """Ask every model that was deployed, and return what they said."""
+    answers = {}
+    for one in sorted(Store().deployments(), key=_when):
+        progress(f"asking {one.name}: {prompt}")
+        answers[one.name] = deployments.ask(one, prompt)
+        progress(f"{one.name} answers: {answers[one.name]}")
+    return answers
+
+
+def _when(deployment: Deployment) -> float:
+    return deployment.created
+
+
+def _open_shell(progress: Callable[[str], object]) -> None:
+    """Let the user look around as the user of the rehearsed clouds, until they leave the shell."""
+    shell = os.environ.get("SHELL") or "/bin/sh"
+    progress("a shell in the rehearsal: cloudtune, the clouds' own tools and SDKs see it alone; leave it with exit")
+    with subprocess.Popen([shell]) as process:
+        while process.poll() is None:
+            with contextlib.suppress(KeyboardInterrupt):  # it is for what runs in the shell
+                process.wait()
+
+
+def _keep(scene: _Scene, run: Run, folder: Path) -> None:
+    """Copy what a rehearsal has left: files of the clouds, logs, and every call."""
+    for cloud in scene.clouds:
+        for one in cloud.left():
+            cloud.fetch(one.uri, folder / "files" / one.uri.partition("://")[2])
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    for each in run.steps or (run,):
+        text = "".join(f"{line.replica} {line.rank} {line.text}\n" for line in each.lines())
+        (folder / "logs" / f"{each.id}.log").write_text(text)
+    (folder / "calls.jsonl").write_text(scene.stage.record.to_json_lines())
