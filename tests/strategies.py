@@ -196,6 +196,19 @@ def _possible_runtime(runtime: Any) -> Any:
     return attrs.evolve(runtime, **changed)
 
 
+#: Texts that SageMaker's API takes, by attribute of the spec.
+_TRAINING_JOB = {
+    "region": "us-west-2",
+    "role_arn": "arn:aws:iam::123456789012:role/trainer",
+    "instance_type": "ml.g5.12xlarge",
+    "output_path": "s3://b/out",
+    "staging_uri": "s3://b/code",
+    "checkpoint_local_path": "/opt/ml/checkpoints",
+    "volume_kms_key_id": "alias/volumes",
+    "output_kms_key_id": "alias/outputs",
+}
+
+
 def _possible_infrastructure(place: Any) -> Any:
     """Change what cannot be in a drawn infrastructure."""
     changed: dict[str, Any] = {}
@@ -205,10 +218,13 @@ def _possible_infrastructure(place: Any) -> Any:
         if place.shape_config_details is not None:
             changed["shape_name"] = "VM.Standard.E4.Flex"
     elif place.type == "sageMakerTrainingJob":
-        if place.framework is not None:
-            changed["image"] = None
+        changed["image"] = "image:1" if place.image and place.framework is None else None
         changed |= {"max_wait_time_in_seconds": None, "keep_alive_period_in_seconds": None}
-        changed |= {"checkpoint_uri": place.checkpoint_uri or "s3://b/c"}
+        changed |= {name: text for name, text in _TRAINING_JOB.items() if getattr(place, name) is not None}
+        changed |= {"checkpoint_uri": "s3://b/c", "max_retry_attempts": min(place.max_retry_attempts or 1, 30)}
+        changed |= {"tags": {f"k{n}": "v" for n in range(len(place.tags))}}
+        metrics = (attrs.evolve(metric, name=f"m{n}", regex="(x)") for n, metric in enumerate(place.metric_definitions))
+        changed["metric_definitions"] = tuple(metrics)
         both = bool(place.subnet_ids or place.security_group_ids)
         changed |= {"subnet_ids": ("subnet-1",), "security_group_ids": ("sg-1",)} if both else {}
         plain = {"file_system_id": None, "file_system_type": None, "directory_path": None, "uri": "s3://b/p"}

@@ -1,7 +1,7 @@
 """What each kind of runtime and infrastructure cannot be, by type: facts of the services and plain contradictions.
 
-Sources: oracle-ads 2.16.1 (five mounts, flexible shapes), the API models of SageMaker (20 channels, MaxWaitTime not
-below MaxRuntime, VpcConfig with both lists), the Kubernetes API (one source a volume).
+Sources: oracle-ads 2.16.1 (five mounts, flexible shapes), the Kubernetes API (one source a volume); SageMaker's are in
+:mod:`cloudtune.spec.sagemaker_limits`.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.spec.sagemaker_limits import of_training_job
+
 if TYPE_CHECKING:
     from cloudtune.spec.distributed import NeuronDistributedRuntime, PyTorchDistributedRuntime
     from cloudtune.spec.eks import EKSJob
     from cloudtune.spec.oci import DataScienceJob
     from cloudtune.spec.programs import GitPythonRuntime, NotebookRuntime
-    from cloudtune.spec.sagemaker import Channel, SageMakerTrainingJob
     from cloudtune.spec.scripts import ScriptRuntime
 
 Finding = tuple[tuple[str | int, ...], str, str | None]
 
-#: Storage mounts that OCI Data Science takes in one job, and channels that SageMaker takes.
-MOUNTS, CHANNELS = 5, 20
+#: Storage mounts that OCI Data Science takes in one job.
+MOUNTS = 5
 #: A file that is run as it is; anything else is a folder or an archive, with a file to run inside.
 _FILES = (".py", ".sh", ".bash", ".ipynb", ".pyz", ".R", ".r", ".jl")
 
@@ -116,54 +117,6 @@ def of_data_science_job(place: DataScienceJob) -> Iterator[Finding]:
     if place.shape_config_details is not None and shape and not shape.endswith(("Flex", ">", "}")):
         message = f"{shape} is no flexible shape: its OCPUs and memory cannot be chosen"
         yield ("shapeConfigDetails",), message, "leave shapeConfigDetails out, or choose a shape that ends in .Flex"
-
-
-def of_training_job(place: SageMakerTrainingJob) -> Iterator[Finding]:
-    """Check image, times, channels and network."""
-    if place.image and place.framework is not None:
-        yield ("framework",), "the container comes from 'image' or from 'framework', not both", None
-    longest, run = place.max_wait_time_in_seconds, place.max_runtime_in_seconds
-    if longest is not None and run is not None and longest < run:
-        message = f"the longest wait ({longest} s) includes the run and cannot be below maxRuntimeInSeconds ({run} s)"
-        yield ("maxWaitTimeInSeconds",), message, None
-    if place.use_spot and place.keep_alive_period_in_seconds:
-        yield ("keepAlivePeriodInSeconds",), "spot machines cannot be kept alive", None
-    if place.checkpoint_local_path and not place.checkpoint_uri:
-        yield ("checkpointLocalPath",), "a checkpoint folder needs 'checkpointUri', where it is kept", None
-    for mine, other in (("subnetIds", "securityGroupIds"), ("securityGroupIds", "subnetIds")):
-        has = {"subnetIds": place.subnet_ids, "securityGroupIds": place.security_group_ids}
-        if has[mine] and not has[other]:
-            yield (mine,), f"SageMaker takes {mine!r} only together with {other!r}", None
-    yield from _channels(place)
-
-
-def _channels(place: SageMakerTrainingJob) -> Iterator[Finding]:
-    if len(place.inputs) > CHANNELS:
-        message = f"{len(place.inputs)} channels; SageMaker takes {CHANNELS} at most"
-        yield ("inputs", CHANNELS), message, None
-    yield from _twice("inputs", "channel", [channel.channel for channel in place.inputs], "the channel")
-    for index, channel in enumerate(place.inputs):
-        disk = channel.file_system_id is not None
-        if disk == (channel.uri is not None):
-            message = "a channel has a 'uri' or a 'fileSystemId', " + ("not both" if disk else "and this has none")
-            yield ("inputs", index), message, None
-        elif disk:
-            for word, value in {**_disk(channel), "accessMode": channel.access_mode}.items():
-                if not value:
-                    yield ("inputs", index, word), f"a channel from a file system needs {word!r}", None
-            if not place.subnet_ids:
-                yield ("inputs", index), "a file system is reached in a network only: 'subnetIds' is missing", None
-        else:
-            for word, value in (
-                ("fileSystemType", channel.file_system_type),
-                ("directoryPath", channel.directory_path),
-            ):
-                if value:
-                    yield ("inputs", index, word), f"{word!r} belongs to a file system, not to a uri", None
-
-
-def _disk(channel: Channel) -> dict[str, str | None]:
-    return {"fileSystemType": channel.file_system_type, "directoryPath": channel.directory_path}
 
 
 def of_cluster_job(place: EKSJob) -> Iterator[Finding]:

@@ -16,10 +16,11 @@ from cloudtune.spec.environment import EnvironmentVariable
 from cloudtune.spec.fields import Key, keys_of, thaw
 from cloudtune.spec.infrastructure import INFRASTRUCTURES
 from cloudtune.spec.job import OPTIONS, VERBS, JobSpec, PipelineSpec
-from cloudtune.spec.limits import CHANNELS, MOUNTS
+from cloudtune.spec.limits import MOUNTS
 from cloudtune.spec.place import Infrastructure
 from cloudtune.spec.runtime import Runtime
 from cloudtune.spec.runtimes import RUNTIMES
+from cloudtune.spec.sagemaker_limits import CHANNELS
 
 Schema = dict[str, Any]
 

@@ -272,7 +272,7 @@ def test_empty_keys_are_keys_left_out() -> None:
 
 MOUNTS = "".join(f"- {{src: oci://b@n/p, dest: d{n}}}\n" for n in range(6))
 CHANNELS = "".join(f"- {{channel: c{n}, uri: s3://b/{n}}}\n" for n in range(21))
-DISK = "fileSystemId: fs-1, fileSystemType: FSxLustre, directoryPath: /x, accessMode: ro"
+DISK = "fileSystemId: fs-0123456789abcdef0, fileSystemType: FSxLustre, directoryPath: /x, accessMode: ro"
 PLACES = [
     ("dataScienceJob", "storageMount:\n" + MOUNTS, "storageMount[5]"),
     ("dataScienceJob", "storageMount: [{src: bucket, dest: a}]", "storageMount[0].src"),
@@ -290,9 +290,35 @@ PLACES = [
     ("sageMakerTrainingJob", "securityGroupIds: [a]", "securityGroupIds"),
     ("sageMakerTrainingJob", "inputs:\n" + CHANNELS, "inputs[20]"),
     ("sageMakerTrainingJob", "inputs: [{channel: a}]", "inputs[0]"),
-    ("sageMakerTrainingJob", "inputs: [{channel: a, uri: x}, {channel: a, uri: y}]", "inputs[1].channel"),
+    ("sageMakerTrainingJob", "inputs: [{channel: a, uri: s3://x}, {channel: a, uri: s3://y}]", "inputs[1].channel"),
     ("sageMakerTrainingJob", f"inputs: [{{channel: a, {DISK}}}]", "inputs[0]"),
-    ("sageMakerTrainingJob", "inputs: [{channel: a, uri: x, directoryPath: /y}]", "inputs[0].directoryPath"),
+    ("sageMakerTrainingJob", "inputs: [{channel: a, uri: s3://x, directoryPath: /y}]", "inputs[0].directoryPath"),
+    (
+        "sageMakerTrainingJob",
+        f"subnetIds: [a]\nsecurityGroupIds: [b]\ninputs: [{{channel: a, {DISK}, mode: Pipe}}]",
+        "inputs[0].mode",
+    ),
+    ("sageMakerTrainingJob", "inputs: [{channel: cloudtune, uri: s3://x}]", "inputs[0].channel"),
+    ("sageMakerTrainingJob", "inputs: [{channel: a b, uri: s3://x}]", "inputs[0].channel"),
+    ("sageMakerTrainingJob", "inputs: [{channel: a, uri: /data}]", "inputs[0].uri"),
+    ("sageMakerTrainingJob", "region: Oregon", "region"),
+    ("sageMakerTrainingJob", "roleArn: sagemaker_execution_role", "roleArn"),
+    ("sageMakerTrainingJob", "roleArn: arn:aws:iam::12:role/x", "roleArn"),
+    ("sageMakerTrainingJob", "instanceType: ml.inf2.xlarge", "instanceType"),
+    ("sageMakerTrainingJob", "outputPath: /mnt/out", "outputPath"),
+    ("sageMakerTrainingJob", "checkpointUri: oci://b@n/p", "checkpointUri"),
+    ("sageMakerTrainingJob", "stagingUri: file:///x", "stagingUri"),
+    ("sageMakerTrainingJob", "outputKmsKeyId: a b", "outputKmsKeyId"),
+    ("sageMakerTrainingJob", f"image: {'a' * 256}", "image"),
+    ("sageMakerTrainingJob", "maxWaitTimeInSeconds: 9", "maxWaitTimeInSeconds"),
+    ("sageMakerTrainingJob", "useSpot: true\nmaxRuntimeInSeconds: 10\nmaxWaitTimeInSeconds: 9", "maxWaitTimeInSeconds"),
+    ("sageMakerTrainingJob", "keepAlivePeriodInSeconds: 21601", "keepAlivePeriodInSeconds"),
+    ("sageMakerTrainingJob", "maxRetryAttempts: 31", "maxRetryAttempts"),
+    ("sageMakerTrainingJob", f"subnetIds: [a]\nsecurityGroupIds: {['g'] * 6}", "securityGroupIds[5]"),
+    ("sageMakerTrainingJob", "subnetIds: [a_b]\nsecurityGroupIds: [g]", "subnetIds[0]"),
+    ("sageMakerTrainingJob", f"metricDefinitions: [{{name: a, regex: {'a' * 501}}}]", "metricDefinitions[0].regex"),
+    ("sageMakerTrainingJob", "tags: {aws:x: y}", 'tags["aws:x"]'),
+    ("sageMakerTrainingJob", "tags: {x: y;z}", "tags.x"),
     ("eksJob", "volumes: [{mountPath: /x}]", "volumes[0]"),
     ("eksJob", "volumes: [{mountPath: /x, claim: a, hostPath: /b}]", "volumes[0]"),
     ("eksJob", "volumes: [{mountPath: x, claim: a}]", "volumes[0].mountPath"),
@@ -306,6 +332,11 @@ def test_places_that_cannot_be(place: str, keys: str, path: str) -> None:
     found = faults_of(job("scriptPathURI: a.py", keys, place=place))
     assert [fault.path for fault in found] == [f"spec.infrastructure.spec.{path}"]
     assert found[0].line
+
+
+def test_what_is_still_to_be_filled_in_is_no_fault() -> None:
+    place = "roleArn: arn:aws:iam::<your-account>:role/<your-role>\noutputPath: <your output path>\nregion: <region>"
+    assert faults_of(job("scriptPathURI: a", place, place="sageMakerTrainingJob")) == []
 
 
 def test_a_flexible_shape_has_a_size_and_a_place_may_have_the_image() -> None:
