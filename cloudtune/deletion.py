@@ -23,7 +23,14 @@ class Deleted:
     kept: tuple[str, ...] = ()
 
 
-def delete(what: str, run_called: Callable[[str], Run], *, outputs: bool, all_versions: bool) -> Deleted:
+def delete(
+    what: str,
+    run_called: Callable[[str], Run],
+    *,
+    outputs: bool,
+    all_versions: bool,
+    progress: Callable[[str], object] | None = None,
+) -> Deleted:
     """Forget the deployment, the model or the run of a name, the first of them that there is.
 
     Raises:
@@ -34,7 +41,7 @@ def delete(what: str, run_called: Callable[[str], Run], *, outputs: bool, all_ve
     versions = [model for model in store.models(name) if not version or model.version == version]
     deployed = store.deployments(what)
     if deployed:
-        deployments.take_down(deployed[0], store)
+        deployments.take_down(deployed[0], store, progress=progress)
         return Deleted(kind="deployment", name=what, kept=tuple(f"model {one.name}:{one.version}" for one in versions))
     if versions:
         return _models(what, versions, store, files=outputs, all_versions=all_versions)

@@ -60,8 +60,8 @@ BUILT: dict[str, frozenset[str]] = {
     "merge": frozenset(),
     "consolidate": frozenset(),
     "check": frozenset(),
-    "register": frozenset({"folder", "hub"}),
-    "deploy": frozenset({"local"}),
+    "register": frozenset({"folder", "hub", "oci"}),
+    "deploy": frozenset({"local", "oci"}),
 }
 
 

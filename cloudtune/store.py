@@ -269,20 +269,15 @@ class Store:
         """Keep a deployment; one of the same name is an error."""
         with self._change() as db:
             try:
-                db.execute(
-                    "INSERT INTO deployments VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        deployment.name,
-                        deployment.backend,
-                        deployment.model,
-                        deployment.url,
-                        deployment.created or time.time(),
-                        json.dumps(dict(deployment.details)),
-                    ),
-                )
+                db.execute("INSERT INTO deployments VALUES (?, ?, ?, ?, ?, ?)", _deployment_row(deployment))
             except sqlite3.IntegrityError as error:
                 hint = f"cloudtune delete {deployment.name}, or give --name"
                 raise CloudtuneError(f"deployment {deployment.name} exists already", hint=hint) from error
+
+    def replace_deployment(self, deployment: Deployment) -> None:
+        """Keep what is known of a deployment now, in place of what was known."""
+        with self._change() as db:
+            db.execute("INSERT OR REPLACE INTO deployments VALUES (?, ?, ?, ?, ?, ?)", _deployment_row(deployment))
 
     def deployments(self, name: str | None = None) -> tuple[Deployment, ...]:
         """Return the deployments, newest first."""
@@ -367,6 +362,17 @@ def _run_row(record: Record) -> tuple[Any, ...]:
         record.plan,
         json.dumps(record.failure),
         json.dumps(record.outputs),
+    )
+
+
+def _deployment_row(deployment: Deployment) -> tuple[Any, ...]:
+    return (
+        deployment.name,
+        deployment.backend,
+        deployment.model,
+        deployment.url,
+        deployment.created or time.time(),
+        json.dumps(dict(deployment.details)),
     )
 
 

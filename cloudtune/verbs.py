@@ -249,7 +249,13 @@ def outputs(
     return harvest.files(found)
 
 
-def delete(what: str, *, outputs: bool = False, all_versions: bool = False) -> Deleted:
+def delete(
+    what: str,
+    *,
+    outputs: bool = False,
+    all_versions: bool = False,
+    progress: Callable[[str], object] | None = None,
+) -> Deleted:
     """Forget a deployment (it is stopped), a model ``NAME[:VERSION]`` or a run, the first of them that has the name.
 
     Raises:
@@ -257,7 +263,7 @@ def delete(what: str, *, outputs: bool = False, all_versions: bool = False) -> D
     """
     from cloudtune import deletion
 
-    return deletion.delete(what, _run_called, outputs=outputs, all_versions=all_versions)
+    return deletion.delete(what, _run_called, outputs=outputs, all_versions=all_versions, progress=progress)
 
 
 def check(
@@ -278,13 +284,32 @@ def check(
     return check_model(place_of(model), target=for_, fast=fast, load=load, generate=generate, progress=progress)
 
 
-def register(model: str, *, to: str = "folder", name: str, version: str | None = None, public: bool = False) -> Model:
+def register(
+    model: str,
+    *,
+    to: str = "folder",
+    name: str,
+    version: str | None = None,
+    public: bool = False,
+    infrastructure: str | None = None,
+    progress: Callable[[str], object] | None = None,
+) -> Model:
     """File a model (a folder or a URI) under a name and a version, with its checksums; returns the record.
 
-    ``to`` is ``folder``, or ``hub`` for the Hugging Face Hub, where ``name`` is ``owner/name`` and only its owner sees
-    the model unless it is ``public``. Interrupted, it goes on where it was when it is called again.
+    ``to`` is ``folder``; ``hub`` for the Hugging Face Hub, where ``name`` is ``owner/name`` and only its owner sees the
+    model unless it is ``public``; or ``oci`` for the model catalog of OCI Data Science, where ``infrastructure`` (a
+    profile or a job's file) says whose it is. Interrupted, it goes on where it was when it is called again.
     """
-    return registries.register(model, to=to, name=name, version=version, public=public, store=Store())
+    return registries.register(
+        model,
+        to=to,
+        name=name,
+        version=version,
+        public=public,
+        infrastructure=infrastructure,
+        store=Store(),
+        progress=progress,
+    )
 
 
 def deploy(
@@ -293,10 +318,30 @@ def deploy(
     to: str = "local",
     name: str | None = None,
     shape: str | None = None,
+    image: str | None = None,
+    replicas: int | None = None,
+    max_length: int | None = None,
+    infrastructure: str | None = None,
     progress: Callable[[str], object] | None = None,
 ) -> Deployment:
-    """Serve a model (``NAME[:VERSION]`` of ``register``, or a folder); returns once it answers."""
-    return deployments_room.put_up(model, to=to, name=name, shape=shape, store=Store(), progress=progress)
+    """Serve a model (``NAME[:VERSION]`` of ``register``, or a folder); returns once it answers.
+
+    ``to`` is ``local``, or ``oci`` for a model of OCI's catalog: on machines of a ``shape``, in an ``image`` with vLLM
+    (default: the service's own), with network and logs of the ``infrastructure`` (default: that of the training).
+    Interrupted, a cloud goes on, and so does the same call again.
+    """
+    return deployments_room.put_up(
+        model,
+        to=to,
+        name=name,
+        shape=shape,
+        image=image,
+        replicas=replicas,
+        max_length=max_length,
+        infrastructure=infrastructure,
+        store=Store(),
+        progress=progress,
+    )
 
 
 def invoke(

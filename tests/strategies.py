@@ -155,6 +155,11 @@ def pipelines(draw: st.DrawFn) -> PipelineSpec:
                 options |= {"name": "owner/name"} | ({"version": "v1.0"} if "version" in options else {})
             elif verb == "register":
                 options.pop("public", None)
+            if options.get("to") in {None, "folder", "hub", "local"}:
+                for key in ("infrastructure", "image", "replicas", "shape", "maxLength"):  # of clouds
+                    options.pop(key, None)
+            if verb == "deploy" and options.get("to") == "oci":
+                options["shape"] = "VM.GPU.A10.1"
             if earlier:
                 word = "base" if verb in {"merge", "consolidate"} else "model"
                 options[word] = f"${{steps.{draw(st.sampled_from(earlier))}.outputs}}/final"

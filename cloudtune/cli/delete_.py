@@ -19,7 +19,7 @@ def command(what: str, outputs: bool, all_versions: bool) -> None:
     """
     from cloudtune import verbs
 
-    deleted = verbs.delete(what, outputs=outputs, all_versions=all_versions)
+    deleted = verbs.delete(what, outputs=outputs, all_versions=all_versions, progress=say)
     say(f"{deleted.kind} {deleted.name} deleted" + (", and nothing else" if deleted.kind == "deployment" else ""))
     for place in deleted.removed:
         say(f"  removed: {place}")

@@ -32,6 +32,7 @@ Reply = Mapping[str, Any]
 #: The classes of the SDK that carry out a service's operations; the first that has the operation does.
 CLIENTS: dict[str, tuple[tuple[str, str], ...]] = {
     "oci.data_science": (("data_science", "DataScienceClient"),),
+    "oci.model_deployment": (("model_deployment", "ModelDeploymentClient"),),
     "oci.object_storage": (("object_storage", "ObjectStorageClient"),),
     "oci.logging": (("logging", "LoggingManagementClient"), ("loggingsearch", "LogSearchClient")),
     "oci.secrets": (("secrets", "SecretsClient"),),
@@ -259,6 +260,8 @@ def _reply(response: Any, keep: Mapping[str, Mapping[str, str]]) -> Reply:
     found: dict[str, Any] = {}
     if hasattr(data, "raw"):
         found["stream"] = data
+    elif hasattr(data, "events"):
+        found["events"] = data
     elif keep:
         for name, fields in keep.items():
             rows = data if name == "items" else getattr(data, name, None)

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -71,11 +71,17 @@ class Place:
                     raise
         raise AssertionError
 
-    def put_parts(self, parts: Sequence[Callable[[], bytes]], done: Callable[[int], object]) -> None:
+    def put_parts(
+        self,
+        parts: Sequence[Callable[[], bytes]],
+        done: Callable[[int], object],
+        *,
+        notes: Mapping[str, str] | None = None,
+    ) -> None:
         """Write the object of parts that are made when they are sent; whole, or nothing is left of it."""
-        begun = self.client.create_multipart_upload(
-            self.namespace, self.bucket, _models.CreateMultipartUploadDetails(object=self.name)
-        ).data
+        meta = {f"opc-meta-{key}": value for key, value in (notes or {}).items()}
+        details = _models.CreateMultipartUploadDetails(object=self.name, metadata=meta)
+        begun = self.client.create_multipart_upload(self.namespace, self.bucket, details).data
         try:
             tags: list[dict[str, Any]] = []
             size = 0
@@ -150,26 +156,44 @@ class OciFiles(OCIFileSystem):  # type: ignore[misc]
         return OciFile(self, path, mode, block_size or self.default_block_size, **{**options, **chosen})
 
     def put_file(
-        self, lpath: str, rpath: str, callback: Any = DEFAULT_CALLBACK, mode: str = "overwrite", **_: Any
+        self,
+        lpath: str,
+        rpath: str,
+        callback: Any = DEFAULT_CALLBACK,
+        mode: str = "overwrite",
+        *,
+        sha256: str | None = None,
+        **_: Any,
     ) -> None:
-        """Write a file of this machine, a large one in parts side by side."""
+        """Write a file of this machine, a large one in parts side by side; its checksum is noted if it is known."""
         size = os.path.getsize(lpath)  # noqa: PTH202 - fsspec's paths are text
         if mode == "create" and self.exists(rpath):
             raise FileExistsError(rpath)
         callback.set_size(size)
         part = max(PART_BYTES, -(-size // _MOST_PARTS))
-        if size <= part:
-            data = Path(lpath).read_bytes()
-            with self.open(rpath, "wb", block_size=2 * PART_BYTES) as file:
-                file.write(data)
-            callback.relative_update(len(data))
-        else:
-            parts = [partial(_span, lpath, start, min(start + part, size)) for start in range(0, size, part)]
-            try:
-                self.place(rpath).put_parts(parts, callback.relative_update)
-            except oci.exceptions.ServiceError as error:
-                raise translate_oci_error(error) from error
+        place, notes = self.place(rpath), {"sha256": sha256} if sha256 else {}
+        try:
+            if size <= part:
+                place.client.put_object(*place.arguments, Path(lpath).read_bytes(), opc_meta=notes)
+                callback.relative_update(size)
+            else:
+                parts = [partial(_span, lpath, start, min(start + part, size)) for start in range(0, size, part)]
+                place.put_parts(parts, callback.relative_update, notes=notes)
+        except oci.exceptions.ServiceError as error:
+            raise translate_oci_error(error) from error
         self.invalidate_cache(rpath)
+
+    def recorded_sha256(self, path: str) -> str | None:
+        """Return the checksum that was noted when an object was written; None if there is none, or no object."""
+        place = self.place(path)
+        try:
+            headers = place.client.head_object(*place.arguments).headers
+        except oci.exceptions.ServiceError as error:
+            if error.status == 404:
+                return None
+            raise translate_oci_error(error) from error
+        noted = headers.get("opc-meta-sha256")
+        return None if noted is None else str(noted)
 
     def get_file(
         self, rpath: str, lpath: Any = None, callback: Any = DEFAULT_CALLBACK, outfile: Any = None, **_: Any

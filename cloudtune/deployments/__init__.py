@@ -11,12 +11,14 @@ from typing import Any
 
 import attrs
 
-from cloudtune.errors import UsageError
+from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.home import check_name, is_name
 from cloudtune.store import Deployment, Store
 from cloudtune.uri import local_path
 
-PLACES = {"local": "cloudtune.deployments.local"}
+PLACES = {"local": "cloudtune.deployments.local", "oci": "cloudtune.deployments.oci"}
+#: Places of clouds, which have to know the machines, and whose a deployment is.
+CLOUDS = frozenset({"oci"})
 
 
 def put_up(
@@ -24,54 +26,112 @@ def put_up(
     *,
     to: str,
     name: str | None,
-    shape: str | None,
+    shape: str | None = None,
+    image: str | None = None,
+    replicas: int | None = None,
+    max_length: int | None = None,
+    infrastructure: str | None = None,
     store: Store,
     progress: Callable[[str], object] | None = None,
 ) -> Deployment:
     """Serve a registered model (``NAME`` or ``NAME:VERSION``) or a folder; returns once it answers.
 
-    The name is taken before anything starts, and what runs is ended again if it cannot be recorded.
+    The name is taken before anything starts, and what runs is ended again if it cannot be recorded. What a cloud goes
+    on with when this is interrupted stays in the record, and the same call again goes on with it.
     """
     place = _place(to)
-    if shape is not None and to == "local":
-        raise UsageError("--shape is for clouds; this machine is what it is", hint="leave --shape out")
-    folder, called = _model_folder(model, store)
+    chosen = {
+        "shape": shape,
+        "image": image,
+        "replicas": replicas,
+        "max_length": max_length,
+        "infrastructure": infrastructure,
+    }
+    _check(to, chosen)
+    found, called, *run = place.find(model, store) if to in CLOUDS else _model_folder(model, store)
     name = name or called
     check_name(name, "name of a deployment")
-    if store.deployments(name):
-        raise UsageError(f"deployment {name} exists already", hint=f"cloudtune delete {name}, or give --name")
-    reserved = place.reserve(folder, name=name, directory=_folder(store, name))
-    deployment = Deployment(
-        name=name, backend=to, model=str(folder), created=time.time(), details=attrs.asdict(reserved)
+    reserved = place.reserve(found, name=name, run=run[0], **chosen) if to in CLOUDS else None
+    earlier = _earlier(to, name, reserved, store)
+    if earlier is not None:
+        reserved = earlier
+    elif reserved is None:
+        reserved = place.reserve(found, name=name, directory=_folder(store, name))
+    kept = _Kept(
+        store,
+        Deployment(name=name, backend=to, model=str(found), created=time.time(), details=attrs.asdict(reserved)),
+        goes_on=earlier is not None,
     )
-    store.add_deployment(deployment)
     try:
-        served = place.deploy(reserved, progress=progress)
-    except BaseException:
-        store.remove_deployment(name)
+        more = {"keep": kept.keep, "store": store} if to in CLOUDS else {}
+        served = place.deploy(reserved, progress=progress, **more)
+    except BaseException as error:
+        kept.end(error)
         raise
-    deployment = attrs.evolve(deployment, url=served.url, details=attrs.asdict(served))
     try:
-        store.remove_deployment(name)
-        store.add_deployment(deployment)
+        return kept.keep(served)
     except BaseException:
-        place.stop(served)
+        if to not in CLOUDS:  # there the record has it
+            place.stop(served)
         raise
-    return deployment
+
+
+def _earlier(to: str, name: str, asked: Any, store: Store) -> Any:
+    """Return the interrupted try of the same deployment in a cloud; raises UsageError if the name is another one's."""
+    for known in store.deployments(name):
+        if known.backend == to and to in CLOUDS:
+            kept = _place(to).from_details(known.details)
+            if _place(to).goes_on(kept, asked):
+                return kept
+        raise UsageError(f"deployment {name} exists already", hint=f"cloudtune delete {name}, or give --name")
+    return None
+
+
+class _Kept:
+    """The record of a deployment while it is made."""
+
+    def __init__(self, store: Store, deployment: Deployment, *, goes_on: bool) -> None:
+        self._store, self._deployment, self._goes_on = store, deployment, goes_on
+        if not goes_on:
+            store.add_deployment(deployment)
+
+    def keep(self, served: Any) -> Deployment:
+        """Record what is known by now; None says that there is nothing any more."""
+        self._goes_on = served is not None
+        if served is not None:
+            self._deployment = attrs.evolve(self._deployment, url=served.url or None, details=attrs.asdict(served))
+            self._store.replace_deployment(self._deployment)
+        return self._deployment
+
+    def end(self, error: BaseException) -> None:
+        """Forget what is not there; what a cloud goes on with stays, and the error says so."""
+        if not self._goes_on:
+            self._store.remove_deployment(self._deployment.name)
+        elif isinstance(error, CloudtuneError):
+            name = self._deployment.name
+            left = f"{name} is kept: deploy it again to go on, or take it down: cloudtune delete {name}"
+            error.hint = f"{error.hint}; {left}" if error.hint else left
 
 
 def state_of(deployment: Deployment) -> str:
-    """Return ``starting`` until it answers, ``running``, or ``lost`` if nothing is there any more."""
+    """Return ``starting`` until it answers, ``running``, or ``lost`` if nothing is there; in a cloud what that says."""
     place = _place(deployment.backend)
+    if deployment.backend in CLOUDS:
+        said: str = place.state(place.from_details(deployment.details))
+        return said
     if not place.alive(place.from_details(deployment.details)):
         return "lost"
     return "running" if deployment.url else "starting"
 
 
-def take_down(deployment: Deployment, store: Store) -> None:
-    """Stop a deployment, also one that is still starting, and forget it and its log."""
+def take_down(deployment: Deployment, store: Store, *, progress: Callable[[str], object] | None = None) -> None:
+    """Stop a deployment, also one that is still starting, and forget it and its log; a cloud takes its time for it."""
     place = _place(deployment.backend)
-    place.stop(place.from_details(deployment.details))
+    served = place.from_details(deployment.details)
+    if deployment.backend in CLOUDS:
+        place.stop(served, progress=progress)
+    else:
+        place.stop(served)
     if is_name(deployment.name) and _folder(store, deployment.name).is_dir():
         shutil.rmtree(_folder(store, deployment.name))
     store.remove_deployment(deployment.name)
@@ -103,6 +163,17 @@ def _place(to: str) -> Any:
     if module is None:
         raise UsageError(f"there is no place {to!r} to deploy to", hint=f"places of this release: {', '.join(PLACES)}")
     return import_module(module)
+
+
+def _check(to: str, chosen: Mapping[str, Any]) -> None:
+    """Refuse options that a place has no use for."""
+    for option, value in chosen.items():
+        if value is not None and to not in CLOUDS:
+            flag = f"--{option.replace('_', '-')}"
+            raise UsageError(f"{flag} is for clouds; this machine is what it is", hint=f"leave {flag} out")
+    for option in ("replicas", "max_length"):
+        if chosen[option] is not None and chosen[option] < 1:
+            raise UsageError(f"--{option.replace('_', '-')} must be 1 or more", hint="leave it out")
 
 
 def _model_folder(model: str, store: Store) -> tuple[Path, str]:

@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from cloudtune.errors import UsageError
 from cloudtune.store import Model, Store
 from cloudtune.uri import scheme_of
 
-REGISTRIES = {"folder": "cloudtune.registries.folder", "hub": "cloudtune.registries.hub"}
+REGISTRIES = {
+    "folder": "cloudtune.registries.folder",
+    "hub": "cloudtune.registries.hub",
+    "oci": "cloudtune.registries.oci",
+}
+#: Registries of clouds, which have to know whose a model is.
+CLOUDS = frozenset({"oci"})
 
 
 def register(
-    model: str, *, to: str, name: str, version: str | None = None, public: bool = False, store: Store
+    model: str,
+    *,
+    to: str,
+    name: str,
+    version: str | None = None,
+    public: bool = False,
+    infrastructure: str | None = None,
+    store: Store,
+    progress: Callable[[str], object] | None = None,
 ) -> Model:
-    """File a model and keep its record; raises UsageError for an unknown registry."""
+    """File a model and keep its record; raises UsageError for an unknown registry, or what it has no use for."""
     module = REGISTRIES.get(to)
     if module is None:
         raise UsageError(f"there is no registry {to!r}", hint=f"registries of this release: {', '.join(REGISTRIES)}")
-    record: Model = import_module(module).register(model, name=name, version=version, public=public, home=store.folder)
+    if infrastructure is not None and to not in CLOUDS:
+        raise UsageError("--infrastructure is for clouds", hint=f"leave it out, or add --to {' or '.join(CLOUDS)}")
+    if public and to in CLOUDS:
+        raise UsageError("--public is for the Hub; a cloud has rights of its own", hint="leave --public out")
+    options: dict[str, Any] = {"public": public}
+    if to in CLOUDS:
+        options = {"infrastructure": infrastructure, "progress": progress}
+    record: Model = import_module(module).register(model, name=name, version=version, home=store.folder, **options)
     store.add_model(record)
     return record
 
@@ -32,6 +55,8 @@ def remove(model: Model, store: Store, *, files: bool) -> None:
     if files and scheme_of(model.uri) == "hf":
         hint = f"leave --outputs out to forget the record only; to end all its versions: hf repos delete {model.name}"
         raise UsageError(f"what is filed on the Hub is not deleted from here: {model.name}", hint=hint)
-    if files:
+    if files and scheme_of(model.uri) == "oci-model":
+        import_module(REGISTRIES["oci"]).remove(model)
+    elif files:
         import_module(REGISTRIES["folder"]).remove(model.uri)
     store.remove_model(model)

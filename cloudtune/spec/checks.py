@@ -21,7 +21,7 @@ from cloudtune.spec.order import circle_message, needs_of
 from cloudtune.spec.order import references as step_references
 from cloudtune.spec.place import Infrastructure
 from cloudtune.spec.runtime import Runtime
-from cloudtune.spec.verbs import of_register
+from cloudtune.spec.verbs import of_deploy, of_register
 
 Finding = tuple[Path, str, str | None]
 
@@ -206,6 +206,8 @@ def of_step(step: PipelineStep, names: frozenset[str]) -> Iterator[Finding]:
         yield from below(("job",), of_job(step.job))
     if step.verb == "register":
         yield from below(("register",), of_register(step.options))
+    if step.verb == "deploy":
+        yield from below(("deploy",), of_deploy(step.options))
     for index, need in enumerate(step.needs):
         if need == step.name:
             yield ("needs", index), "a step cannot need itself", None

@@ -78,6 +78,9 @@ class Register:
     name: str = attrs.field(metadata={"doc": "Name of the model in the registry; on the Hub `owner/name`."})
     version: str | None = setting("Version, on the Hub a tag; default: the next number.")
     public: bool | None = setting("On the Hub, everybody may see the model; default: only its owner.")
+    infrastructure: str | None = setting(
+        "In a cloud, whose the model is: a profile or a job's file; default: that of the job that trained it."
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -88,6 +91,12 @@ class Deploy:
     to: str | None = setting("The place; default `local`.", choices=("local", "oci", "sagemaker"))
     name: str | None = setting("Name of the deployment; default: the model's.")
     shape: str | None = setting("Machine shape, in a cloud.")
+    image: str | None = setting("Image with vLLM, in a cloud; default: the service's own.")
+    replicas: int | None = setting("Machines, in a cloud; default: one.", minimum=1)
+    max_length: int | None = setting("Tokens of a prompt and its answer, in a cloud; default: the model's.", minimum=1)
+    infrastructure: str | None = setting(
+        "In a cloud, network and logs: a profile or a job's file; default: that of the job that trained the model."
+    )
 
 
 def wrong_hub_name(name: str) -> Wrong | None:
@@ -124,3 +133,19 @@ def of_register(options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], s
                 yield (key,), *wrong
     elif options.get("public"):
         yield ("public",), "'public' is for the Hub only", "leave it out, or write `to: hub`"
+    yield from _of_clouds(options, ("infrastructure",), {None, "folder", "hub"})
+
+
+def of_deploy(options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str | None]]:
+    """Find what cannot be in the options of a deployment."""
+    yield from _of_clouds(options, ("shape", "image", "replicas", "maxLength", "infrastructure"), {None, "local"})
+    if options.get("to") == "oci" and not options.get("shape"):
+        yield ("to",), "OCI wants to know on which machines: 'shape' is missing", "e.g. shape: VM.GPU.A10.1"
+
+
+def _of_clouds(
+    options: Mapping[str, Any], keys: tuple[str, ...], here: set[str | None]
+) -> Iterator[tuple[tuple[str, ...], str, str | None]]:
+    for key in keys:
+        if options.get(key) is not None and options.get("to") in here:
+            yield (key,), f"{key!r} is for clouds only", "leave it out, or write `to: oci`"

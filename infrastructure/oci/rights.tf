@@ -27,7 +27,7 @@ locals {
       log_content = "use log-content in ${local.compartment}"
     }
     automatic_logs = {
-      # logGroupId without logId: the service makes a log for each run, as its user
+      # logGroupId without logId: the service makes a log for each run, as its user; deploy makes one
       new_logs = "manage log-groups in ${local.compartment}"
     }
     storage = {
@@ -49,6 +49,8 @@ locals {
     models = {
       # register --to oci: model, artifact, provenance, metadata
       models = "manage data-science-models in ${local.compartment}"
+      # register --to oci: the versions of a model are one set
+      model_version_sets = "manage data-science-modelversionsets in ${local.compartment}"
       # large artifacts and deployments are followed with progress
       work_requests = "read data-science-work-requests in ${local.compartment}"
     }

@@ -121,7 +121,7 @@ def test_a_server_that_cannot_be_recorded_is_ended(place, model, monkeypatch):
         def refuse(*_):
             raise CloudtuneError("the disk is full")
 
-        monkeypatch.setattr(Store, "add_deployment", refuse)
+        monkeypatch.setattr(Store, "replace_deployment", refuse)
 
     monkeypatch.setattr(Sleeper, "hurdle", staticmethod(full))
     with pytest.raises(CloudtuneError, match="full"):

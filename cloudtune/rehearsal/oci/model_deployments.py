@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 NO_CAPACITY = "no capacity"
 STATES = ("CREATING", "ACTIVE", "DELETING", "FAILED", "INACTIVE", "UPDATING", "DELETED", "NEEDS_ATTENTION")
-#: Images that the service itself keeps: family, name, tag, what they are for.
+#: Images that the service itself keeps, below ``dsmc://``: family, name, tag, what they are for.
 CONTAINERS = (
-    ("odsc-vllm-serving", "dsmc://odsc-vllm-serving", "0.11.0", "INFERENCE"),
-    ("odsc-vllm-serving", "dsmc://odsc-vllm-serving", "0.9.1", "INFERENCE"),
-    ("odsc-tgi-serving", "dsmc://odsc-text-generation-inference", "3.2.1", "INFERENCE"),
-    ("odsc-llm-fine-tuning", "dsmc://odsc-llm-fine-tuning", "3.3.53", "FINE_TUNE"),
+    ("odsc-vllm-serving", "odsc-vllm-serving", "0.11.0", "INFERENCE"),
+    ("odsc-vllm-serving", "odsc-vllm-serving", "0.9.1", "INFERENCE"),
+    ("odsc-tgi-serving", "odsc-text-generation-inference", "3.2.1", "INFERENCE"),
+    ("odsc-llm-fine-tuning", "odsc-llm-fine-tuning", "3.3.53", "FINE_TUNE"),
 )
 _FILTERS = ("id", "projectId", "displayName", "createdBy")
 _SERVED = "the model deployment answers"
@@ -49,6 +49,8 @@ class Deployments:
         self.cloud = cloud
         self.store = cloud.stage.store
         self.works = cloud.part(Works)
+        #: What images run that name no entrypoint, by their names: for whoever stages a rehearsal.
+        self.entrypoints: dict[str, tuple[str, ...]] = {}
         self._serving: dict[str, Serving] = {}
         self._lock = threading.Lock()
 
@@ -241,7 +243,7 @@ class Deployments:
         folder = self.cloud.stage.folder / "deployments" / identity / f"model-{new_ocid('x')[-12:]}"
         self.cloud.part(Artifacts).unpack(self.cloud.part(Models).model(model_of(data)), folder)
         work.note("the model is there", percentComplete=60.0)
-        serving = Serving(self.cloud, data, folder)
+        serving = Serving(self.cloud, data, folder, self.entrypoints)
         with self._lock:
             self._serving[identity] = serving
         try:

@@ -38,6 +38,7 @@ _CATEGORIES = (
     "Readme",
     "Other",
 )
+#: The keys that Oracle ADS uses.
 _DEFINED = ("UseCaseType", "Framework", "FrameworkVersion", "Algorithm", "Hyperparameters", "ArtifactTestResults")
 #: What the stand-in alone knows of a model.
 _INSIDE = ("provenance", "artifact", "references")

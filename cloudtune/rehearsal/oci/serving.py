@@ -45,7 +45,13 @@ _LOOK_S = 0.05
 class Serving:
     """The nodes of one deployment, from their start to their end."""
 
-    def __init__(self, cloud: OciCloud, deployment: Mapping[str, Any], model: Path) -> None:
+    def __init__(
+        self,
+        cloud: OciCloud,
+        deployment: Mapping[str, Any],
+        model: Path,
+        entrypoints: Mapping[str, tuple[str, ...]] = {},
+    ) -> None:
         self.cloud, self.id = cloud, str(deployment["id"])
         self._deployment = deployment
         details = deployment["modelDeploymentConfigurationDetails"]
@@ -55,7 +61,7 @@ class Serving:
         self.variables: Mapping[str, str] = self.container.get("environmentVariables") or {}
         self.port = int(self.container.get("serverPort") or PORT)
         self.last: deque[str] = deque(maxlen=_LAST_LINES)
-        self._model = model
+        self._model, self._entrypoints = model, entrypoints
         self._running: list[RunningNode] = []
         self._turn = itertools.count()
         self._lock = threading.Lock()
@@ -127,12 +133,9 @@ class Serving:
             message = "Unexpected nonstreaming response detected from the deployed model."
             raise Refused(409, "ExternalServerIncorrectState", message)
 
-        def pieces() -> Iterator[bytes]:
-            with contextlib.closing(connection):
-                while piece := answer.read1(1 << 16):
-                    yield piece
-
-        return Response(headers=(("content-type", kind), ("trailer", "StreamFailure")), body=pieces())
+        return Response(
+            headers=(("content-type", kind), ("trailer", "StreamFailure")), body=_Pieces(connection, answer)
+        )
 
     def _is_healthy(self, running: RunningNode) -> bool:
         port = int(self.container.get("healthCheckPort") or self.port)
@@ -172,6 +175,7 @@ class Serving:
     def _command(self) -> tuple[str, ...]:
         """Return what the image would run."""
         entrypoint, cmd = self.container.get("entrypoint") or (), self.container.get("cmd") or ()
+        entrypoint = entrypoint or self._entrypoints.get(self.container["image"], ())
         if entrypoint:
             return (*entrypoint, *cmd)
         if "vllm" not in self.container["image"].lower():
@@ -215,3 +219,21 @@ def _write_vllm(path: Path) -> None:
         "from cloudtune.rehearsal.vllm import main\nsys.exit(main(sys.argv[1:]))\n"
     )
     path.chmod(0o755)
+
+
+class _Pieces:
+    """What a server says, as it comes; the connection to it ends also where nobody has begun to listen."""
+
+    def __init__(self, connection: http.client.HTTPConnection, answer: http.client.HTTPResponse) -> None:
+        self._connection, self._answer = connection, answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            while piece := self._answer.read1(1 << 16):
+                yield piece
+        except http.client.HTTPException as error:
+            raise ConnectionError("the server broke off") from error  # and so does the service
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()

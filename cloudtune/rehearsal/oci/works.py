@@ -21,6 +21,16 @@ OVER = ("SUCCEEDED", "FAILED", "CANCELED")
 #: A fault of this kind, by the operation's type, lets what a work request tells of fail.
 WORK_FAILS = "work fails"
 _INSIDE = ("errors", "logs")
+_SHOWN = (
+    "id",
+    "operationType",
+    "status",
+    "percentComplete",
+    "resources",
+    "timeAccepted",
+    "timeStarted",
+    "timeFinished",
+)
 
 
 class WorkFailed(Exception):
@@ -101,8 +111,9 @@ class Works:
     def find(self, request: Request) -> Response:
         """Return work requests of a compartment, the newest first."""
         works = (_shown(work) for work in self.store.all(WORK))
-        filters = ("id", "operationType", "status")
-        return listed(request, works, filters=filters)
+        rows = ({**work, "resourceId": work["resources"][0]["identifier"]} for work in works)
+        names = (*_SHOWN, "compartmentId")
+        return listed(request, rows, filters=("id", "resourceId", "operationType", "status"), shown=names)
 
     def get(self, request: Request) -> Response:
         """Return a work request."""

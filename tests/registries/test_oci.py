@@ -1,0 +1,280 @@
+"""Models filed in the catalog of OCI Data Science: the real SDK and ocifs against the stand-in."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cloudtune
+from cloudtune import storage
+from cloudtune.errors import NotAllowed, ServiceError, UsageError
+from cloudtune.registries import oci_notes
+from cloudtune.rehearsal import faults
+from cloudtune.spec.document import dumps
+from cloudtune.spec.job import JobSpec
+from cloudtune.spec.oci import DataScienceJob
+from cloudtune.spec.runtimes import GitPythonRuntime
+from cloudtune.store import Record, Store
+from tests.oci_place import OciPlace, oci_place
+from tests.registries.models import RECORD, described, merged, safetensors
+
+pytest.importorskip("oci", reason="the oci SDK is not installed")
+pytest.importorskip("ocifs", reason="ocifs is not installed")
+SERVICE = "oci.data_science"
+
+
+class Filing:
+    """A stand-in with a bucket that keeps versions, and the user's profile of it."""
+
+    def __init__(self, place: OciPlace, folder: Path) -> None:
+        from cloudtune.rehearsal.oci.buckets import Buckets
+
+        self.place = place
+        self.client = place.sdk("data_science", "DataScienceClient")
+        self.shelf = place.cloud.part(Buckets).make("b", namespace="ns")
+        place.stage.store.change("oci.bucket", "ns/b", versioning="Enabled")
+        self.profile(folder / "config" / "mine.yaml")
+
+    def profile(self, path: Path, **changes: str) -> Path:
+        """Write an infrastructure, by default as the one profile that there is."""
+        spec = {
+            "compartmentId": self.place.compartment,
+            "projectId": self.place.project,
+            "stagingUri": "oci://b@ns/staging",
+            **changes,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"kind": "infrastructure", "type": "dataScienceJob", "spec": spec}))
+        return path
+
+    def file(self, model: str | Path, **options: Any) -> Any:
+        return cloudtune.register(str(model), to="oci", name="llama", **options)
+
+    def models(self) -> list[Any]:
+        found = self.client.list_models(self.place.compartment, sort_order="ASC").data
+        return [self.client.get_model(one.id).data for one in found if one.lifecycle_state == "ACTIVE"]
+
+    def notes(self, model: Any) -> dict[str, str]:
+        return {one.key: one.value for one in model.custom_metadata_list}
+
+    def operations(self) -> list[str]:
+        return [call.operation for call in self.place.stage.record.calls if call.service == SERVICE]
+
+    def put(self, folder: Path, below: str) -> str:
+        uri = f"oci://b@ns/{below}"
+        storage.upload(folder, uri)
+        return uri
+
+
+@pytest.fixture
+def filing(tmp_path: Path) -> Iterator[Filing]:
+    with oci_place(tmp_path) as place:
+        yield Filing(place, tmp_path)
+
+
+@pytest.fixture
+def by_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every model be a large one."""
+    from cloudtune.registries import oci
+
+    monkeypatch.setattr(oci, "WHOLE_BYTES", 0)
+
+
+def test_a_small_model_is_sent_whole_and_noted(filing: Filing, tmp_path: Path) -> None:
+    said: list[str] = []
+    record = filing.file(described(merged(tmp_path / "m")), progress=said.append)
+    (model,) = filing.models()
+    assert (record.name, record.version, record.uri) == ("llama", "1", f"oci-model://{model.id}")
+    assert (model.display_name, model.version_label, model.model_version_set_name) == ("llama", "1", "llama")
+    content = filing.client.get_model_artifact_content(model.id).data.content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert sorted(archive.namelist()) == ["cloudtune.json", "config.json", "model.safetensors"]
+        assert archive.read("model.safetensors") == safetensors()
+    notes = filing.notes(model)
+    assert (notes["base"], notes["run"], notes["eval_loss"]) == ("org/base", "abc12345", "1")
+    assert notes["sha256-model.safetensors"] == record.checksums["model.safetensors"]
+    assert set(record.checksums) == {"cloudtune.json", "config.json", "model.safetensors"}
+    assert [one.version for one in cloudtune.list(models=True)] == ["1"]
+    assert said[0].startswith("reading 3 files")
+
+
+def test_the_same_model_again_is_the_same_version(filing: Filing, tmp_path: Path) -> None:
+    first = filing.file(merged(tmp_path / "m"))
+    before = len(filing.operations())
+    assert filing.file(tmp_path / "m").uri == first.uri
+    assert not [name for name in filing.operations()[before:] if not name.startswith(("get_", "list_", "head_"))]
+    assert filing.file(merged(tmp_path / "n", b"others")).version == "2"
+    with pytest.raises(UsageError, match="has a version 1 of it already"):
+        filing.file(tmp_path / "n", version="1")
+    assert filing.file(merged(tmp_path / "o", b"more"), version="best").version == "best"
+    cloudtune.register(str(merged(tmp_path / "p", b"here")), name="llama", version="9")
+    with pytest.raises(UsageError, match="in another registry"):
+        filing.file(merged(tmp_path / "q", b"q"), version="9")
+    assert filing.file(tmp_path / "q").version == "10"
+
+
+def test_a_large_model_is_staged_and_referred_to(filing: Filing, tmp_path: Path, by_reference: None) -> None:
+    said: list[str] = []
+    record = filing.file(merged(tmp_path / "m"), progress=said.append)
+    (model,) = filing.models()
+    assert model.is_model_by_reference
+    names = [one.name for one in filing.shelf.find().objects]
+    place = filing.notes(model)["source"]
+    assert {name.rpartition("/")[2] for name in names} == {"cloudtune.json", "config.json", "model.safetensors"}
+    assert all(f"oci://b@ns/{name}".startswith(f"{place}/") for name in names)
+    assert any("the catalog takes the model: succeeded, 100 %" in line for line in said)
+    cloudtune.delete("llama:1", outputs=True)
+    assert (filing.models(), filing.shelf.find().objects) == ([], [])
+    assert filing.client.list_model_version_sets(filing.place.compartment, lifecycle_state="ACTIVE").data == []
+    assert record.uri.startswith("oci-model://ocid1.datasciencemodel.")
+
+
+def test_a_model_in_a_bucket_stays_where_it_is(filing: Filing, tmp_path: Path) -> None:
+    uri = filing.put(described(merged(tmp_path / "m")), "runs/x/model")
+    before = len(filing.place.stage.record.calls)
+    record = filing.file(uri)
+    (model,) = filing.models()
+    assert (model.is_model_by_reference, filing.notes(model)["source"]) == (True, uri)
+    sent = [call for call in filing.place.stage.record.calls[before:] if call.operation == "get_object"]
+    # the header is looked at; its own record says what the large files hash to
+    assert len([call.target for call in sent if call.target.endswith("safetensors")]) <= 2
+    cloudtune.delete("llama", outputs=True)
+    assert filing.models() == []
+    assert {one.name for one in filing.shelf.find(prefix="runs/x/model/").objects} >= {
+        f"runs/x/model/{path}" for path in record.checksums
+    }
+
+
+def test_where_it_came_from_is_noted(filing: Filing, tmp_path: Path) -> None:
+    (tmp_path / "config" / "mine.yaml").unlink()
+    runtime = GitPythonRuntime(url="https://git.example/x", branch="main", commit="c0ffee", entrypoint="train.py")
+    owner = {"compartment_id": filing.place.compartment, "project_id": filing.place.project}
+    job = JobSpec(name="t", infrastructure=DataScienceJob(**owner), runtime=runtime)
+    run = "ocid1.datasciencejobrun.oc1.iad.aaaa"
+    row = {"backend": "oci", "state": "succeeded", "created": time.time(), "updated": time.time()}
+    Store().add_run(
+        Record(id=RECORD["run"], name="t", handle=f"oci://us-ashburn-1/jobRun/{run}", spec=dumps(job), **row)
+    )
+    (merged(tmp_path / "m") / "adapter_config.json").write_text('{"r": 16}')
+    filing.file(tmp_path / "m")  # whose it is, the run's own infrastructure says
+    (model,) = filing.models()
+    found = filing.client.get_model_provenance(model.id).data
+    assert (found.repository_url, found.git_branch, found.git_commit) == ("https://git.example/x", "main", "c0ffee")
+    assert (found.training_script, found.training_id) == ("train.py", run)
+    assert filing.notes(model)["lora_rank"] == "16"
+
+
+@pytest.mark.parametrize("kind", ["refused", "lost", "cut"])
+def test_every_call_may_fail_once(kind: str, filing: Filing, tmp_path: Path, by_reference: None) -> None:
+    filing.file(merged(tmp_path / "m"))
+    calls = [call.call for call in filing.place.stage.record.calls]
+    fault = {"refused": faults.refused("*", status=503), "lost": faults.lost("*"), "cut": faults.cut("*")}[kind]
+    counts = {call: calls.count(call) for call in calls}
+    for one in faults.each_once(calls, fault):
+        done = counts[one.service, one.operation]
+        numbers = tuple(done + number for number in one.numbers)
+        filing.place.stage.faults.add(type(one)(**{**_fields(one), "numbers": numbers}))
+    assert filing.file(merged(tmp_path / "n", b"others")).version == "2"
+    assert [(model.version_label, model.is_model_by_reference) for model in filing.models()] == [
+        ("1", True),
+        ("2", True),
+    ]
+
+
+def _fields(fault: Any) -> dict[str, Any]:
+    import attrs
+
+    return attrs.asdict(fault, recurse=False)
+
+
+def test_what_was_interrupted_goes_on(filing: Filing, tmp_path: Path, by_reference: None) -> None:
+    merged(tmp_path / "m")
+    for operation in ("create_model", "get_work_request"):
+        filing.place.stage.faults.add(faults.lost(SERVICE, operation, numbers=tuple(range(1, 9))))
+        with pytest.raises(ServiceError) as error:
+            filing.file(tmp_path / "m")
+        assert error.value.definite is False
+    assert filing.file(tmp_path / "m").version == "1"
+    (model,) = filing.models()
+    assert model.is_model_by_reference
+    assert filing.operations().count("register_model_artifact_reference") == 1
+    assert [call.operation for call in filing.place.stage.record.calls].count("put_object") == 3
+
+
+def test_a_failure_cleans_up_and_says_why(filing: Filing, tmp_path: Path, by_reference: None) -> None:
+    filing.place.stage.faults.add(faults.event("work fails", "REGISTER_MODEL_ARTIFACT"))
+    with pytest.raises(ServiceError, match="InternalServerError: rehearsed fault: work fails"):
+        filing.file(merged(tmp_path / "m"))
+    assert (filing.models(), cloudtune.list(models=True)) == ([], ())
+    assert filing.file(tmp_path / "m").version == "1"
+    filing.place.stage.store.change("oci.bucket", "ns/b", versioning="Disabled")
+    with pytest.raises(UsageError, match="keeps no versions") as error:
+        filing.file(merged(tmp_path / "n", b"others"))
+    assert "--versioning Enabled" in (error.value.hint or "")
+
+
+def test_whose_it_is_must_be_known(filing: Filing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = merged(tmp_path / "m")
+    other = filing.profile(tmp_path / "config" / "other.yaml", projectId="ocid1.datascienceproject.oc1.iad.other")
+    with pytest.raises(UsageError, match="compartmentId and projectId not known"):
+        filing.file(model)  # there are two profiles
+    assert filing.file(model, infrastructure="other").version == "1"
+    assert filing.models()[0].project_id == "ocid1.datascienceproject.oc1.iad.other"
+    other.unlink()
+    (tmp_path / "config" / "mine.yaml").unlink()
+    monkeypatch.setenv("NB_SESSION_COMPARTMENT_OCID", filing.place.compartment)
+    monkeypatch.setenv("PROJECT_OCID", filing.place.project)
+    assert filing.file(merged(tmp_path / "n", b"others")).version == "2"
+    with pytest.raises(UsageError, match="is of type local"):
+        filing.file(model, infrastructure="local")
+    with pytest.raises(UsageError, match="--infrastructure is for clouds"):
+        cloudtune.register(str(model), name="llama", infrastructure="other")
+    with pytest.raises(UsageError, match="--public is for the Hub"):
+        filing.file(model, public=True)
+
+
+def test_a_large_model_needs_a_bucket(filing: Filing, tmp_path: Path, by_reference: None) -> None:
+    filing.profile(tmp_path / "config" / "mine.yaml", stagingUri="s3://b/p")
+    with pytest.raises(UsageError, match="it must lie in a bucket of OCI") as error:
+        filing.file(merged(tmp_path / "m"))
+    assert "stagingUri" in (error.value.hint or "")
+    assert filing.operations() == []
+
+
+def test_what_the_catalog_refuses_is_told(filing: Filing, tmp_path: Path) -> None:
+    filing.place.cloud.absent.add(filing.place.project)
+    with pytest.raises(NotAllowed, match="create_model_version_set"):
+        filing.file(merged(tmp_path / "m"))
+
+
+def test_notes_fit_into_the_catalog() -> None:
+    notes = oci_notes.Notes(
+        base="b" * 300, run=None, metrics={"loss": 0.5, "bad": float("nan"), "on": True}, rank="8", method="lora"
+    )
+    sums = {f"model-{number:05}.safetensors": "0" * 64 for number in range(1000)}
+    sizes = {name: 1000 - number for number, name in enumerate(sums)}
+    rows = oci_notes.custom_metadata(notes, sums, sizes, "oci://b@ns/p", staged=True)
+    assert len(json.dumps(rows).encode()) <= oci_notes.METADATA_BYTES
+    assert all(len(row["value"]) <= 255 for row in rows)
+    keys = [row["key"] for row in rows]
+    assert keys[:7] == ["base", "method", "lora_rank", "checksums", "source", "staged", "loss"]
+    assert keys[7] == "sha256-model-00000.safetensors"
+    assert 100 < len(keys) < 1000
+
+
+def test_the_command_line_files_a_model(filing: Filing, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from cloudtune.cli import cli
+
+    words = ["register", str(merged(tmp_path / "m")), "--to", "oci", "--name", "llama", "-o", "json"]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["version"] == "1"
