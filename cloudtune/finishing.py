@@ -88,5 +88,6 @@ def _output(named: str | None) -> str:
     """Return where a verb's result goes: as named, else the outputs of the job that the verb runs in."""
     place = named or os.environ.get("CLOUDTUNE_OUTPUT_DIR")
     if place is None:
-        raise UsageError("no place is named for the result", hint="add -o FOLDER_OR_URI")
+        hint = "add -o FOLDER_OR_URI; -o json alone is the form of the answer, and a folder of that name is ./json"
+        raise UsageError("no place is named for the model", hint=hint)
     return place

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from cloudtune.cli.talk import nobody_reads, visible
+from cloudtune.cli.talk import nobody_reads, say, visible
 
 #: Verb, module, one line of help. Grouped as the help shows them.
 VERBS: dict[str, dict[str, str]] = {
@@ -61,9 +61,15 @@ class Verbs(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Call a verb; that the reader went away (`| head`) is no error, and nothing more can be said to it."""
+        """Call a verb; an interrupted one says what is left, and that the reader went away (`| head`) is no error."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            # here, because click itself would say nothing
+            from cloudtune.cli.interrupted import told
+
+            say(f"\n{told(ctx.invoked_subcommand, error)}")
+            return 130
         except BrokenPipeError:
             # here, because click itself would end with 1
             nobody_reads(sys.stdout)

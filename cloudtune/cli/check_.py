@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def command(model: str, for_: str | None, fast: bool, load: bool, generate: bool, output: str) -> int:
     """Look for everything that keeps a model, or a LoRA adapter, from being served.
 
-    MODEL is a folder, a URI or a registered name; of one in a bucket only small files and ranges are fetched. Ends
-    with 1 if there are errors; warnings and notes alone are fine.
+    MODEL is a folder, a URI or a registered NAME[:VERSION]; of one in a bucket only small files and ranges are fetched.
+    Ends with 1 if there are errors; warnings and notes alone are fine.
     """
     from cloudtune import verbs
     from cloudtune.cli.meter import Meter

@@ -10,7 +10,9 @@ from cloudtune.cli.talk import say
 
 @click.command("consolidate")
 @click.argument("checkpoint")
-@click.option("--base", metavar="MODEL", help="The model that was trained: a folder, a URI or a name on the Hub.")
+@click.option(
+    "--base", metavar="MODEL", help="The model that was trained: a folder, a URI, a registered name or one on the Hub."
+)
 @options.place_or_form(
     "Folder or URI for the model, inside a job its outputs; text, json and yaml are forms of the answer."
 )
@@ -35,8 +37,9 @@ def command(
 ) -> None:
     """Make one Hugging Face model, or one adapter of PEFT, of a sharded checkpoint.
 
-    CHECKPOINT is a folder or a URI that training left: PyTorch's .distcp files (FSDP, also of accelerate, the Trainer
-    and llama-recipes), optimum-neuron's shards, or a state dict of torch.save. Nothing in it is executed.
+    CHECKPOINT is a folder, a URI or a registered name of what training left: PyTorch's .distcp files (FSDP, also of
+    accelerate, the Trainer and llama-recipes), optimum-neuron's shards, or a state dict of torch.save. Nothing in it is
+    executed; interrupted, it goes on where it was.
     """
     from cloudtune import finishing
     from cloudtune.cli.meter import Meter

@@ -21,7 +21,11 @@ from cloudtune.cli.talk import say
     help="accurate keeps the adapter in fp32; peft rounds it to the base's dtype first.",
 )
 @click.option(
-    "--weight", type=float, multiple=True, metavar="W", help="Factor of an adapter in the sum; one for each, in order."
+    "--weight",
+    type=float,
+    multiple=True,
+    metavar="W",
+    help="Factor of an adapter in the sum, default 1; repeat it: one for each adapter, in order.",
 )
 @click.option("--name", help="Name for the model card.")
 @click.option(
@@ -47,9 +51,13 @@ def command(
 ) -> None:
     """Merge LoRA adapters into their base model and write one Hugging Face model.
 
-    BASE is a folder, a URI or a name on the Hub; adapters and model are folders or URIs. Nothing needs the model in
-    memory, and one that was interrupted goes on where it was.
-    """
+    BASE is a folder, a URI, a registered NAME[:VERSION] or a name on the Hub; ADAPTER a folder, a URI or a registered
+    name. Nothing needs the model in memory, and one that was interrupted goes on where it was.
+
+    \b
+    cloudtune merge Qwen/Qwen3-0.6B outputs/adapter -o merged
+    cloudtune merge base style facts --weight 0.7 --weight 0.3 -o merged
+    """  # noqa: D301 - click wants the character itself
     from cloudtune import finishing
     from cloudtune.cli.meter import Meter
 

@@ -49,10 +49,21 @@ class Pattern(click.ParamType[str]):
         return str(value)
 
 
+class Form(click.Choice[str]):
+    """A form of the answer; what looks like a file or a folder is told how to become one."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Return what is wrong, and what to write."""
+        forms = [str(choice) for choice in self.choices]
+        wanted = next((form for form in forms if str(value).endswith(f".{form}")), None)
+        answer = f"-o {wanted}" if wanted else "-o json" if "json" in forms else ""
+        return f"{value!r} is no form of the answer: {', '.join(forms)}; for a file write {answer} > {value}"
+
+
 def output(*choices: str) -> Callable[[Command], Command]:
     """Return the option ``-o``."""
     return click.option(
-        "-o", "--output", type=click.Choice(choices or ("text", "json")), default="text", help="Form of the answer."
+        "-o", "--output", type=Form(choices or ("text", "json")), default="text", help="Form of the answer."
     )
 
 
@@ -68,7 +79,8 @@ def _apart(_: click.Context, param: click.Parameter, values: tuple[str, ...]) ->
     forms = [value for value in values if value in FORMS]
     places = [value for value in values if value not in FORMS]
     if len(forms) > 1 or len(places) > 1 or "" in places:
-        raise click.BadParameter("name one place and one form at most", param=param)
+        hint = "-o FOLDER -o json; a folder that is called like a form is ./json"
+        raise click.BadParameter(f"name one place and one form at most: {hint}", param=param)
     return (places[0] if places else None), (forms[0] if forms else "text")
 
 

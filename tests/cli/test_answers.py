@@ -197,3 +197,14 @@ def test_a_difference_is_shown_whole(job: str, tmp_path: Path) -> None:
 def test_a_cell_of_a_table_is_one_line_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     display.table(("a", "b"), [("one\ntwo", "x\ty")], empty="")
     assert capsys.readouterr().out == "a\tb\none\\ntwo\tx\\ty\n"
+
+
+def test_a_file_in_the_place_of_a_form_is_told_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "for a file write -o json > report" in call("check", "m", "-o", "report").err
+    assert "for a file write -o yaml > r.yaml" in call("check", "m", "-o", "r.yaml").err
+    monkeypatch.delenv("CLOUDTUNE_OUTPUT_DIR", raising=False)
+    answer = call("merge", "b", "hf://o/a", "-o", "json")
+    assert answer.code == 2
+    assert "add -o FOLDER_OR_URI; -o json alone is the form of the answer" in answer.err
+    assert "a folder that is called like a form is ./json" in call("merge", "b", "a", "-o", "x", "-o", "y").err

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,14 @@ def job_file(folder: Path, command: str) -> str:
     runtime = {"type": "pyTorchDistributed", "spec": {"command": command}}
     path.write_text(json.dumps({"kind": "job", "spec": {"name": "j", "runtime": runtime}}))
     return str(path)
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Let what is started be interrupted, also where whoever started the tests ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
