@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +25,8 @@ _TRIES = 4
 #: Seconds before the second try; each pause is twice the one before.
 FIRST_PAUSE_S = 0.5
 _BATCH = 64
+#: What is to be done when nothing more is asked for, by scheme.
+_at_the_end: dict[str, Callable[[], None]] = {}
 
 
 def serve() -> int:
@@ -39,6 +42,8 @@ def serve() -> int:
         else:
             answer = {"ok": True}
         _answer(answers, answer)
+    for deed in _at_the_end.values():
+        deed()
     return 0
 
 
@@ -102,6 +107,11 @@ def _get_file(files: Any, path: str, target: Path) -> None:
 def _put(source: Path, uri: str) -> None:
     files, path = _files(uri)
     protocols = (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
+    if "oci" in protocols:
+        objects: Any = importlib.import_module("cloudtune.node.objects")
+        _at_the_end["oci"] = lambda: objects.forget(files.oci_client)
+        objects.put(files, source, path)
+        return
     if any(name in _WHOLE_OBJECTS for name in protocols):
         files.put_file(str(source), path)
         return

@@ -1,0 +1,116 @@
+"""Files that a node sends to OCI Object Storage, against the stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from cloudtune.node import objects
+from cloudtune.rehearsal import faults
+from tests.oci_place import OciPlace, oci_place
+
+pytest.importorskip("ocifs", reason="ocifs is not installed")
+
+SIZE = 5 * (1 << 16) + 7
+
+
+@attrs.frozen
+class Bucket:
+    """A bucket, the file system that a node opens it by, and a large file."""
+
+    place: OciPlace
+    files: Any
+    file: Path
+
+    def put(self, name: str) -> None:
+        objects.put(self.files, self.file, f"data@ns/{name}")
+
+    def calls(self, operation: str) -> int:
+        return sum(call.operation == operation for call in self.place.stage.record.calls)
+
+    def content(self, name: str) -> bytes:
+        client = self.place.sdk("object_storage", "ObjectStorageClient")
+        data: bytes = client.get_object("ns", "data", name).data.content
+        return data
+
+    def begun(self) -> int:
+        client = self.place.sdk("object_storage", "ObjectStorageClient")
+        return len(client.list_multipart_uploads("ns", "data").data)
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """Return a bucket of a stand-in; parts are small, and nothing is tried twice by the library."""
+    import oci
+    from ocifs import OCIFileSystem
+
+    from cloudtune.rehearsal.oci.buckets import Buckets
+
+    monkeypatch.setattr(objects, "PART_BYTES", 1 << 16)
+    monkeypatch.setattr(objects, "_begun", {})
+    with oci_place(tmp_path) as place:
+        place.cloud.part(Buckets).make("data", namespace="ns")
+        files = OCIFileSystem(
+            config=str(place.identity.home / ".oci" / "config"),
+            config_kwargs={"service_endpoint": place.cloud.url, "retry_strategy": oci.retry.NoneRetryStrategy()},
+            skip_instance_cache=True,
+        )
+        file = tmp_path / "model.safetensors"
+        file.write_bytes(bytes(range(256)) * (SIZE // 256) + b"tail" * 2)
+        yield Bucket(place, files, file)
+
+
+def test_a_large_file_goes_in_parts_and_a_small_one_at_once(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.put("runs/x/large")
+    assert bucket.content("runs/x/large") == bucket.file.read_bytes()
+    assert (bucket.calls("upload_part"), bucket.calls("put_object"), bucket.begun()) == (6, 0, 0)
+    small = tmp_path / "small"
+    small.write_bytes(b"")
+    objects.put(bucket.files, small, "data@ns/small")
+    assert (bucket.content("small"), bucket.calls("put_object")) == (b"", 1)
+
+
+def test_the_next_attempt_sends_what_is_left(bucket: Bucket) -> None:
+    bucket.place.stage.faults.add(faults.refused("*", "upload_part", status=503, numbers=(3,)))
+    with pytest.raises(OSError, match="OCI answers 503"):
+        bucket.put("large")
+    sent = bucket.calls("upload_part")
+    bucket.put("large")
+    assert bucket.content("large") == bucket.file.read_bytes()
+    assert bucket.calls("upload_part") - sent == 6 - (sent - 1)
+    assert (bucket.calls("create_multipart_upload"), bucket.begun()) == (1, 0)
+
+
+def test_a_file_that_has_changed_begins_anew_and_what_is_given_up_goes(bucket: Bucket) -> None:
+    bucket.place.stage.faults.add(faults.refused("*", "upload_part", status=500, numbers=(2, 9)))
+    with pytest.raises(OSError, match="OCI answers 500"):
+        bucket.put("large")
+    bucket.file.write_bytes(b"x" * SIZE)
+    with pytest.raises(OSError, match="OCI answers 500"):
+        bucket.put("large")
+    assert (bucket.calls("create_multipart_upload"), bucket.begun()) == (2, 1)
+    objects.forget(bucket.files.oci_client)
+    assert bucket.begun() == 0
+    bucket.put("large")
+    assert bucket.content("large") == b"x" * SIZE
+
+
+def test_an_answer_that_was_lost_does_no_harm(bucket: Bucket) -> None:
+    bucket.place.stage.faults.add(
+        faults.lost("*", "commit_multipart_upload"), faults.lost("*", "upload_part", numbers=(2,))
+    )
+    for _ in range(2):
+        with pytest.raises(OSError, match="Connection"):
+            bucket.put("large")
+    bucket.put("large")
+    assert bucket.content("large") == bucket.file.read_bytes()
+    assert (bucket.calls("create_multipart_upload"), bucket.begun()) == (1, 0)
+
+
+def test_a_right_that_is_missing_is_named(bucket: Bucket) -> None:
+    with pytest.raises(OSError, match="not allowed to manage objects in its compartment"):
+        objects.put(bucket.files, bucket.file, "other@ns/large")
