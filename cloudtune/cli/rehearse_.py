@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -12,11 +14,13 @@ from cloudtune.cli import options
 from cloudtune.cli.talk import say
 
 if TYPE_CHECKING:
+    from cloudtune.rehearsing.clouds import Left
     from cloudtune.rehearsing.rehearse import Rehearsal
     from cloudtune.runs import Run
 
-#: Files that are listed; of more, so many and how many there are.
-_MOST_FILES = 20
+#: Folders of the cloud that are listed, down to so many levels.
+_MOST_FOLDERS, _LEVELS = 12, 4
+_WIDTH = 110
 
 
 @click.command("rehearse")
@@ -101,7 +105,7 @@ def _show(run: Run, form: str, *, quiet: bool) -> None:
         run.wait()
     elif form == "text":
         show_lines(run.lines(follow=True), live=sys.stderr.isatty())
-        tell_end(run)
+        tell_end(run, goes=True)
     else:
         for line in run.lines(follow=True):
             say(label(line) + line.text)
@@ -115,13 +119,27 @@ def _sum_up(found: Rehearsal, output: str | None) -> None:
         services.setdefault(one.service, []).append(f"{one.operation} {one.count}{refused}")
     click.echo(f"asked of the rehearsed cloud: {sum(one.count for one in found.asked)} requests")
     for service, operations in services.items():
-        click.echo(f"  {service}: {', '.join(operations)}")
+        told = f"{service}: {', '.join(operations)}"
+        click.echo(textwrap.fill(told, _WIDTH, initial_indent="  ", subsequent_indent="      "))
     click.echo(f"left there: {len(found.left)} files, {sum(one.bytes for one in found.left):,} bytes")
-    for file in found.left[:_MOST_FILES]:
-        click.echo(f"  {file.bytes:>13,}  {file.uri}")
-    if len(found.left) > _MOST_FILES:
-        click.echo(f"  {'...':>13}  and {len(found.left) - _MOST_FILES} more")
+    for folder, (number, size) in _folders(found.left).items():
+        click.echo(f"  {size:>13,}  {folder}" + (f" ({number} files)" if number > 1 else ""))
     for name, answer in found.answers.items():
         click.echo(f"{name} answered: {answer}")
     where = f"kept in {output}" if output else "-o FOLDER keeps files, logs and calls"
     say(f"rehearsed: {found.run['state']}; all of it is taken down ({where})")
+
+
+def _folders(left: Sequence[Left]) -> dict[str, tuple[int, int]]:
+    """Return the number of files and bytes by folder: as many levels as can be read at a glance."""
+    for levels in range(_LEVELS, 0, -1):
+        folders: dict[str, tuple[int, int]] = {}
+        for one in left:
+            scheme, _, path = one.uri.partition("://")
+            parts = path.split("/")
+            name = f"{scheme}://{'/'.join(parts[:levels])}" + ("/" if len(parts) > levels else "")
+            number, size = folders.get(name, (0, 0))
+            folders[name] = (number + 1, size + one.bytes)
+        if len(folders) <= _MOST_FOLDERS:
+            break
+    return folders

@@ -71,11 +71,13 @@ def line_dict(line: LogLine) -> dict[str, Any]:
     return {**data, "step": line.step} if line.step else data
 
 
-def tell_end(run: Run) -> None:
-    """Say how the run ended, who failed first, and what to do next."""
+def tell_end(run: Run, *, goes: bool = False) -> None:
+    """Say how the run ended, who failed first, and what to do next; nothing can be done with a run that ``goes``."""
     status = run.status
     if status.state == "succeeded":
         say(f"run {run.id} succeeded")
+        if goes:
+            return
         for uri in run.outputs():
             say(f"  outputs: {uri}")
         for model in filed_by(run):
@@ -85,13 +87,13 @@ def tell_end(run: Run) -> None:
             say(f'  ask it: cloudtune deploy {model.name}; cloudtune invoke {model.name} "..."')
         return
     say(f"run {run.id} {status.state}" + (f": {status.reason}" if status.reason else ""))
-    if unsubmitted(run):
+    if unsubmitted(run) and not goes:
         say(f"  {to_continue(run)}")
     if status.failure is not None:
         say(f"  first to fail: {status.failure}" + ("; its last lines:" if status.failure.lines else ""))
         for line in status.failure.lines[-12:]:
             say(f"    {line}")
-    if status.state in {"failed", "lost"}:
+    if status.state in {"failed", "lost"} and not goes:
         say(f"  the whole log: cloudtune logs {run.id}")
         if run.is_pipeline:
             say(f"  go on with the step that failed: cloudtune run --resume {run.id}")

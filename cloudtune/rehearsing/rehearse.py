@@ -164,7 +164,9 @@ def _opening(scene: _Scene, filled: Mapping[str, str], left_out: Sequence[str], 
     names = " and ".join(f"{cloud.name} at {cloud.url}" for cloud in scene.clouds)
     yield f"rehearsed on this machine alone: {names}; its own waits are {SPEED:g} times shorter"
     if filled:
-        said = [text if _is_long(value) else f"{text} -> {value}" for text, value in filled.items()]
+        said = [f"{text} -> {value}" for text, value in filled.items() if not _is_ocid(value)]
+        number = len(filled) - len(said)
+        said = [*([f"{number} OCIDs"] if number else ()), *said]
         yield f"filled in with throw-away values: {', '.join(said)}"
     for text in left_out:
         yield f"rehearsed: substituted: {text}"
@@ -172,8 +174,7 @@ def _opening(scene: _Scene, filled: Mapping[str, str], left_out: Sequence[str], 
         yield f"warning: {warning.path}: {warning.message}"
 
 
-def _is_long(value: str) -> bool:
-    """Whether a value says nothing to people: an OCID."""
+def _is_ocid(value: str) -> bool:
     return value.startswith("ocid1.")
 
 
