@@ -65,10 +65,11 @@ def _models(what: str, versions: Sequence[Model], store: Store, *, files: bool, 
 
 def _run(found: Run, *, outputs: bool) -> Deleted:
     ended = all(one.status.finished for one in (found, *found.steps))
-    places = found.outputs()
+    places, left = found.outputs(), found.left()
     removed = harvest.remove(found) if outputs and ended else ()
     found.delete(outputs=outputs)
-    return Deleted(kind="run", name=found.id, removed=removed, kept=() if outputs else _still_there(places))
+    kept = (*left, *(() if outputs else _still_there(places)))
+    return Deleted(kind="run", name=found.id, removed=removed, kept=kept)
 
 
 def _still_there(uris: Sequence[str]) -> tuple[str, ...]:

@@ -195,7 +195,8 @@ def send(
             store.update_run(plan.run_id, reason=f"not fully submitted: {error.message}")
             error.hint = f"continue with: cloudtune run --resume {plan.run_id}"
         else:
-            store.update_run(plan.run_id, state="failed", reason=f"not submitted: {error.message}")
+            left = f" (left behind: {', '.join(error.left)})" if error.left else ""
+            store.update_run(plan.run_id, state="failed", reason=f"not submitted: {error.message}{left}")
         raise
     handle = backend.handle(plan, replies)
     if not store.settle_submission(plan.run_id, handle.uri):

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from cloudtune.backends import Backend, load
-from cloudtune.errors import CloudtuneError
+from cloudtune.errors import CloudtuneError, RunNotFound
 from cloudtune.plan import Call
 from cloudtune.states import Handle, LogLine, Status
 from cloudtune.submit import Client
@@ -67,6 +67,15 @@ class Place:
         explained: Status = backend.explained(self.handle, status, replies)
         return explained
 
+    def is_empty(self) -> bool:
+        """Whether the run has been removed there; some places show for a while what they have removed."""
+        try:
+            reply = self.client.read(self.backend.look(self.handle))
+        except RunNotFound:
+            return True
+        backend: Any = self.backend
+        return hasattr(backend, "is_removed") and bool(backend.is_removed(self.handle, reply))
+
     def lines(self, *, follow: bool, finished: Callable[[], bool]) -> Iterator[LogLine]:
         """Yield the run's lines; with ``follow`` until the end, of which ``finished`` tells where the log does not.
 
@@ -75,7 +84,7 @@ class Place:
         """
         first, most = self.look_s
         tells_end = getattr(self.backend, "tells_end", False)
-        waiting = Patience(self.run) if follow else None
+        waiting = Patience(self.run, first_s=first) if follow else None
         cursor: Mapping[str, Any] | None = None
         pause = first
         while True:
@@ -109,12 +118,15 @@ class Place:
 
 
 class Patience:
-    """Waits while a place cannot be asked, ever longer, and says so once; at last the error is the caller's."""
+    """Waits while a place cannot be asked, ever longer, and says so once; at last the error is the caller's.
 
-    def __init__(self, run: str) -> None:
-        self.run = run
+    ``first_s`` is the first of its pauses.
+    """
+
+    def __init__(self, run: str, *, first_s: float = 1.0) -> None:
+        self.run, self.first_s = run, first_s
         self._since: float | None = None
-        self._pause_s = 1.0
+        self._pause_s = first_s
 
     def after(self, error: CloudtuneError) -> Iterator[LogLine]:
         """Wait a little after an error that may pass; raise it if it does not, or not soon enough."""
@@ -126,7 +138,8 @@ class Patience:
                 f"{error.message}: trying again for {PATIENCE_S / 60:g} minutes ({error.hint or 'please wait'})"
             )
         if time.monotonic() - self._since >= PATIENCE_S:
-            error.hint = f"the run goes on; come back with: cloudtune watch {self.run}"
+            back = f"the run goes on; come back with: cloudtune watch {self.run}"
+            error.hint = f"{error.hint}; {back}" if error.hint else back
             raise error
         time.sleep(self._pause_s)
         self._pause_s = min(self._pause_s * 2, _LONGEST_S)
@@ -139,7 +152,7 @@ class Patience:
 
     def reset(self) -> None:
         """Begin anew: the place can be asked."""
-        self._since, self._pause_s = None, 1.0
+        self._since, self._pause_s = None, self.first_s
 
 
 def _note(text: str) -> LogLine:

@@ -153,7 +153,13 @@ class Run:
         grep: str | None = None,
         follow: bool = False,
     ) -> Iterator[LogLine]:
-        """Yield log lines: after ``since`` (seconds since the epoch), the last ``tail``, of one replica, matching."""
+        """Yield log lines: after ``since`` (seconds since the epoch), the last ``tail``, of one replica, matching.
+
+        Raises:
+            UsageError: nothing can be followed, because the run is not fully submitted.
+        """
+        if follow:
+            self._check_submitted(self.status)
         pattern = re.compile(grep) if grep else None
 
         def wanted(line: LogLine) -> bool:
@@ -175,8 +181,12 @@ class Run:
                     yield line
 
     def watch(self, show: Callable[[str], object] = print) -> Status:
-        """Show every line of every replica until the run has ended, and return how it ended."""
-        for line in self.lines(follow=True):
+        """Show every line of every replica until the run has ended, and return how it ended.
+
+        Raises:
+            UsageError: the run is not fully submitted; the hint says how to continue it.
+        """
+        for line in self.logs(follow=True):
             show(label(line) + line.text)
         status = self.status
         show(
@@ -186,7 +196,11 @@ class Run:
         return status
 
     def wait(self, timeout_s: float | None = None) -> Status:
-        """Return the status once the run has ended; raises TimeoutError after ``timeout_s`` seconds."""
+        """Return the status once the run has ended; raises TimeoutError after ``timeout_s`` seconds.
+
+        Raises:
+            UsageError: the run is not fully submitted, so there is no end to wait for.
+        """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         place, patience = None, Patience(self.id)
         pause = 0.0
@@ -194,6 +208,7 @@ class Run:
             try:
                 if place is None and self._submitted() is not None:
                     place = self._place()
+                    patience = Patience(self.id, first_s=place.look_s[0])
                 status = self._recorded_or(place)
             except CloudtuneError as error:
                 for _ in patience.after(error):
@@ -202,6 +217,7 @@ class Run:
             patience.reset()
             if status.finished:
                 return status
+            self._check_submitted(status)
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"run {self.id} is still {status.state} after {timeout_s:g} s")
             first, most = LOOK_S if place is None else place.look_s
@@ -215,6 +231,18 @@ class Run:
             return _recorded(record)
         assert place is not None
         return self._looked(place)
+
+    def _check_submitted(self, status: Status) -> None:
+        """Raise UsageError where only continuing the submission can make something of the run."""
+        record = self.store.run(self.record.id) if self.record else None
+        if record is not None and status.state == record.state == "pending":
+            raise UsageError(f"run {self.id} is not fully submitted", hint=self.to_continue)
+
+    @property
+    def to_continue(self) -> str:
+        """What to do about the run as long as it is not fully submitted."""
+        whole = self.record.parent if self.record is not None and self.record.parent else self.id
+        return f"unless that is still going on: cloudtune run --resume {whole}"
 
     def result(self) -> Status:
         """Wait for the end; return the status of a run that succeeded, raise RunFailed for any other end."""
@@ -244,12 +272,13 @@ class Run:
             place = self._place()
             try:
                 place.send(place.backend.cancel(place.handle))
-            except ServiceError as error:
-                # it may have ended a moment before
+            except ServiceError:
+                # it may have ended a moment before, or be ending: asked once more after a lost reply, services refuse
                 status = self._looked(place)
-                if not error.definite or not status.finished:
+                if status.finished:
+                    return status
+                if status.state != "stopping":
                     raise
-                return status
         if pending:
             # whoever is submitting it finds this, and ends what it has begun
             self.store.update_run(self.id, state="cancelled", reason="cancelled while it was submitted")
@@ -271,6 +300,15 @@ class Run:
         if self.is_pipeline:
             return tuple(uri for step in self.steps for uri in step.outputs())
         return self.status.outputs
+
+    def left(self) -> tuple[str, ...]:
+        """Return the steps of a submission that failed which were made and not taken back, with what they made."""
+        if self.record is None or self._submitted() is not None:
+            return ()
+        journal = self.store.journal(self.record.id).values()
+        return tuple(
+            f"{one.step} {(one.reply or {}).get('id', '')}".strip() for one in journal if one.phase != "undone"
+        )
 
     def delete(self, *, outputs: bool = False) -> None:
         """Forget the run and its logs; its outputs stay unless asked for.
@@ -302,12 +340,10 @@ class Run:
                 place.client.send(attrs.evolve(call, parameters=substitute(call.parameters, value)))
         except RunNotFound:
             pass
-        except NotAllowed:
-            try:
-                place.status(explain=False)
-            except RunNotFound:
-                return
-            raise
+        except (NotAllowed, ServiceError):
+            # what is gone cannot be removed once more: services say so in many ways
+            if not place.is_empty():
+                raise
 
     def to_dict(self, *, fresh: bool = False) -> dict[str, Any]:
         """Return the run as ``status -o json`` shows it; with ``fresh`` its place is asked also after the end."""

@@ -2,14 +2,15 @@
 
 Killed at any moment and called again with the same journal, it neither repeats nor forgets: a step that is done is not
 sent again, a step whose reply was lost is sent again with the same token, which its service takes for the same request.
-A step that fails for good takes the steps before it back, and the error says what could not be taken back.
+A step that fails for good takes the steps before it back, and the error says what could not be taken back; killed
+meanwhile, it goes on with that when it is called again.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -33,8 +34,6 @@ from cloudtune.plan import (
 from cloudtune.store import Entry
 
 Reply = Mapping[str, Any]
-#: Phases of a step that is still to be sent, or sent again.
-_TO_SEND = frozenset({"intent", "undone"})
 #: Operations that leave nothing behind.
 _READS = ("get_", "list_", "head_", "describe_", "search_")
 #: Called with a step's id and what is happening to it.
@@ -44,8 +43,9 @@ Progress = Callable[[str, str], None]
 class Client(Protocol):
     """Who sends: carries out calls of one service family. The only place where an SDK may be imported.
 
-    A client may also have ``make_ready(plan)``, called with what is left of a plan before anything of it is sent, and
-    ``look_s``, the seconds between two looks at its place, at first and at most.
+    A client may also have ``make_ready(plan)``, called with what is left of a plan before anything of it is sent,
+    ``clean_up()``, called when nothing more of it will be, and ``look_s``, the seconds between two looks at its place,
+    at first and at most.
     """
 
     def send(self, call: Call, *, token: str | None = None, files: tuple[File, ...] = ()) -> Reply:
@@ -91,8 +91,27 @@ def submit(
     shell = os.environ if environ is None else environ
     entries = journal.read()
     check_shell(plan, shell)
+    if any(entry.phase == "undone" for entry in entries.values()):
+        _go_on_taking_back(plan, client, journal, entries, shell, say)
+    try:
+        _make_ready(plan, client, entries)
+        return _sent(plan, client, journal, entries, shell, say, sleep)
+    finally:
+        clean_up = getattr(client, "clean_up", None)
+        if clean_up is not None:
+            clean_up()
+
+
+def _sent(
+    plan: Plan,
+    client: Client,
+    journal: Journal,
+    entries: Mapping[str, Entry],
+    shell: Mapping[str, str],
+    say: Progress,
+    sleep: Callable[[float], None],
+) -> dict[str, Reply]:
     replies: dict[str, Reply] = {}
-    _make_ready(plan, client, entries)
     for step in plan.steps:
         entry = entries.get(step.id)
         phase = entry.phase if entry is not None else None
@@ -113,9 +132,7 @@ def submit(
         except CloudtuneError as error:
             if isinstance(error, ServiceError) and not error.definite:
                 raise  # it may have been carried out: the journal knows, and a second submit finds out
-            left = _take_back(plan, step, client, journal, replies, shell, say)
-            if left:
-                error.hint = " ".join([*([error.hint] if error.hint else []), f"left behind: {', '.join(left)}"])
+            _tell_left(error, _take_back(plan, step, client, journal, replies, shell, say, again=phase == "intent"))
             raise
         journal.write(step.id, "done", _kept(plan, step, replies[step.id]))
     return replies
@@ -138,7 +155,7 @@ def _make_ready(plan: Plan, client: Client, entries: Mapping[str, Entry]) -> Non
     """Let the client build and check what it uploads: nothing has been made yet that would have to be taken back."""
     make_ready = getattr(client, "make_ready", None)
     if make_ready is not None:
-        left = tuple(step for step in plan.steps if step.id not in entries or entries[step.id].phase in _TO_SEND)
+        left = tuple(step for step in plan.steps if step.id not in entries or entries[step.id].phase == "intent")
         make_ready(attrs.evolve(plan, steps=left))
 
 
@@ -234,6 +251,26 @@ def _wait(
         sleep(until.interval_s)
 
 
+def _go_on_taking_back(
+    plan: Plan, client: Client, journal: Journal, entries: Mapping[str, Entry], shell: Mapping[str, str], say: Progress
+) -> None:
+    """Finish what a submission that had failed was about when it was cut off, and raise UsageError for it."""
+    replies = {step: entry.reply or {} for step, entry in entries.items() if entry.phase in {"sent", "done"}}
+    begun = [step for step in plan.steps if step.id in entries]
+    error = UsageError(
+        f"run {plan.run_id} could not be submitted, and was cut off while that was taken back: it is finished now",
+        hint="submit it as a new run",
+    )
+    _tell_left(error, _take_back(plan, begun[-1], client, journal, replies, shell, say, again=False))
+    raise error
+
+
+def _tell_left(error: CloudtuneError, left: Sequence[str]) -> None:
+    if left:
+        error.left = tuple(left)
+        error.hint = " ".join([*([error.hint] if error.hint else []), f"left behind: {', '.join(left)}"])
+
+
 def _take_back(
     plan: Plan,
     failed: Step,
@@ -242,27 +279,35 @@ def _take_back(
     replies: Mapping[str, Reply],
     shell: Mapping[str, str],
     say: Progress,
+    *,
+    again: bool,
 ) -> list[str]:
-    """Undo the steps up to the failed one, last first; return what could not be undone."""
+    """Undo the steps up to the failed one, last first; return what could not be undone.
+
+    ``again``: the failed step had been sent before, and nobody knows what became of that.
+    """
     left: list[tuple[Step, str]] = []
     sent = plan.steps[: plan.steps.index(failed) + 1]
     for step in reversed(sent):
-        if step.id not in replies and step is not failed:
+        made = step.id in replies
+        if not made and step is not failed:
             continue
         what = f"{step.id} ({step.service} {step.operation}{_name(replies.get(step.id))})"
-        if step.undo is None:
-            if step.id in replies and not step.operation.startswith(_READS):
-                left.append((step, what))
+        stays = [(step, what)] if made else [(step, f"perhaps {what}")] if again else []
+        if step.undo is not None:
+            say(step.id, f"taking back: {step.undo.operation}")
+            try:
+                client.send(_call(step.undo, step.undo.parameters, replies, shell))
+                stays = []
+            except (CloudtuneError, KeyError) as error:
+                stays = [(step, f"{words}: {error}") if made else (step, words) for _, words in stays]
+        if stays and not step.operation.startswith(_READS):
+            left += stays
             continue
-        say(step.id, f"taking back: {step.undo.operation}")
-        try:
-            client.send(_call(step.undo, step.undo.parameters, replies, shell))
-        except (CloudtuneError, KeyError) as error:
-            if step.id in replies:
-                left.append((step, f"{what}: {error}"))
-            continue
-        journal.write(step.id, "undone")
-        left = [(inner, words) for inner, words in left if inner.within != step.id]
+        undone = [step.id, *(inner.id for inner in sent if inner.within == step.id)]
+        for identity in undone:
+            journal.write(identity, "undone")
+        left = [(inner, words) for inner, words in left if inner.id not in undone]
     return [words for _, words in left]
 
 

@@ -42,10 +42,11 @@ Cursor = Mapping[str, Any] | None
 class Backend(Protocol):
     """What a place must be able to say. All methods are pure: values in, values out.
 
-    Two things a backend may have beside these. ``tells_end = True``: its logs say when they are complete, so nobody
-    has to ask for the run's state meanwhile. ``explain(handle, replies)`` and ``explained(handle, status, replies)``:
-    the next call that helps to say who of a failed run failed first, given the replies so far (the first is that to
-    :meth:`look`), or None; and the status with what they said.
+    Three things a backend may have beside these. ``tells_end = True``: its logs say when they are complete, so nobody
+    has to ask for the run's state meanwhile. ``is_removed(handle, reply)``: whether the reply to :meth:`look` is what a
+    place still shows of a run that it has removed. ``explain(handle, replies)`` and
+    ``explained(handle, status, replies)``: the next call that helps to say who of a failed run failed first, given the
+    replies so far (the first is that to :meth:`look`), or None; and the status with what they said.
     """
 
     #: Name in plans, records and handles.

@@ -126,6 +126,10 @@ class OciBackend:
         """Read what the job run says of itself."""
         return oci_runs.status_of(handle, reply)
 
+    def is_removed(self, handle: Handle, reply: Mapping[str, Any]) -> bool:
+        """Whether the job run was deleted: it is shown for a while all the same."""
+        return reply.get("lifecycleState") == "DELETED"
+
     def explain(self, handle: Handle, replies: Sequence[Mapping[str, Any]]) -> Call | None:
         """Return the next call that helps to say who of a failed run failed first, None if there is none."""
         return oci_runs.explain(handle, replies)
@@ -239,6 +243,7 @@ def _run(step: str, details: Mapping[str, Any], run_id: str) -> Step:
         token=f"cloudtune-{run_id}-{step}",
         token_s=TOKEN_S,
         undo=_call("cancel_job_run", jobRunId=Ref(step, "id")),
+        within="job",
     )
 
 

@@ -80,6 +80,11 @@ class OciClient:
             if step.files:
                 self._archives[_key(step.token, step.files)] = artifact(step.files)
 
+    def clean_up(self) -> None:
+        """Drop what was built and is not uploaded."""
+        while self._archives:
+            self._archives.popitem()[1].close()
+
     def send(self, call: Call, *, token: str | None = None, files: tuple[File, ...] = ()) -> Reply:
         """Carry out a change; the service takes a second one with the same token for the first."""
         return self._carried_out(call, token=token, files=files)

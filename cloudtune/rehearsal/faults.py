@@ -139,6 +139,11 @@ class Faults:
         with self._lock:
             self._faults += faults
 
+    def remove(self, *faults: Fault) -> None:
+        """Let these go wrong no longer: a network that is there again."""
+        with self._lock:
+            self._faults = [each for each in self._faults if all(each is not gone for gone in faults)]
+
     def left(self) -> tuple[Fault, ...]:
         """Return the faults that have never been carried out: a test's plan missed what it was to hit."""
         with self._lock:
