@@ -154,7 +154,8 @@ def compare(one: str, other: str) -> None:
     """Print how many elements of two models differ."""
     import numpy as np
 
-    from cloudtune.weights.files.model import folder_at, open_weights
+    from cloudtune.weights.files.folder import folder_at
+    from cloudtune.weights.files.model import open_weights
 
     different = count = 0
     with open_weights(folder_at(one)) as first, open_weights(folder_at(other)) as second:
@@ -169,7 +170,8 @@ def misrounded(base: str, adapter: str, model: str) -> None:
     """Print how many elements of the first two layers are not the sum in 64 bits, rounded as torch rounds it."""
     import numpy as np
 
-    from cloudtune.weights.files.model import folder_at, open_weights
+    from cloudtune.weights.files.folder import folder_at
+    from cloudtune.weights.files.model import open_weights
     from cloudtune.weights.files.rounding import narrow, view, widen
 
     wrong = count = 0

@@ -85,17 +85,18 @@ def test_the_model_is_filed_with_its_origin(executed: list[Any], home: Path) -> 
     assert "model.safetensors" in model["checksums"]
 
 
-def test_the_merged_model_answers_as_base_and_adapter_do(executed: list[Any]) -> None:
+def test_the_merged_model_answers_as_base_and_adapter_do(executed: list[Any], home: Path) -> None:
     torch = pytest.importorskip("torch")
     peft = pytest.importorskip("peft")
     transformers = pytest.importorskip("transformers")
     (model,) = Store().models("quickstart-notebook")
     record = json.loads((Path(model.uri.removeprefix("file://")) / "cloudtune.json").read_text())
-    (adapter,) = record["adapters"]
+    # a record travels, so it has the ends of paths
+    (base_place,), (adapter,) = (list(home.rglob(title)) for title in (record["base"], *record["adapters"]))
     # computed in fp32, so that only the rounding of the merged weights to bfloat16 (8 bits) can differ
     base, merged = (
         transformers.AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
-        for place in (record["base"], model.uri.removeprefix("file://"))
+        for place in (base_place, model.uri.removeprefix("file://"))
     )
     tokens = torch.arange(5, 69).reshape(2, 32)
     with torch.no_grad():

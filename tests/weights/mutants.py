@@ -21,7 +21,9 @@ from safetensors import SafetensorError, safe_open
 
 from cloudtune.weights.consolidate.layouts import fsdp, torchstate
 from cloudtune.weights.files.assembly import length_of, stream
-from cloudtune.weights.files.model import CONFIG, Folder, folder_at, open_weights
+from cloudtune.weights.files.filenames import CONFIG
+from cloudtune.weights.files.folder import Folder, folder_at
+from cloudtune.weights.files.model import open_weights
 from cloudtune.weights.files.safetensors import BITS, size_bytes
 from cloudtune.weights.merge.adapters import adapter_at, tensors_of
 from tests.weights.forging import Saved, Storage, halves, save, tensor, torch_file

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cloudtune.weights.files.model import folder_at, open_weights
+from cloudtune.weights.files.folder import folder_at
+from cloudtune.weights.files.model import open_weights
 from cloudtune.weights.files.rounding import narrow, view, widen
 from cloudtune.weights.files.safetensors import make_header
 

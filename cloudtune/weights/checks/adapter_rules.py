@@ -7,7 +7,7 @@ from typing import Any
 
 from cloudtune.weights.checks.adapters import halves_of
 from cloudtune.weights.checks.subject import Subject, natural
-from cloudtune.weights.files.model import ADAPTER_CONFIG
+from cloudtune.weights.files.filenames import ADAPTER_CONFIG
 
 Told = tuple[str, str, str]
 _MERGE = "merge it: cloudtune merge BASE ADAPTER"

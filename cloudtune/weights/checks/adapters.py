@@ -8,7 +8,7 @@ from typing import Any
 
 from cloudtune.weights.checks.findings import Finding
 from cloudtune.weights.checks.subject import Subject, natural
-from cloudtune.weights.files.model import ADAPTER_CONFIG
+from cloudtune.weights.files.filenames import ADAPTER_CONFIG
 
 #: ``base_model.model.MODULE.lora_A.weight``; embeddings have ``lora_embedding_A`` without ``.weight``.
 _HALF = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(embedding_)?([AB])(?:\.\w+)?(?:\.weight)?")

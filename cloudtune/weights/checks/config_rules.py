@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from cloudtune.weights.checks.subject import TOKENIZER_CONFIG, Subject, natural
-from cloudtune.weights.files.model import CONFIG
+from cloudtune.weights.checks.subject import Subject, natural
+from cloudtune.weights.files.filenames import CONFIG, TOKENIZER_CONFIG
 
 Told = tuple[str, str, str]
 _VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?")

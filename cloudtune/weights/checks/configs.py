@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cloudtune.weights.checks.findings import Finding
-from cloudtune.weights.checks.subject import GENERATION, Subject, natural
-from cloudtune.weights.files.model import CONFIG
+from cloudtune.weights.checks.subject import Subject, natural
+from cloudtune.weights.files.filenames import CONFIG, GENERATION
 
 #: The types of ordinary weights, by the names that configs have for them.
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}

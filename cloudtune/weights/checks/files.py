@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from cloudtune.weights.checks.findings import Finding
 from cloudtune.weights.checks.subject import Subject
-from cloudtune.weights.files.model import ADAPTER_CONFIG, ADAPTER_SINGLE, CONFIG, INDEX, SINGLE
+from cloudtune.weights.files.filenames import ADAPTER_CONFIG, ADAPTER_SINGLE, CONFIG, INDEX, SINGLE
 
 #: What programs that are still writing, or were interrupted, leave behind.
 _UNFINISHED = re.compile(r"\.(part|incomplete|partial|aria2|crdownload)$")

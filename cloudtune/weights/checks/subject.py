@@ -12,23 +12,21 @@ from cloudtune import storage
 from cloudtune.errors import UsageError
 from cloudtune.uri import join, shown
 from cloudtune.weights.checks.findings import Finding
-from cloudtune.weights.files.model import (
+from cloudtune.weights.files.configs import architecture_of
+from cloudtune.weights.files.filenames import (
     ADAPTER_CONFIG,
     ADAPTER_SINGLE,
     CONFIG,
+    GENERATION,
     INDEX,
     SINGLE,
-    Flaw,
-    Folder,
-    Weights,
-    folder_at,
-    survey,
+    TEMPLATE,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
 )
+from cloudtune.weights.files.folder import Folder, folder_at
+from cloudtune.weights.files.model import Flaw, Weights, survey
 
-GENERATION = "generation_config.json"
-TOKENIZER = "tokenizer.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
-TEMPLATE = "chat_template.jinja"
 #: The JSON files that are looked into; those of them that are there.
 _DOCUMENTS = (CONFIG, ADAPTER_CONFIG, GENERATION, TOKENIZER_CONFIG, TOKENIZER, "chat_template.json", INDEX)
 _MOST_TEMPLATE_BYTES = 1 << 20
@@ -63,8 +61,7 @@ class Subject:
     @property
     def architecture(self) -> str | None:
         """The class of the model, as ``config.json`` names it."""
-        names = self.config.get("architectures")
-        return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
+        return architecture_of(self.config)
 
     @property
     def model_type(self) -> str | None:

@@ -16,7 +16,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from cloudtune.weights.checks.findings import Finding
-from cloudtune.weights.checks.subject import TEMPLATE, TOKENIZER_CONFIG, Subject
+from cloudtune.weights.checks.subject import Subject
+from cloudtune.weights.files.filenames import TEMPLATE, TOKENIZER_CONFIG
 
 TIMEOUT_S = 20.0
 _CHAT_FILE = "chat_template.json"

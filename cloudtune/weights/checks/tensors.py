@@ -11,7 +11,7 @@ from cloudtune.memory.families import FAMILIES, architecture
 from cloudtune.weights.checks.findings import Finding
 from cloudtune.weights.checks.layouts import Layout, Shape, layout_of, tensors_of
 from cloudtune.weights.checks.subject import Subject, natural
-from cloudtune.weights.files.model import CONFIG, INDEX
+from cloudtune.weights.files.filenames import CONFIG, INDEX
 
 #: What wraps names while a model is trained, and is to be taken off before it is saved.
 _WRAPPED = re.compile(

@@ -7,8 +7,8 @@ from typing import Any
 
 from cloudtune.weights.checks.configs import token_ids
 from cloudtune.weights.checks.findings import Finding
-from cloudtune.weights.checks.subject import GENERATION, TOKENIZER, TOKENIZER_CONFIG, Subject, natural
-from cloudtune.weights.files.model import CONFIG
+from cloudtune.weights.checks.subject import Subject, natural
+from cloudtune.weights.files.filenames import CONFIG, GENERATION, TOKENIZER, TOKENIZER_CONFIG
 
 #: What a tokenizer may consist of; one of these sets is enough.
 VOCABULARIES = (

@@ -14,7 +14,10 @@ from cloudtune.errors import UsageError
 from cloudtune.weights.consolidate.names import adapter_names, check_fit, heads, is_computed, matched
 from cloudtune.weights.consolidate.unfusing import unfused
 from cloudtune.weights.files.assembly import Buffer, Span, stream
-from cloudtune.weights.files.model import INDEX, SINGLE, Folder, open_weights
+from cloudtune.weights.files.filenames import INDEX, SINGLE
+from cloudtune.weights.files.folder import Folder
+from cloudtune.weights.files.model import open_weights
+from cloudtune.weights.files.origins import Origin
 from cloudtune.weights.files.parts import Part
 from cloudtune.weights.files.safetensors import size_bytes
 
@@ -47,14 +50,18 @@ class Fitted:
 class _Wanted:
     """What a base has: type, shape and file of every tensor; empty if its weights are not known."""
 
-    name: str
     dtypes: Mapping[str, str]
     shapes: Mapping[str, tuple[int, ...]]
     files: Mapping[str, str]
 
 
 def fit_model(
-    tensors: Mapping[str, Part], base: Folder, config: Mapping[str, Any], shown: str, *, rounding: Rounding = _as_it_is
+    tensors: Mapping[str, Part],
+    base: Folder,
+    config: Mapping[str, Any],
+    came_from: Origin,
+    *,
+    rounding: Rounding = _as_it_is,
 ) -> Fitted:
     """Return the tensors of a model under the names that its base has, all of them and no others, each rounded.
 
@@ -64,14 +71,14 @@ def fit_model(
     Raises:
         UsageError: names or shapes are not those of the base.
     """
-    wanted = _wanted(base, shown)
+    wanted = _wanted(base)
     notes: list[str] = []
     if wanted.shapes:
         tensors = unfused(tensors, wanted.shapes)
         names = matched(tensors, wanted.shapes)
         tensors = {names.get(name, name): part for name, part in tensors.items()}
     else:
-        notes.append(f"{shown} has no weights in safetensors, so names and shapes were not compared with it")
+        notes.append(f"{came_from.title} has no weights in safetensors: names and shapes were not compared with it")
     computed = [name for name in tensors if is_computed(name) and name not in wanted.shapes]
     tensors = {name: part for name, part in tensors.items() if name not in computed}
     tensors, config, said = _tied(tensors, config, wanted)
@@ -80,7 +87,7 @@ def fit_model(
         spare = {pair[0]} if (pair := heads(wanted.shapes) or heads(tensors)) and _declared(config) is not False else ()
         shapes = {name: part.shape for name, part in tensors.items()}
         extra = {name for name in tensors if said and name not in wanted.shapes and name.endswith("lm_head.weight")}
-        check_fit(shapes, wanted.shapes, base=shown, spare={*spare, *extra})
+        check_fit(shapes, wanted.shapes, base=came_from.named, spare={*spare, *extra})
     order = {name: place for place, name in enumerate(wanted.shapes)}
     ordered = sorted(tensors, key=lambda name: (order.get(name, len(order)), _natural(name)))
     fitted = {name: rounding(tensors[name]) for name in ordered}
@@ -124,14 +131,13 @@ def fit_adapter(
     return Fitted(tensors=fitted, config=config, notes=notes)
 
 
-def _wanted(base: Folder, shown: str) -> _Wanted:
+def _wanted(base: Folder) -> _Wanted:
     if INDEX not in base and SINGLE not in base:
-        return _Wanted(name=shown, dtypes={}, shapes={}, files={})
+        return _Wanted(dtypes={}, shapes={}, files={})
     with ExitStack() as opened:
         weights = opened.enter_context(open_weights(base))
         known = {name: weights.tensor(name) for name in weights}
         return _Wanted(
-            name=shown,
             dtypes={name: tensor.dtype for name, tensor in known.items()},
             shapes={name: tensor.shape for name, tensor in known.items()},
             files={name: weights.places[name].name for name in known},

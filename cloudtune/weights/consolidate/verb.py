@@ -12,32 +12,33 @@ as pieces of files that stay open until ``opened`` ends; it raises UsageError fo
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
-from pathlib import PurePosixPath
 from typing import Any
 
 import attrs
 
 from cloudtune import __version__, storage
 from cloudtune.errors import CloudtuneError, UsageError
-from cloudtune.ranges import LooseReader
-from cloudtune.uri import absolute, join, shown
+from cloudtune.uri import absolute, shown
 from cloudtune.weights.consolidate.checkpoint import Checkpoint
 from cloudtune.weights.consolidate.fitting import Fitted, Rounding, fit_adapter, fit_model, with_precision
 from cloudtune.weights.consolidate.names import is_adapted
-from cloudtune.weights.files.assembly import Output, Progress, Span
+from cloudtune.weights.files.assembly import Progress
 from cloudtune.weights.files.base import base_at
-from cloudtune.weights.files.companions import companions_of
-from cloudtune.weights.files.model import ADAPTER_CONFIG, ADAPTER_SINGLE, CONFIG, INDEX, Folder, folder_at
-from cloudtune.weights.files.modelfiles import Files, files_of
-from cloudtune.weights.files.records import RECORD, record_text
+from cloudtune.weights.files.companions import as_it_is, companions_of
+from cloudtune.weights.files.configs import architecture_of, text_of
+from cloudtune.weights.files.filenames import ADAPTER_CONFIG, ADAPTER_SINGLE, CONFIG, TRAINING
+from cloudtune.weights.files.folder import Folder, folder_at
+from cloudtune.weights.files.modelfiles import files_of
+from cloudtune.weights.files.origins import Origin, origin
+from cloudtune.weights.files.records import key_of, record_text
 from cloudtune.weights.files.surroundings import Surroundings, surroundings
 from cloudtune.weights.target import open_target
+from cloudtune.weights.target.models import Model, write_model
 
 #: Modules of layouts, in the order in which they are asked.
 LAYOUTS = (
@@ -49,8 +50,8 @@ LAYOUTS = (
 _CASTING = "cloudtune.weights.consolidate.casting"
 #: Precisions to round to by torch's names for them, in safetensors' words.
 PRECISIONS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-_CARD = "README.md"
-_TRAINING = "training.json"
+#: Key of an adapter's config for the model that it was trained on.
+_TRAINED_ON = "base_model_name_or_path"
 
 
 @attrs.frozen(kw_only=True)
@@ -74,17 +75,15 @@ class ConsolidateResult:
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class _Model:
-    """All that is written: files of tensors, small files that travel along, and the configs by name."""
+class _Planned:
+    """All that is to be written, and what it is: ``place`` is the folder of what travels along."""
 
     kind: str
-    base: str | None
+    base: Origin | None
+    architecture: str | None
     fitted: Fitted
-    files: Files
-    companions: tuple[Output, ...]
-    #: Where the companions lie.
+    model: Model
     place: Folder | None
-    configs: Mapping[str, bytes]
 
 
 def consolidate(
@@ -113,41 +112,20 @@ def consolidate(
     with ExitStack() as opened:
         folder, state = _checkpoint_at(checkpoint)
         found, around, told = _read(folder, checkpoint, base, opened)
-        model = _planned(found, around, told, base, dtype)
-        training = around.json(_TRAINING)
-        key = _key(absolute(folder.uri), state, found, model)
-        with open_target(output, key) as target:
-            outputs = (*model.files.outputs, *model.companions)
-            target.expect([INDEX, *model.configs, _CARD, RECORD, *(one.name for one in outputs)])
-            target.write(outputs, progress)
-            if model.files.index is not None:
-                target.put(INDEX, model.files.index)
-            for file, text in model.configs.items():
-                target.put(file, text)
-            record: dict[str, Any] = {
-                "kind": f"consolidated {model.kind}",
-                "name": name or _name(model.base or checkpoint),
-                "base": model.base,
-                "checkpoint": shown(absolute(checkpoint)),
-                "layout": found.layout,
-                "dtype": dtype,
-                "run": training.get("run"),
-                "notes": [*found.notes, *model.fitted.notes],
-                "versions": {"cloudtune": __version__},
-            }
-            target.put(_CARD, _card(record).encode())
-            record["checksums"] = target.checksums() if checksums else {}
-            target.put(RECORD, record_text(record))
+        planned = _planned(found, around, told, base, dtype)
+        record = _record(found, around, planned, checkpoint, dtype=dtype, name=name)
+        with open_target(output, _key(absolute(folder.uri), state, found, planned)) as target:
+            record = write_model(planned.model, target, record, checksums=checksums, progress=progress)
     return ConsolidateResult(
-        path=absolute(output),
+        path=shown(absolute(output)),
         name=record["name"],
-        kind=model.kind,
+        kind=planned.kind,
         checkpoint=shown(checkpoint),
         layout=found.layout,
-        base=model.base,
+        base=planned.base.named if planned.base is not None else None,
         run=record["run"],
-        tensors=len(model.fitted.tensors),
-        bytes=sum(one.size for one in model.files.outputs),
+        tensors=len(planned.fitted.tensors),
+        bytes=sum(one.size for one in planned.model.files.outputs),
         notes=tuple(record["notes"]),
         checksums=record["checksums"],
     )
@@ -176,7 +154,7 @@ def _read(
         layout = import_module(dotted)
         if layout.recognise(folder):
             found: Checkpoint = layout.read(folder, opened, config=config)
-            around = surroundings(folder, found.place, (CONFIG, ADAPTER_CONFIG, _TRAINING))
+            around = surroundings(folder, found.place, (CONFIG, ADAPTER_CONFIG, TRAINING))
             return found, around, told
     hint = "name the folder that training left: with .distcp files, with shards/, or a state dict of torch.save"
     if any(name.endswith(".safetensors") for name in folder.files):
@@ -194,7 +172,7 @@ def _base_folder(base: str) -> Folder:
 
 def _planned(
     found: Checkpoint, around: Surroundings, told: Folder | None, base: str | None, dtype: str | None
-) -> _Model:
+) -> _Planned:
     """Return all that is to be written; raises UsageError for whatever does not fit together."""
     if found.adapter is not None or is_adapted(found.tensors):
         return _planned_adapter(found, around, told, base, dtype)
@@ -206,24 +184,28 @@ def _planned(
     if config.get("quantization_config"):
         hint = "name the model in 16 bits that it was quantized from"
         raise UsageError(f"{folder.shown()} is quantized, and the checkpoint is not", hint=hint)
-    fitted = fit_model(found.tensors, folder, config, shown(named or folder.uri), rounding=_rounding(dtype))
+    came_from = origin(named or folder.uri, folder)
+    fitted = fit_model(found.tensors, folder, config, came_from, rounding=_rounding(dtype))
     changed = with_precision(fitted.config, fitted.tensors)
-    return _Model(
+    return _Planned(
         kind="model",
-        base=shown(named) if named else None,
+        base=came_from if named else None,
+        architecture=architecture_of(config),
         fitted=fitted,
-        files=files_of(fitted.tensors, like=fitted.like),
-        companions=_companions(folder),
+        model=Model(
+            files=files_of(fitted.tensors, like=fitted.like),
+            companions=tuple(as_it_is(folder, name) for name in companions_of(folder.files)),
+            texts={CONFIG: text if changed == config else record_text(changed)},
+        ),
         place=folder,
-        configs={CONFIG: text if changed == config else record_text(dict(changed))},
     )
 
 
 def _trained(found: Checkpoint, around: Surroundings) -> tuple[str | None, Folder]:
     """Return the base that the training has noted, or else the folder beside the checkpoint that has a config."""
-    named = found.base or around.json(_TRAINING).get("base")
+    named = found.base or text_of(around.json(TRAINING), "base")
     beside = around.having(CONFIG)
-    if isinstance(named, str) and named:
+    if named is not None:
         try:
             return named, base_at(named, weights=False)
         except CloudtuneError:
@@ -237,7 +219,7 @@ def _trained(found: Checkpoint, around: Surroundings) -> tuple[str | None, Folde
 
 def _planned_adapter(
     found: Checkpoint, around: Surroundings, told: Folder | None, base: str | None, dtype: str | None
-) -> _Model:
+) -> _Planned:
     place = told if told is not None and ADAPTER_CONFIG in told else around.having(ADAPTER_CONFIG)
     config = found.adapter or (place.json(ADAPTER_CONFIG) if place is not None else {})
     where = place.shown(ADAPTER_CONFIG) if place is not None else ADAPTER_CONFIG
@@ -245,16 +227,34 @@ def _planned_adapter(
     if not config:
         note = f"no {ADAPTER_CONFIG} was found: copy that of the training beside {ADAPTER_SINGLE}, or name it as --base"
         fitted = attrs.evolve(fitted, notes=(*fitted.notes, note))
-    name = config.get("base_model_name_or_path") or found.base or (base if told and CONFIG in told else None)
-    return _Model(
+    companions = companions_of(place.files, tokenizer_only=True) if place is not None else ()
+    return _Planned(
         kind="adapter",
-        base=shown(name) if isinstance(name, str) else None,
+        base=_base_of_adapter(config, found, told, base),
+        architecture=None,
         fitted=fitted,
-        files=files_of(fitted.tensors, single=ADAPTER_SINGLE, like=dict.fromkeys(fitted.tensors, ADAPTER_SINGLE)),
-        companions=_companions(place, tokenizer_only=True) if place is not None else (),
+        model=Model(
+            files=files_of(fitted.tensors, single=ADAPTER_SINGLE, like=dict.fromkeys(fitted.tensors, ADAPTER_SINGLE)),
+            companions=tuple(as_it_is(place, name) for name in companions) if place is not None else (),
+            texts={ADAPTER_CONFIG: record_text(_without_secrets(config))} if config else {},
+        ),
         place=place,
-        configs={ADAPTER_CONFIG: record_text(dict(config))} if config else {},
     )
+
+
+def _base_of_adapter(
+    config: Mapping[str, Any], found: Checkpoint, told: Folder | None, base: str | None
+) -> Origin | None:
+    name = text_of(config, _TRAINED_ON) or found.base
+    if name is not None:
+        return origin(name)
+    return origin(base, told) if base is not None and told is not None and CONFIG in told else None
+
+
+def _without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an adapter's config, which travels, without what may be a password in the URI of its base."""
+    name = text_of(config, _TRAINED_ON)
+    return {**config, _TRAINED_ON: shown(name)} if name is not None else dict(config)
 
 
 def _rounding(dtype: str | None) -> Rounding:
@@ -263,49 +263,38 @@ def _rounding(dtype: str | None) -> Rounding:
     return partial(import_module(_CASTING).cast, dtype=PRECISIONS[dtype])
 
 
-def _companions(folder: Folder, *, tokenizer_only: bool = False) -> tuple[Output, ...]:
-    """Return tokenizer, chat template, generation config and licence of a base as files to be written."""
-    found = []
-    for name in companions_of(folder.files, tokenizer_only=tokenizer_only):
-        size = folder.files[name]
-        # not read here: a tokenizer has up to 30 MB
-        reader = LooseReader(join(folder.uri, name), size)
-        found.append(Output(name=name, pieces=(Span(reader=reader, offset=0, length=size),)))
-    return tuple(found)
-
-
-def _key(uri: str, state: str, found: Checkpoint, model: _Model) -> str:
+def _key(uri: str, state: str, found: Checkpoint, planned: _Planned) -> str:
     """Return what names this very model: what it is made of, and how."""
-    digest = hashlib.sha256(f"{uri}\0{state}\0".encode())
-    for one in (*model.files.outputs, *model.companions):
+    facts: list[str | bytes] = [uri, state]
+    for one in (*planned.model.files.outputs, *planned.model.companions):
         header = one.pieces[0] if one.pieces and isinstance(one.pieces[0], bytes) else b""
-        digest.update(f"{one.name}\0{one.size}\n".encode() + header)
-    if model.place is not None:
-        digest.update(model.place.state(one.name for one in model.companions).encode())
-    digest.update(json.dumps([found.layout, found.place, sorted(model.configs)]).encode())
-    return digest.hexdigest()[:16]
+        facts += [one.name, str(one.size), header]
+    if planned.place is not None:
+        facts += [absolute(planned.place.uri), planned.place.state(one.name for one in planned.model.companions)]
+    return key_of(*facts, found.layout, found.place, *sorted(planned.model.texts))
 
 
-def _name(place: str) -> str:
-    return PurePosixPath(place.rstrip("/")).name or "model"
-
-
-def _card(record: Mapping[str, Any]) -> str:
-    """Return the README.md of a consolidated model."""
-    adapter = record["kind"].endswith("adapter")
-    base = record["base"]
-    lines = ["---", f"library_name: {'peft' if adapter else 'transformers'}"]
-    if base and "://" not in base and not base.startswith(("/", ".", "~")):
-        lines.append(f"base_model: {base}")
-    lines += ["tags:", "- cloudtune", *(["- lora"] if adapter else []), "---", "", f"# {record['name']}", ""]
-    what = "A LoRA adapter for" if adapter else "Fine-tuned from"
-    lines += [
-        f"{what} `{base}`, consolidated from a {record['layout']}." if base else f"From a {record['layout']}.",
-        "",
-    ]
-    if record["run"]:
-        lines += [f"Trained in run `{record['run']}`.", ""]
-    lines += [f"- {note}" for note in record["notes"]] + ([""] if record["notes"] else [])
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    lines += [f"Consolidated with {versions}. What it was made of is in `{RECORD}`.", ""]
-    return "\n".join(lines)
+def _record(
+    found: Checkpoint,
+    around: Surroundings,
+    planned: _Planned,
+    checkpoint: str,
+    *,
+    dtype: str | None,
+    name: str | None,
+) -> dict[str, Any]:
+    """Return what is kept with the model, whoever reads it."""
+    base, title = planned.base, origin(checkpoint).title
+    return {
+        "kind": f"consolidated {planned.kind}",
+        "name": name or (base.title if base is not None else title).rpartition("/")[2],
+        "base": base.title if base is not None else None,
+        "base_on_hub": base.hub if base is not None else None,
+        "architecture": planned.architecture,
+        "checkpoint": title,
+        "layout": found.layout,
+        "dtype": dtype,
+        "run": text_of(around.json(TRAINING), "run"),
+        "notes": [*found.notes, *planned.fitted.notes],
+        "versions": {"cloudtune": __version__},
+    }

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from cloudtune.errors import CloudtuneError, MissingExtra, UsageError
 from cloudtune.uri import local_path, shown
-from cloudtune.weights.files.model import CONFIG, Folder, folder_at, shard_names
-
-#: https://huggingface.co/docs/hub/repositories-settings: letters, digits and ``-_.``, with or without an owner.
-_HUB_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
+from cloudtune.weights.files.filenames import CONFIG
+from cloudtune.weights.files.folder import Folder, folder_at
+from cloudtune.weights.files.model import shard_names
+from cloudtune.weights.files.origins import is_hub_name
 
 
 def base_at(base: str, *, weights: bool = True) -> Folder:
@@ -24,7 +23,7 @@ def base_at(base: str, *, weights: bool = True) -> Folder:
         ServiceError, NotAllowed: a URI cannot be read.
     """
     path = local_path(base)
-    if path is None or path.exists() or base.startswith((".", "/", "~", "file:")) or not _HUB_NAME.fullmatch(base):
+    if path is None or path.exists() or base.startswith((".", "/", "~", "file:")) or not is_hub_name(base):
         folder = folder_at(base)
     else:
         folder = _from_hub(base, weights=weights)

@@ -1,11 +1,14 @@
-"""What lies in the folder of a model or an adapter besides tensors: files that travel along, and the model's card."""
+"""What lies in the folder of a model or an adapter besides tensors and configs, and travels along."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from pathlib import PurePath
-from typing import Any
+
+from cloudtune.ranges import LooseReader
+from cloudtune.uri import join
+from cloudtune.weights.files.assembly import Output, Span
+from cloudtune.weights.files.folder import Folder
 
 _TOKENIZER = (
     "tokenizer*",
@@ -28,10 +31,6 @@ _COMPANIONS = (
     "NOTICE*",
     "USE_POLICY*",
 )
-_MODES = {
-    "accurate": "accurate: computed in 32 bits, rounded once",
-    "peft": "peft: the adapter rounded to the base's precision first",
-}
 
 
 def companions_of(names: Iterable[str], *, tokenizer_only: bool = False) -> tuple[str, ...]:
@@ -40,36 +39,7 @@ def companions_of(names: Iterable[str], *, tokenizer_only: bool = False) -> tupl
     return tuple(name for name in names if "/" not in name and any(fnmatchcase(name, one) for one in patterns))
 
 
-def model_card(record: Mapping[str, Any], checksums: Mapping[str, str]) -> str:
-    """Return the README.md of a merged model: what it was made of, and what its files must hash to."""
-    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
-    if not PurePath(record["base"]).is_absolute() and "://" not in record["base"]:
-        lines.append(f"base_model: {record['base']}")
-    lines += ["tags:", "- cloudtune", "- lora", "---", "", f"# {record['name']}", ""]
-    lines += [f"`{record['base']}` fine-tuned with LoRA, the adapter merged into it.", "", "| | |", "|---|---|"]
-    lines += [f"| {key} | {value} |" for key, value in _facts(record)] + [""]
-    lines += [line for note in record["notes"] for line in (f"{note[0].upper()}{note[1:]}.", "")]
-    metrics = record["metrics"]
-    if metrics.get("eval_loss") is not None:
-        losses = f"{_number(metrics.get('eval_loss_before'))} | {_number(metrics['eval_loss'])}"
-        lines += ["| | before | after |", "|---|---|---|", f"| evaluation loss | {losses} |", ""]
-    if checksums:
-        lines += ["| file | SHA-256 |", "|---|---|"]
-        lines += [f"| `{name}` | `{digest}` |" for name, digest in checksums.items()] + [""]
-    return "\n".join(lines)
-
-
-def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "base", f"`{record['base']}`"
-    for adapter, weight in zip(record["adapters"], record["weights"], strict=True):
-        yield "adapter", f"`{adapter}`" + (f", times {weight:g}" if weight != 1 else "")
-    yield "mode", _MODES[record["mode"]]
-    if record["run"]:
-        yield "run", f"`{record['run']}`"
-    if record["target"]:
-        yield "configs for", record["target"]
-    yield "made with", ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, (int, float)) else "?"
+def as_it_is(folder: Folder, name: str) -> Output:
+    """Return a file of a folder as one to be written; it is not read yet, for a tokenizer may have 30 MB."""
+    reader = LooseReader(join(folder.uri, name), folder.files[name])
+    return Output(name=name, pieces=(Span(reader=reader, offset=0, length=reader.size),))

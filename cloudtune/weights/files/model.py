@@ -1,84 +1,28 @@
-"""A model or adapter where it lies, in a folder or at any URI: its JSON files, and its tensors by name.
+"""The tensors of a model or an adapter by name, in the safetensors files of a folder.
 
 Opening reads headers only; bytes of tensors are read by ranges, when they are asked for.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
-from typing import Any
 
 import attrs
 
-from cloudtune import storage
 from cloudtune.errors import UsageError
 from cloudtune.ranges import Reader
-from cloudtune.uri import join, local_path, shown
+from cloudtune.uri import local_path
+from cloudtune.weights.files.assembly import Span
+from cloudtune.weights.files.filenames import SINGLE
+from cloudtune.weights.files.folder import Folder
 from cloudtune.weights.files.safetensors import Header, Tensor, read_header, readable
 
-CONFIG = "config.json"
-ADAPTER_CONFIG = "adapter_config.json"
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-ADAPTER_SINGLE = "adapter_model.safetensors"
-#: JSON files of models are small, the largest are vocabularies of 35 MB; a larger one is something else.
-_MAX_JSON_BYTES = 64 << 20
-#: A hundred bytes of memory each: the largest vocabularies have a million and a half.
-_MAX_JSON_VALUES = 4_000_000
 #: Headers elsewhere are read by so many threads: most of the time is spent waiting.
 _OPENERS = 8
-
-
-@attrs.frozen(kw_only=True)
-class Folder:
-    """The files at a URI: their bytes by path; read-only."""
-
-    uri: str
-    files: Mapping[str, int]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.files
-
-    def open(self, name: str) -> Reader:
-        """Return a file's bytes by ranges; the caller closes it."""
-        return Reader(join(self.uri, name), self.files.get(name))
-
-    def read(self, name: str) -> bytes:
-        """Return all bytes of a small file."""
-        with self.open(name) as reader:
-            if reader.size > _MAX_JSON_BYTES:
-                raise UsageError(f"{self.shown(name)} has {reader.size} bytes", hint="that is no file of a model")
-            return reader.read(0, reader.size)
-
-    def json(self, name: str) -> dict[str, Any]:
-        """Return the JSON object in a file; raises UsageError if it is none."""
-        text = self.read(name)
-        if sum(text.count(mark) for mark in (b",", b"[", b"{")) > _MAX_JSON_VALUES:
-            raise UsageError(f"{self.shown(name)} holds too much to be read", hint="that is no file of a model")
-        try:
-            value = json.loads(text)
-        except RecursionError as error:
-            raise UsageError(f"{self.shown(name)} is nested too deep", hint="that is no file of a model") from error
-        except ValueError as error:
-            raise UsageError(f"{self.shown(name)} cannot be read: {error}", hint="copy it again") from error
-        if not isinstance(value, dict):
-            raise UsageError(f"{self.shown(name)} holds no JSON object", hint="copy it again")
-        return value
-
-    def state(self, names: Iterable[str]) -> str:
-        """Return what tells files from others of the same names: how long they are now, and from when."""
-        wanted = self.files.keys() & set(names)
-        entries = (entry for entry in storage.listing(self.uri) if entry.path in wanted)
-        return "".join(f"{entry.path}\0{entry.bytes}\0{entry.modified}\n" for entry in entries)
-
-    def shown(self, name: str = "") -> str:
-        """Return the place of a file for messages."""
-        return shown(join(self.uri, name))
 
 
 @attrs.frozen(kw_only=True)
@@ -106,6 +50,11 @@ class Weights:
     def tensor(self, name: str) -> Tensor:
         """Return what is known of a tensor; raises KeyError."""
         return self.places[name].header.tensors[name]
+
+    def span(self, name: str) -> Span:
+        """Return where the bytes of a tensor are."""
+        tensor = self.tensor(name)
+        return Span(reader=self.places[name].reader, offset=tensor.offset, length=tensor.length)
 
     def read(self, name: str) -> bytes:
         """Return all bytes of a tensor."""
@@ -135,11 +84,6 @@ class Flaw:
     hint: str | None
     file: str
     tensor: str | None = None
-
-
-def folder_at(uri: str) -> Folder:
-    """Return the files below a URI; empty for a place where nothing is."""
-    return Folder(uri=uri, files={entry.path: entry.bytes for entry in storage.listing(uri) if entry.path})
 
 
 def shard_names(folder: Folder, *, single: str = SINGLE) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from cloudtune.weights.files.assembly import Output
-from cloudtune.weights.files.model import SINGLE
+from cloudtune.weights.files.filenames import SINGLE
 from cloudtune.weights.files.parts import Part
 from cloudtune.weights.files.records import record_text
 from cloudtune.weights.files.safetensors import BITS, make_header, size_bytes

@@ -1,17 +1,25 @@
-"""The record that is kept with every model made here, and JSON as it is written."""
+"""Records of models: JSON as people and programs read it, and the key of what is being written."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-
-#: The record that cloudtune leaves in every model it makes, always written last.
-RECORD = "cloudtune.json"
+from collections.abc import Mapping
 
 
-def record_text(record: dict[str, object]) -> bytes:
+def record_text(record: Mapping[str, object]) -> bytes:
     """Return a JSON object as people and programs read it."""
-    text = json.dumps(record, indent=2, ensure_ascii=False)
+    text = json.dumps(dict(record), indent=2, ensure_ascii=False)
     try:
         return (text + "\n").encode()
     except UnicodeEncodeError:  # half of a surrogate pair, from a file that had it so
-        return (json.dumps(record, indent=2) + "\n").encode()
+        return (json.dumps(dict(record), indent=2) + "\n").encode()
+
+
+def key_of(*facts: str | bytes) -> str:
+    """Return what names this very model while it is written: what it is made of, and how, as 16 hex digits."""
+    digest = hashlib.sha256()
+    for fact in facts:
+        data = fact.encode(errors="surrogatepass") if isinstance(fact, str) else fact
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:16]

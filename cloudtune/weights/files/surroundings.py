@@ -10,7 +10,7 @@ import attrs
 from cloudtune import storage
 from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.uri import absolute, join
-from cloudtune.weights.files.model import Folder, folder_at
+from cloudtune.weights.files.folder import Folder, folder_at
 
 #: Folders above the one that was named: OUTPUTS/checkpoint-N/pytorch_model_fsdp_0.
 _ABOVE = 2

@@ -14,7 +14,11 @@ from cloudtune import storage
 from cloudtune.errors import UsageError
 from cloudtune.ranges import Reader
 from cloudtune.uri import join, local_path, shown
-from cloudtune.weights.files.model import ADAPTER_CONFIG, ADAPTER_SINGLE, Folder, folder_at, open_weights
+from cloudtune.weights.files.configs import text_of
+from cloudtune.weights.files.filenames import ADAPTER_CONFIG, ADAPTER_SINGLE, METRICS, TRAINING
+from cloudtune.weights.files.folder import Folder, folder_at
+from cloudtune.weights.files.model import open_weights
+from cloudtune.weights.files.origins import Origin, origin
 from cloudtune.weights.files.rounding import STORED
 from cloudtune.weights.files.surroundings import surroundings
 from cloudtune.weights.files.torchfiles import TorchTensor, read_torch
@@ -36,19 +40,24 @@ _WRAPPED = re.compile(r"\.(base_layer|modules_to_save(\.default)?)\.")
 
 @attrs.frozen(kw_only=True)
 class Adapter:
-    """A LoRA adapter: its folder, its config, what is known of its training, and what the user called it."""
+    """A LoRA adapter: what it is called, its folder, its config, and what is known of its training."""
 
-    source: str
+    origin: Origin
     folder: Folder
     lora: Lora
     training: Mapping[str, Any]
     metrics: Mapping[str, Any]
 
     @property
+    def source(self) -> str:
+        """What messages call it."""
+        return self.origin.named
+
+    @property
     def trained_on(self) -> str | None:
-        """The name of the model that it was trained on."""
-        base = self.training.get("base")
-        return base if isinstance(base, str) else self.lora.base
+        """The title of the model that it was trained on."""
+        named = text_of(self.training, "base") or self.lora.base
+        return origin(named).title if named else None
 
 
 @attrs.define(kw_only=True)
@@ -96,16 +105,16 @@ def adapter_at(uri: str) -> Adapter:
         hint = "name the folder that fine-tuning with LoRA left (OUTPUTS/adapter)"
         hint = f"one is in {whole.shown(found[-1])}" if found else hint
         raise UsageError(f"{shown(uri)} holds no adapter: it has no {ADAPTER_CONFIG}", hint=hint)
-    near = surroundings(whole, below, ("training.json", "metrics.json"))
+    near = surroundings(whole, below, (TRAINING, METRICS))
     folder = near.folders[0]
     if not any(name in folder for name in (ADAPTER_SINGLE, _INDEX, PICKLED)):
         raise UsageError(f"{folder.shown()} has an {ADAPTER_CONFIG}, but no {ADAPTER_SINGLE}", hint="copy it whole")
     return Adapter(
-        source=uri,
+        origin=origin(uri, folder),
         folder=folder,
         lora=read_lora(folder.json(ADAPTER_CONFIG), folder.shown().rstrip("/")),
-        training=near.json("training.json"),
-        metrics=near.json("metrics.json"),
+        training=near.json(TRAINING),
+        metrics=near.json(METRICS),
     )
 
 

@@ -15,6 +15,7 @@ import attrs
 from cloudtune.errors import MissingExtra
 from cloudtune.ranges import Reader
 from cloudtune.weights.files import rounding
+from cloudtune.weights.files.assembly import Span
 from cloudtune.weights.files.rounding import Floats, item_bytes
 from cloudtune.weights.merge.lowrank import LowRank, Term
 
@@ -39,6 +40,11 @@ class Values:
     def row_bytes(self) -> int:
         """Bytes of a row."""
         return prod(self.shape[1:]) * item_bytes(self.dtype)
+
+    @property
+    def span(self) -> Span:
+        """Where its bytes are."""
+        return Span(reader=self.reader, offset=self.offset, length=prod(self.shape) * item_bytes(self.dtype))
 
     def rows(self, start: int = 0, stop: int | None = None) -> Floats:
         """Return rows as float32."""

@@ -118,9 +118,7 @@ def _same(base: Base, values: Values) -> bool:
 
 def _part(base: Base, name: str, change: Change | None) -> Part:
     tensor = base.tensor(change.origin if change is not None else name)
-    reader = base.weights.places[tensor.name].reader
-    unchanged = Span(reader=reader, offset=tensor.offset, length=tensor.length)
-    pieces: tuple[Piece, ...] = (unchanged,)
+    pieces: tuple[Piece, ...] = (base.weights.span(tensor.name),)
     if change is not None and tensor.length:
         pieces = _pieces(base, tensor, change)
     return Part(dtype=tensor.dtype, shape=tensor.shape, pieces=pieces)

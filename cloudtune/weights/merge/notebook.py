@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cloudtune import examples, storage
 from cloudtune.errors import CloudtuneError, MissingExtra, UsageError
+from cloudtune.spec.secrecy import taken_out
 from cloudtune.uri import absolute, join, shown
-from cloudtune.weights.files.model import folder_at
-from cloudtune.weights.files.records import RECORD
+from cloudtune.weights.files.filenames import RECORD
+from cloudtune.weights.files.folder import folder_at
 from cloudtune.weights.merge.verb import MergeResult, result_of
 
 try:
@@ -34,21 +36,39 @@ def merge_by_notebook(base: str, adapters: Sequence[str], output: str, **options
     """
     with tempfile.TemporaryDirectory(prefix="cloudtune-merge-") as scratch:
         executed = Path(scratch) / NOTEBOOK.name
-        parameters = {"base": base, "adapter": list(adapters), "output": absolute(output), **options}
+        # the executed copy keeps its parameters; what is a secret in them the kernel finds in its environment
+        secrets: dict[str, str] = {}
+        places = [taken_out(uri, secrets) for uri in (base, absolute(output), *adapters)]
+        parameters = {"base": places[0], "output": places[1], "adapter": places[2:], **options}
         try:
-            papermill.execute_notebook(
-                str(NOTEBOOK),
-                str(executed),
-                parameters=parameters,
-                kernel_name=_KERNEL,
-                progress_bar=False,
-                cwd=os.getcwd(),  # noqa: PTH109 - papermill takes text
-            )
+            with _environment(secrets):
+                papermill.execute_notebook(
+                    str(NOTEBOOK),
+                    str(executed),
+                    parameters=parameters,
+                    kernel_name=_KERNEL,
+                    progress_bar=False,
+                    cwd=os.getcwd(),  # noqa: PTH109 - papermill takes text
+                )
         except papermill.PapermillExecutionError as error:
             raise _failed(error, executed, output) from error
         storage.upload(executed, join(output, NOTEBOOK.name))
-    folder = folder_at(output)
-    return result_of(folder.json(RECORD), output)
+    return result_of(folder_at(output).json(RECORD), base, adapters, output)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Let processes that are started meanwhile have these variables."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _failed(error: Any, executed: Path, output: str) -> CloudtuneError:

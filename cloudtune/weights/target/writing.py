@@ -10,8 +10,7 @@ from itertools import islice
 from typing import TypeVar
 
 from cloudtune.weights.files.assembly import Made, Output, Progress, Span
-from cloudtune.weights.files.model import CONFIG, INDEX
-from cloudtune.weights.files.records import RECORD
+from cloudtune.weights.files.filenames import CONFIG, INDEX, RECORD
 
 _T = TypeVar("_T")
 #: Without these no program takes a folder for a model; written after everything else, in this order.

@@ -83,7 +83,8 @@ _WRITE = """
 import json, sys, tempfile, warnings
 from pathlib import Path
 from transformers import AutoConfig, AutoModelForCausalLM
-from cloudtune.weights.files.model import folder_at, open_weights
+from cloudtune.weights.files.folder import folder_at
+from cloudtune.weights.files.model import open_weights
 found = {}
 for name, row in json.load(open(sys.argv[1])).items():
     config = AutoConfig.for_model(**row["config"])

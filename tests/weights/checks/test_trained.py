@@ -6,7 +6,8 @@ import pytest
 
 from cloudtune import storage
 from cloudtune.weights.checks.examine import check
-from cloudtune.weights.files.model import folder_at, open_weights
+from cloudtune.weights.files.folder import folder_at
+from cloudtune.weights.files.model import open_weights
 from tests.tiny import random_model
 from tests.weights.checks.checkable import change, write_adapter, write_tensors
 

@@ -8,10 +8,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from cloudtune.errors import ServiceError
-from cloudtune.weights.checks import values
 from cloudtune.weights.checks.examine import check
-from cloudtune.weights.checks.values import FORMATS, scan
-from cloudtune.weights.files.model import folder_at, open_weights
+from cloudtune.weights.files import numbers as numbers_room
+from cloudtune.weights.files.folder import folder_at
+from cloudtune.weights.files.model import open_weights
+from cloudtune.weights.files.numbers import FORMATS, Numbers, scan
 from tests.weights.checks.checkable import adapter_tensors, llama_tensors, write_adapter, write_model, write_tensors
 
 #: For each type some elements that are NaN and some that are infinite, as the format writes them.
@@ -39,8 +40,12 @@ COUNT = 1000
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Let a thousand elements be several blocks and several portions."""
-    monkeypatch.setattr(values, "_BLOCK_BYTES", 256)
-    monkeypatch.setattr(values, "_PORTION_BYTES", 1024)
+    monkeypatch.setattr(numbers_room, "_BLOCK_BYTES", 256)
+    monkeypatch.setattr(numbers_room, "_PORTION_BYTES", 1024)
+
+
+def found_in(weights):
+    return scan((name, weights.tensor(name).dtype, weights.span(name)) for name in weights)
 
 
 def scanned(folder, dtype, data):
@@ -50,7 +55,7 @@ def scanned(folder, dtype, data):
         {"other": ("BF16", (2,), b"\x80\x3f" * 2), "it": (dtype, (len(data) // width,), data)},
     )
     with open_weights(folder_at(str(folder))) as weights:
-        return scan(weights)["it"]
+        return found_in(weights)["it"]
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -59,12 +64,12 @@ def scanned(folder, dtype, data):
 def test_one_element_that_is_not_finite_is_found(tmp_path, dtype, where):
     width = len(NANS[dtype][0])
     good = LARGEST.get(dtype, b"\x01" * width) * COUNT
-    assert scanned(tmp_path, dtype, good) == values.Values(zero=False)
+    assert scanned(tmp_path, dtype, good) == Numbers(zero=False)
     for kind, elements in (("nans", NANS[dtype]), ("infinities", INFINITIES.get(dtype, ()))):
         for element in elements:
             data = good[: where * width] + element + good[(where + 1) * width :]
             found = scanned(tmp_path, dtype, data)
-            assert found == values.Values(**{kind: 1}, first=where, zero=False)
+            assert found == Numbers(**{kind: 1}, first=where, zero=False)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -101,7 +106,7 @@ def test_zeros_are_told_of_matrices_only(tmp_path):
 def test_types_without_nan_are_passed_over(tmp_path):
     write_tensors(tmp_path / "model.safetensors", {"a": ("I32", (2,), b"\xff" * 8), "b": ("BOOL", (1,), b"\x01")})
     with open_weights(folder_at(str(tmp_path))) as weights:
-        assert scan(weights) == {}
+        assert found_in(weights) == {}
 
 
 def test_an_adapter_that_was_never_trained_is_told(tmp_path):

@@ -17,7 +17,8 @@ from cloudtune import storage
 from cloudtune.cli import cli
 from cloudtune.errors import UsageError
 from cloudtune.weights.consolidate.verb import consolidate
-from cloudtune.weights.files.model import folder_at, open_weights
+from cloudtune.weights.files.folder import folder_at
+from cloudtune.weights.files.model import open_weights
 from tests.weights.forging import DCP, Saved, Storage, Thing, dumps, halves, metadata, save, size, tensor, torch_file
 from tests.weights.making import shard_bytes, write_model
 
@@ -115,10 +116,12 @@ def test_a_model_is_written_with_all_that_belongs_to_it(tmp_path, base, checkpoi
     assert (out / "config.json").read_bytes() == (base / "config.json").read_bytes()
     record = json.loads((out / "cloudtune.json").read_text())
     assert record["kind"] == "consolidated model"
-    assert (record["name"], record["base"]) == ("mine", str(base))
-    assert record["checkpoint"] == f"file://{checkpoint}"
+    assert (record["name"], record["base"]) == ("mine", f"{tmp_path.name}/base")
+    assert record["checkpoint"] == f"{tmp_path.name}/checkpoint"
+    assert str(tmp_path) not in (out / "cloudtune.json").read_text() + (out / "README.md").read_text()
+    assert result.base == str(base)
     assert record["layout"] == "PyTorch distributed checkpoint in 4 files"
-    assert record["checksums"].keys() == {path.name for path in out.iterdir()} - {"cloudtune.json"}
+    assert record["checksums"].keys() == {path.name for path in out.iterdir()} - {"cloudtune.json", "README.md"}
     assert result.checksums == record["checksums"]
     assert (result.path, result.kind, result.tensors) == (f"file://{out}", "model", 6)
     assert result.bytes == (out / "model.safetensors").stat().st_size
@@ -143,11 +146,11 @@ def test_a_file_in_the_way_is_told_before_anything_is_written(tmp_path, base, ch
 def test_companions_that_have_changed_meanwhile_are_written_anew(tmp_path, base, checkpoint, place, monkeypatch):
     out = place.format(tmp_path)
 
-    def interrupt(record: dict[str, object]) -> str:
+    def interrupt(*facts: object) -> str:
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr("cloudtune.weights.consolidate.verb._card", interrupt)
+        patch.setattr("cloudtune.weights.target.models.card", interrupt)
         with pytest.raises(ZeroDivisionError):
             consolidate(str(checkpoint), out, base=str(base))
     length = (base / "tokenizer.json").stat().st_size
@@ -176,7 +179,9 @@ def test_tensors_stand_in_the_order_of_the_base_or_of_their_numbers(tmp_path, ba
         assert list(ours) == list(theirs)
     (base / "model.safetensors").unlink()
     result = consolidate(str(checkpoint), str(tmp_path / "alone"), base=str(base))
-    assert result.notes == (f"{base} has no weights in safetensors, so names and shapes were not compared with it",)
+    assert result.notes == (
+        f"{tmp_path.name}/base has no weights in safetensors: names and shapes were not compared with it",
+    )
     with open_weights(folder_at(str(tmp_path / "alone"))) as alone:
         assert [name for name in alone if "norm" in name] == [
             "model.layers.2.norm.weight",
@@ -571,7 +576,7 @@ class TestPlaces:
             consolidate("memory://checkpoint", "memory://out", base="memory://base", checksums=True)
             assert same(held("memory://out"), arrays())
             record = json.loads(store.cat_file("/out/cloudtune.json"))
-            assert len(record["checksums"]) == 6
+            assert len(record["checksums"]) == 5
         finally:
             for name in ("/base", "/checkpoint", "/out"):
                 if store.exists(name):

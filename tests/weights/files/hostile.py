@@ -191,7 +191,7 @@ def main() -> None:
     from cloudtune.errors import UsageError
     from cloudtune.ranges import Reader
     from cloudtune.weights.consolidate.layouts.distcp import read_metadata
-    from cloudtune.weights.files.model import folder_at
+    from cloudtune.weights.files.folder import folder_at
     from cloudtune.weights.files.torchfiles import read_torch
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloudtune.errors import ServiceError, UsageError
-from cloudtune.weights.files.model import folder_at, open_weights, shard_names, survey
+from cloudtune.weights.files.folder import folder_at
+from cloudtune.weights.files.model import open_weights, shard_names, survey
 from tests.weights.making import shard_bytes, write_model
 
 TENSORS = {

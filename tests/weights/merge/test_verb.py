@@ -123,9 +123,11 @@ def test_what_lies_in_a_merged_model(merge, base, make_adapter, tmp_path):
     assert (result.path, result.name, result.run) == (f"file://{output}", "mine", "abc12345")
     assert result.metrics["eval_loss"] == 1.5
     record = json.loads((output / "cloudtune.json").read_text())
-    assert record["base"] == f"file://{base}"
-    assert record["adapters"] == [str(adapter.parent)]
-    assert {name: digest for name, digest in checksums(output).items() if name != "cloudtune.json"} == result.checksums
+    assert record["base"] == f"{base.parent.name}/{base.name}"
+    assert result.base == f"file://{base}"
+    assert record["adapters"] == [adapter.parent.name]
+    assert {name: digest for name, digest in checksums(output).items() if name in result.checksums} == result.checksums
+    assert {path.name for path in output.glob("*.*")} - result.checksums.keys() == {"cloudtune.json", "README.md"}
     assert record["checksums"] == result.checksums
     assert (output / "chat_template.jinja").read_text() == "learnt with this"
     assert json.loads((output / "config.json").read_text()) == json.loads((base / "config.json").read_text())

@@ -21,7 +21,8 @@ import pytest
 from cloudtune.errors import CloudtuneError, NotAllowed, ServiceError, UsageError
 from cloudtune.ranges import Reader
 from cloudtune.weights.files.assembly import Made, Output, Span
-from cloudtune.weights.files.records import RECORD, record_text
+from cloudtune.weights.files.filenames import RECORD
+from cloudtune.weights.files.records import record_text
 from cloudtune.weights.target import folder as here
 from cloudtune.weights.target import locks, open_target
 from cloudtune.weights.target.writing import LAST

@@ -21,7 +21,8 @@ from cloudtune.errors import NotAllowed, ServiceError, UsageError
 from cloudtune.ranges import Reader
 from cloudtune.uri import join
 from cloudtune.weights.files.assembly import Made, Output, Span
-from cloudtune.weights.files.model import folder_at, open_weights
+from cloudtune.weights.files.folder import folder_at
+from cloudtune.weights.files.model import open_weights
 from cloudtune.weights.target import open_target
 from cloudtune.weights.target.writing import LAST, UPLOADS
 from tests.object_store import ObjectStore, Request

@@ -20,7 +20,7 @@ from cloudtune.ranges import LooseReader, Reader
 from cloudtune.uri import join
 from cloudtune.weights.consolidate.tiles import Tile, pieces_of
 from cloudtune.weights.files import pickles
-from cloudtune.weights.files.model import Folder
+from cloudtune.weights.files.folder import Folder
 from cloudtune.weights.files.parts import Part
 from cloudtune.weights.files.pickles import MAX_PICKLE_BYTES, Stand, stands
 from cloudtune.weights.files.safetensors import size_bytes

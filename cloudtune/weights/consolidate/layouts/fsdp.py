@@ -16,7 +16,7 @@ from cloudtune.errors import UsageError
 from cloudtune.weights.consolidate.branches import TRAINING_STATE, left_out, model_in
 from cloudtune.weights.consolidate.checkpoint import Checkpoint
 from cloudtune.weights.consolidate.layouts.distcp import METADATA, SUFFIX, open_parts, read_metadata
-from cloudtune.weights.files.model import Folder
+from cloudtune.weights.files.folder import Folder
 
 _TRAIN_PARAMS = "train_params.yaml"
 _MODEL_NAME = re.compile(r"^model_name:[ \t]*(['\"]?)([^'\"\n#]+)\1[ \t]*$", re.MULTILINE)

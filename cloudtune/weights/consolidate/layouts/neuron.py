@@ -19,7 +19,8 @@ from cloudtune.weights.consolidate.layouts.neuron_metadata import Stage, stage_a
 from cloudtune.weights.consolidate.layouts.neuron_shards import RANK_FILE, Absent, rank_files, read_ranks
 from cloudtune.weights.consolidate.layouts.neuron_specs import Cut, originals
 from cloudtune.weights.consolidate.names import is_computed
-from cloudtune.weights.files.model import ADAPTER_CONFIG, Folder
+from cloudtune.weights.files.filenames import ADAPTER_CONFIG
+from cloudtune.weights.files.folder import Folder
 from cloudtune.weights.files.parts import Part
 from cloudtune.weights.files.torchfiles import TorchTensor
 
@@ -217,6 +218,6 @@ def _layout(folder: Folder, files: Sequence[Sequence[str]]) -> str:
 
 
 def _left(folder: Folder, prefix: str) -> Iterator[str]:
-    """Yield what else lies in the folder."""
+    """Yield what else lies in the folder, in words that may travel."""
     for other in sorted({match[1] for path in folder.files if (match := _RANK_PATH.fullmatch(path))} - {prefix}):
-        yield f"{folder.shown(other)} holds other shards, which were not read"
+        yield f"{other or 'the folder itself'} holds other shards, which were not read"

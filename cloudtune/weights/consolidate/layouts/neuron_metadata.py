@@ -14,7 +14,7 @@ import attrs
 from cloudtune.errors import UsageError
 from cloudtune.weights.consolidate.layouts import neuron_shards
 from cloudtune.weights.consolidate.layouts.neuron_specs import Cut, FusedLinears, GroupedQuery, Spec
-from cloudtune.weights.files.model import Folder
+from cloudtune.weights.files.folder import Folder
 
 _UPDATE = "update cloudtune, or consolidate it with the optimum-neuron that wrote it: optimum-cli neuron consolidate"
 _COPY = "copy the whole folder again"

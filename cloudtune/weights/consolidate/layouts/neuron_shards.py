@@ -19,7 +19,7 @@ import attrs
 from cloudtune.errors import UsageError
 from cloudtune.ranges import LooseReader
 from cloudtune.uri import join, local_path
-from cloudtune.weights.files.model import Folder
+from cloudtune.weights.files.folder import Folder
 from cloudtune.weights.files.pickles import Stand, stands
 from cloudtune.weights.files.torchfiles import TorchTensor, read_torch
 

@@ -12,7 +12,7 @@ from cloudtune.ranges import LooseReader
 from cloudtune.uri import join
 from cloudtune.weights.consolidate.branches import TRAINING_STATE, Path, left_out, model_in
 from cloudtune.weights.consolidate.checkpoint import Checkpoint
-from cloudtune.weights.files.model import Folder
+from cloudtune.weights.files.folder import Folder
 from cloudtune.weights.files.parts import Part
 from cloudtune.weights.files.torchfiles import TorchTensor, read_torch
 

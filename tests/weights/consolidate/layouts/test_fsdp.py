@@ -20,7 +20,7 @@ from cloudtune.weights.consolidate.checkpoint import Checkpoint
 from cloudtune.weights.consolidate.layouts import fsdp
 from cloudtune.weights.consolidate.verb import consolidate
 from cloudtune.weights.files.assembly import Made, stream
-from cloudtune.weights.files.model import folder_at
+from cloudtune.weights.files.folder import folder_at
 from cloudtune.weights.files.parts import Part
 from cloudtune.weights.files.torchfiles import read_torch
 from tests.weights.forging import TYPES, Saved, save

@@ -22,7 +22,8 @@ from cloudtune.errors import UsageError
 from cloudtune.weights.consolidate.checkpoint import Checkpoint
 from cloudtune.weights.consolidate.layouts import neuron
 from cloudtune.weights.files.assembly import Made, stream
-from cloudtune.weights.files.model import folder_at, open_weights
+from cloudtune.weights.files.folder import folder_at
+from cloudtune.weights.files.model import open_weights
 from cloudtune.weights.files.parts import Part
 
 pytestmark = pytest.mark.heavy
