@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -15,8 +16,15 @@ from cloudtune.rehearsal import faults
 from cloudtune.rehearsal.oci.ocids import new_ocid
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.oci import DataScienceJob, StorageMount
-from cloudtune.spec.runtime import GitSource, Runtime
-from cloudtune.spec.runtimes import PyTorchDistributedRuntime
+from cloudtune.spec.runtime import Conda, GitSource, Runtime
+from cloudtune.spec.runtimes import (
+    ContainerRuntime,
+    GitPythonRuntime,
+    NotebookRuntime,
+    PythonRuntime,
+    PyTorchDistributedRuntime,
+    ScriptRuntime,
+)
 from cloudtune.store import Entry
 from tests.oci_place import OciPlace, oci_place
 from tests.rehearsal.oci.science import Science, until
@@ -56,7 +64,7 @@ class Memory:
         pass
 
 
-def sent(place: OciPlace, runtime: Runtime, *mounts: StorageMount) -> str:
+def sent(place: OciPlace, runtime: Runtime, *mounts: StorageMount, name: str = "abcdefgh") -> str:
     """Plan a job, send it by the backend's client; return its run's OCID."""
     from cloudtune.backends.oci import OciBackend
     from cloudtune.clients.oci import OciClient
@@ -71,7 +79,7 @@ def sent(place: OciPlace, runtime: Runtime, *mounts: StorageMount) -> str:
         storage_mount=mounts,
         subnet_id=place.subnet if mounts else None,
     )
-    plan = OciBackend().plan(JobSpec(name="inside", infrastructure=where, runtime=runtime), "abcdefgh")
+    plan = OciBackend().plan(JobSpec(name="inside", infrastructure=where, runtime=runtime), name)
     assert plan.refused == ()
     return str(submit(plan, OciClient(), Memory(), sleep=lambda _: time.sleep(0.02))["run"]["id"])
 
@@ -214,3 +222,54 @@ def test_mounts_of_all_three_kinds(place: OciPlace) -> None:
     with pytest.raises(UsageError, match="step mount-0-address finds no PrivateIp"):
         sent(place, runtime, StorageMount(src="10.0.0.8:/other", dest="x"))
     assert {call.operation for call in place.stage.record.calls[before:]} == {"search_resources"}
+
+
+def test_every_runtime_runs(place: OciPlace, tmp_path: Path) -> None:
+    target, export = new_ocid("mounttarget"), new_ocid("export")
+    tools = shared_files(place, target, export)
+    repository(tools, lib__py="WORD = 'from git'", go__py="import sys, lib\nprint(lib.WORD, *sys.argv[1:])")
+    code = tmp_path / "code"
+    (code / "pkg" / "deep").mkdir(parents=True)
+    (code / "say.sh").write_text('echo "script $1 $WHERE"')
+    (code / "pkg" / "deep" / "more.py").write_text("WORD = 'python'")
+    (code / "pkg" / "main.py").write_text(
+        "import os, more\ndef go(name, *, key): print(more.WORD, name, key, os.path.basename(os.getcwd()))"
+    )
+    cell = {"cell_type": "code", "execution_count": None, "id": "a", "metadata": {}, "outputs": []}
+    slow = {**cell, "id": "b", "metadata": {"tags": ["slow"]}, "source": "1/0"}
+    book = {
+        "cells": [{**cell, "source": "print('note' + 'book')"}, slow],
+        "metadata": {},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    (code / "book.ipynb").write_text(json.dumps(book))
+    conda = Conda(type="service", slug="pytorch20_p39_gpu_v2")
+    runtimes = {
+        "script two there": ScriptRuntime(
+            script_path_uri=str(code), entrypoint="say.sh", args=("two",), conda=conda
+        ).with_environment_variable(WHERE="there"),
+        "python one two pkg": PythonRuntime(
+            script_path_uri=str(code),
+            entrypoint="main.py",
+            entry_function="go",
+            working_dir="pkg",
+            python_path=("deep",),
+            args=("one", "--key", "two"),
+        ),
+        "from git a b": GitPythonRuntime(url="file:///mnt/tools/code.git", entrypoint="go.py", args=("a", "b")),
+        "notebook": NotebookRuntime(notebook_path_uri=str(code / "book.ipynb"), exclude_tags=("slow",)),
+        "container mine": ContainerRuntime(
+            image="iad.ocir.io/ns/image:1", entrypoint=("sh", "-c"), cmd=("echo container $WHOSE",)
+        ).with_environment_variable(WHOSE="mine"),
+    }
+    mount = StorageMount(src=f"{target}:{export}", dest="tools")
+    science = Science(place)
+    runs = {
+        words: sent(place, runtime, mount, name=f"abcdefg{number}")
+        for number, (words, runtime) in enumerate(runtimes.items())
+    }
+    for words, run_id in runs.items():
+        run = science.ended(run_id)
+        said = science.said(run_id)
+        assert (run.lifecycle_state, any(line.endswith(words) for line in said)) == ("SUCCEEDED", True), said
