@@ -37,7 +37,9 @@ def place_of(text: str, *, hub: bool = False) -> str:
             return text
         raise _nothing(text)
     if (catalog := _CATALOGS.get(scheme_of(found.uri))) is not None:
-        hint = "name the folder or the bucket that it was registered from"
+        others = (one for one in Store().models(found.name) if scheme_of(one.uri) not in _CATALOGS)
+        names = ", ".join(f"{one.name}:{one.version}" for one in others)
+        hint = f"elsewhere lies {names}" if names else "name the folder or bucket that it was registered from"
         raise UsageError(f"{found.name}:{found.version} lies in {catalog}, where its files are not read", hint=hint)
     path = local_path(found.uri)
     if path is not None and not path.exists():

@@ -294,14 +294,14 @@ def register(
     infrastructure: str | None = None,
     progress: Callable[[str], object] | None = None,
 ) -> Model:
-    """File a model (a folder or a URI) under a name and a version, with its checksums; returns the record.
+    """File a model (a folder, a URI or ``NAME[:VERSION]``) under a name and a version; returns the record.
 
     ``to`` is ``folder``; ``hub`` for the Hugging Face Hub, where ``name`` is ``owner/name`` and only its owner sees the
     model unless it is ``public``; or ``oci`` for the model catalog of OCI Data Science, where ``infrastructure`` (a
     profile or a job's file) says whose it is. Interrupted, it goes on where it was when it is called again.
     """
     return registries.register(
-        model,
+        model if os.path.exists(model) else place_of(model, hub=True),  # noqa: PTH110 - it may be no path at all
         to=to,
         name=name,
         version=version,

@@ -76,7 +76,11 @@ def test_what_cannot_be_meant_is_said(filed: Path) -> None:
     with pytest.raises(cloudtune.UsageError, match="the files of clerk:2 are gone"):
         place_of("clerk")
     Store().add_model(Model(name="cloud", version="1", uri="oci-model://ocid1.datasciencemodel.oc1..x"))
-    with pytest.raises(cloudtune.UsageError, match=r"cloud:1 lies in the model catalog of OCI"):
+    with pytest.raises(cloudtune.UsageError, match=r"cloud:1 lies in the model catalog of OCI") as caught:
+        place_of("cloud")
+    assert "that it was registered from" in str(caught.value)
+    Store().add_model(Model(name="cloud", version="0", uri=f"file://{filed}", created=1.0))
+    with pytest.raises(cloudtune.UsageError, match="\n  hint: elsewhere lies cloud:0"):
         place_of("cloud")
 
 
@@ -96,7 +100,8 @@ def test_verbs_and_steps_of_pipelines_take_registered_names(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     base, adapter = write_model(tmp_path / "b"), write_adapter(tmp_path / "a")
     cloudtune.register(str(base), name="origin")
-    cloudtune.register(str(adapter), name="style")
+    cloudtune.register(str(adapter), name="draft")
+    assert cloudtune.register("draft:1", name="style").checksums == cloudtune.models("draft")[0].checksums
     merged = call("merge", "origin:1", "style", "-o", "merged", "-o", "json")
     assert merged.code == 0, merged.err
     assert Path("merged/model.safetensors").exists()

@@ -21,9 +21,9 @@ def command(
 ) -> None:
     """File a model under a name and a version, with its base, its run, its checksums and its metrics.
 
-    MODEL is a folder or a URI. Interrupted, it goes on where it was when it is called again. The Hugging Face Hub wants
-    a token that may write: HF_TOKEN, or ``hf auth login``. A cloud wants to know whose the model is: what trained it
-    says so, or --infrastructure.
+    MODEL is a folder, a URI, or NAME[:VERSION] of another registry. Interrupted, it goes on where it was when it is
+    called again. The Hugging Face Hub wants a token that may write: HF_TOKEN, or ``hf auth login``. A cloud wants to
+    know whose the model is: what trained it says so, or --infrastructure.
     """
     from cloudtune import verbs
 

@@ -24,8 +24,10 @@ _HUB_KINDS = frozenset({"models", "datasets", "spaces", "buckets", "kernels", "a
 class Merge:
     """Merges LoRA adapters into their base model."""
 
-    base: str = attrs.field(metadata={"doc": "The base model: a folder, a URI or a name on the Hub."})
-    adapter: str | tuple[str, ...] = attrs.field(metadata={"doc": "The adapter, or a list of them."})
+    base: str = attrs.field(metadata={"doc": "The base model: a folder, a URI, a registered name or one on the Hub."})
+    adapter: str | tuple[str, ...] = attrs.field(
+        metadata={"doc": "The adapter, or a list of them: folders, URIs or registered names."}
+    )
     output: str | None = setting("Where the model goes; default: the step's outputs.")
     mode: str | None = setting(
         "`accurate` keeps the adapter in fp32; `peft` rounds it to the base's dtype first.",
@@ -46,8 +48,8 @@ class Merge:
 class Consolidate:
     """Makes one Hugging Face model of a sharded checkpoint."""
 
-    checkpoint: str = attrs.field(metadata={"doc": "The checkpoint: a folder or a URI."})
-    base: str | None = setting("The model that was trained: its config and tokenizer are kept.")
+    checkpoint: str = attrs.field(metadata={"doc": "The checkpoint: a folder, a URI or a registered name."})
+    base: str | None = setting("The model that was trained, as in merge: its config and tokenizer are kept.")
     output: str | None = setting("Where the model goes; default: the step's outputs.")
     dtype: str | None = setting(
         "Precision to round to; default: that of the checkpoint.", choices=("bfloat16", "float16", "float32")
@@ -71,7 +73,7 @@ class Check:
 class Register:
     """Files a model in a registry."""
 
-    model: str = attrs.field(metadata={"doc": "The model: a folder or a URI."})
+    model: str = attrs.field(metadata={"doc": "The model: a folder, a URI or a registered name."})
     to: str | None = setting(
         "The registry; default `folder`.", choices=("folder", "oci", "sagemaker", "bedrock", "hub")
     )
