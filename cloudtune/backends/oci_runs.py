@@ -161,10 +161,11 @@ def explain(handle: Handle, replies: Sequence[Mapping[str, Any]]) -> Call | None
     if len(replies) == 1:
         return call(LOGGING, "get_log", handle, logGroupId=log["logGroupId"], logId=log["logId"])
     now = float(replies[-1]["readAt"])
-    finished = moment(run.get("timeFinished")) or float(run["readAt"])
+    # a run that needs attention may have no end: nothing says for how long its nodes have been silent
+    finished = moment(run.get("timeFinished")) or float(run["readAt"]) - PATIENCE_S
     told = _farewells(replies)
     complete = bool(told) and len(told) >= max(facts["nodes"] for facts in told.values())
-    if complete or (len(replies) > 2 and now - finished > PATIENCE_S):
+    if complete or (len(replies) > 2 and now - finished >= PATIENCE_S):
         return None
     place = {"compartment": replies[1]["compartmentId"], "group": log["logGroupId"], "id": log["logId"]}
     end = max(now, finished) + 60

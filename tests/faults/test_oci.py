@@ -1,0 +1,455 @@
+"""Whole flows on OCI's stand-in where something goes wrong at each call: nothing is doubled, lost, or left unsaid."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from cloudtune import deletion, jobs, places, runs
+from cloudtune.errors import CloudtuneError, NotAllowed, ServiceError, UsageError
+from cloudtune.rehearsal import faults
+from cloudtune.rehearsal.faults import Fault
+from cloudtune.rehearsal.logs import Log
+from cloudtune.runs import Run
+from cloudtune.spec.infrastructure import DataScienceJob
+from cloudtune.spec.job import JobSpec
+from cloudtune.spec.runtimes import PyTorchDistributedRuntime
+from cloudtune.states import LogLine
+from cloudtune.store import Store
+from tests.oci_place import OciPlace, oci_place
+from tests.processes import eventually
+from tests.rehearsal.conftest import namespaces  # noqa: F401 - a fixture
+
+pytest.importorskip("oci", reason="the oci SDK is not installed")
+from cloudtune.clients import oci_endpoint
+from cloudtune.rehearsal.oci.job_runs import JobRuns
+from cloudtune.rehearsal.oci.run_control import NEEDS_ATTENTION
+
+pytestmark = pytest.mark.usefixtures("namespaces")
+ROOT = Path(__file__).resolve().parents[2]
+SCIENCE, LOGGING = "oci.data_science", "oci.logging"
+#: What a submission sends and asks for, in order, and what a watch asks for.
+SUBMITTING = ("create_job", "get_job", "create_job_artifact", "create_job_run")
+WATCHING = ("get_job_run", "get_log", "search_logs")
+#: Tries after which the SDK gives up.
+TRIES = 8
+#: The stand-in's seconds go by fast: a machine is there at once.
+SPEED = 1000.0
+TEXTS = [str(number) for number in range(1, 21)]
+
+
+def job(
+    on: OciPlace, command: str = "seq 20; echo 21 >&2", *, replicas: int | None = None, logged: bool = True
+) -> JobSpec:
+    place = DataScienceJob(
+        compartment_id=on.compartment,
+        project_id=on.project,
+        log_group_id=on.log_group if logged else None,
+        shape_name="VM.Standard2.1",
+        block_storage_size=50,
+    )
+    runtime = PyTorchDistributedRuntime(command=command, replicas=replicas)
+    return JobSpec(name="fault", infrastructure=place, runtime=runtime)
+
+
+@pytest.fixture
+def on(tmp_path: Path) -> Iterator[OciPlace]:
+    with oci_place(tmp_path, speed=SPEED) as place:
+        yield place
+
+
+def service_of(operation: str) -> str:
+    return LOGGING if operation in ("get_log", "search_logs") else SCIENCE
+
+
+def sent(on: OciPlace, operation: str) -> int:
+    """Return how often an operation has been asked for."""
+    return [call.operation for call in on.stage.record.calls].count(operation)
+
+
+def from_now_on(on: OciPlace, operation: str, fault: Callable[..., Fault], *, calls: int, **details: int) -> None:
+    """Let the next calls of an operation go wrong."""
+    before = sent(on, operation)
+    numbers = tuple(range(before + 1, before + 1 + calls))
+    on.stage.faults.add(fault(service_of(operation), operation, numbers=numbers, **details))
+
+
+def written(lines: list[LogLine]) -> list[str]:
+    """Return what the job has written."""
+    return [line.text for line in lines if line.stream == "stdout"]
+
+
+def states(on: OciPlace, kind: str) -> list[str]:
+    return [thing.data["lifecycleState"] for thing in on.stage.store.all(kind)]
+
+
+def watched_and_deleted(run: Run, on: OciPlace) -> None:
+    """Watch a run to its end and delete it: each line is there once, and nothing stays."""
+    lines = list(run.lines(follow=True))
+    assert written(lines) == TEXTS
+    assert [line.text for line in lines if line.stream == "stderr"] == ["21"]
+    assert run.status.state == "succeeded"
+    runs.get(run.id).delete()
+    assert Store().runs() == ()
+    eventually(lambda: set(states(on, "oci.job")) == {"DELETED"})
+    assert set(states(on, "oci.job_run")) == {"DELETED"}
+
+
+# --- every call once
+
+
+KINDS = {
+    "429": faults.refused("*", status=429, code="TooManyRequests"),
+    "500": faults.refused("*", status=500, code="InternalServerError"),
+    "503": faults.refused("*", status=503, code="ServiceUnavailable"),
+    "late": faults.slow("*", seconds=1.0),
+    "cut": faults.cut("*"),
+    "lost": faults.lost("*"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_call_fails_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Submit, watch and delete; cancel and delete: of every operation the 1st, 3rd, ... call goes wrong."""
+    monkeypatch.setattr(oci_endpoint, "TIMEOUT_S", (10.0, 0.5 if kind == "late" else 60.0))
+    operations = (*SUBMITTING, *WATCHING, "cancel_job_run", "delete_job")
+    calls = [(service_of(one), one) for one in operations for _ in range(2)]
+    with oci_place(tmp_path, speed=SPEED, faults=faults.each_once(calls, KINDS[kind])) as on:
+        watched_and_deleted(jobs.start(job(on)), on)
+        run = jobs.start(job(on, "echo begun; sleep 300"))
+        eventually(lambda: run.state == "running")
+        assert run.cancel().state == "cancelled"
+        run.delete()
+        assert len(states(on, "oci.job")) == len(states(on, "oci.job_run")) == 2
+        assert Store().runs() == ()
+        assert {(fired.operation, fired.number) for fired in on.stage.faults.fired} >= {(one, 1) for one in operations}
+
+
+# --- a service that is away for longer than the SDK tries
+
+
+AWAY: dict[str, tuple[Callable[..., Fault], dict[str, int]]] = {
+    "lost": (faults.lost, {}),
+    "503": (faults.refused, {"status": 503}),
+}
+
+
+@pytest.mark.parametrize("kind", AWAY)
+def test_a_submission_that_cannot_go_on_is_continued(kind: str, on: OciPlace) -> None:
+    fault, details = AWAY[kind]
+    for operation in SUBMITTING:
+        from_now_on(on, operation, fault, calls=TRIES, **details)
+        with pytest.raises(ServiceError) as caught:
+            jobs.start(job(on))
+        (record,) = Store().runs()
+        assert f"cloudtune run --resume {record.id}" in str(caught.value)
+        assert record.state == "pending"
+        assert operation in (record.reason or "")
+        run = runs.get(record.id)
+        for waiting in (run.watch, run.wait, run.result):
+            with pytest.raises(UsageError, match="not fully submitted") as waited:
+                waiting()
+            assert f"--resume {record.id}" in str(waited.value)
+        watched_and_deleted(jobs.resume(record.id), on)
+    assert len(states(on, "oci.job")) == len(states(on, "oci.job_run")) == len(SUBMITTING)
+
+
+def test_a_watch_waits_for_a_service_that_is_away(on: OciPlace) -> None:
+    for operation in WATCHING:
+        run = jobs.start(job(on))
+        from_now_on(on, operation, faults.lost, calls=2 * TRIES)
+        lines = list(run.lines(follow=True))
+        assert written(lines) == TEXTS
+        notes = [line.text for line in lines if line.stream == "agent" and line.replica is None]
+        assert sum("trying again" in note for note in notes) == 1
+        assert sum("connected again" in note for note in notes) == 1
+    assert on.stage.faults.left() == ()
+
+
+def test_ending_a_run_whose_service_does_not_answer(on: OciPlace) -> None:
+    """The reply to a cancellation or deletion is lost for good; asked again, the service refuses what is done."""
+    run = jobs.start(job(on, "sleep 300"))
+    eventually(lambda: run.state == "running")
+    from_now_on(on, "cancel_job_run", faults.lost, calls=TRIES)
+    assert run.cancel().state == "cancelled"
+    from_now_on(on, "delete_job", faults.lost, calls=TRIES)
+    run.delete()
+    assert Store().runs() == ()
+    eventually(lambda: states(on, "oci.job") == ["DELETED"])
+
+
+# --- what is refused for good
+
+
+def test_a_submission_that_is_refused_leaves_nothing(on: OciPlace) -> None:
+    for operation in SUBMITTING:
+        from_now_on(on, operation, faults.refused, calls=1, status=400)
+        with pytest.raises(CloudtuneError) as caught:
+            jobs.start(job(on))
+        assert "left behind" not in str(caught.value)
+        (record,) = Store().runs()
+        assert record.state == "failed"
+        assert "left behind" not in (record.reason or "")
+        assert deletion.delete(record.id, runs.get, outputs=False, all_versions=False).kept == ()
+    eventually(lambda: set(states(on, "oci.job")) == {"DELETED"})
+    assert states(on, "oci.job_run") == []
+
+
+def test_what_a_refused_submission_leaves_is_said(on: OciPlace) -> None:
+    from_now_on(on, "create_job_run", faults.refused, calls=1, status=400)
+    from_now_on(on, "delete_job", faults.refused, calls=1, status=404)
+    with pytest.raises(CloudtuneError) as caught:
+        jobs.start(job(on))
+    (made,) = on.stage.store.all("oci.job")
+    (record,) = Store().runs()
+    for told in (str(caught.value), record.reason or "", runs.runs().to_dicts()[0]["reason"]):
+        assert f"job ({SCIENCE} create_job {made.id})" in told.partition("left behind: ")[2]
+    deleted = deletion.delete(record.id, runs.get, outputs=False, all_versions=False)
+    assert deleted.kept == (f"job {made.id}", "artifact")
+
+
+# --- a submission that is killed
+
+
+KILLED = """
+import os, signal, sys
+from cloudtune import jobs
+from cloudtune.cli import main
+from cloudtune.clients.oci import OciClient
+from cloudtune.store import Store
+
+def counted(owner, name):
+    deed = getattr(owner, name)
+    def wrapped(*arguments, **options):
+        global moment
+        moment -= 1
+        if moment == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return deed(*arguments, **options)
+    setattr(owner, name, wrapped)
+
+for owner, name in ((jobs.RunJournal, "write"), (OciClient, "send"), (OciClient, "read"), (Store, "settle_submission")):
+    counted(owner, name)
+for moment in range(1, 100):
+    child = os.fork()
+    if child == 0:
+        sys.argv = ["cloudtune", "run", "-f", sys.argv[1], "-d", "-q"]
+        try:
+            main()
+        except SystemExit as end:
+            os._exit(end.code or 0)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print("end", os.waitstatus_to_exitcode(status), flush=True)
+    if status == 0:
+        break
+"""
+
+
+def document(on: OciPlace) -> str:
+    where = {
+        "compartmentId": on.compartment,
+        "projectId": on.project,
+        "logGroupId": on.log_group,
+        "shapeName": "VM.Standard2.1",
+        "blockStorageSize": 50,
+    }
+    runtime = {"kind": "runtime", "type": "pyTorchDistributed", "spec": {"command": "seq 20; echo 21 >&2"}}
+    infrastructure = {"kind": "infrastructure", "type": "dataScienceJob", "spec": where}
+    return json.dumps({"kind": "job", "spec": {"name": "killed", "infrastructure": infrastructure, "runtime": runtime}})
+
+
+def test_a_submission_that_is_killed_anywhere_goes_on(on: OciPlace, tmp_path: Path) -> None:
+    """SIGKILL before each thing that `cloudtune run` writes down, sends or asks for."""
+    (tmp_path / "job.yaml").write_text(document(on))
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "job.yaml")],
+        env={**on.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    codes = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("end ")]
+    assert codes.count(-signal.SIGKILL) >= 12, done.stderr
+    records = Store().runs()
+    pending = [record.id for record in records if record.state == "pending"]
+    assert len(pending) == codes.count(-signal.SIGKILL) == len(records) - 1
+    for run_id in pending:
+        run = jobs.resume(run_id)
+        assert written(list(run.lines(follow=True))) == TEXTS
+        assert run.state == "succeeded"
+    assert len(states(on, "oci.job")) == len(states(on, "oci.job_run")) == len(records)
+
+
+def test_a_submission_that_is_killed_while_it_is_taken_back_is_finished(
+    on: OciPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    write = jobs.RunJournal.write
+
+    def killed(self: jobs.RunJournal, step: str, phase: str, reply: object = None) -> None:
+        write(self, step, phase, reply)  # type: ignore[arg-type]
+        if phase == "undone":
+            raise Killed
+
+    from_now_on(on, "create_job_run", faults.refused, calls=1, status=400)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs.RunJournal, "write", killed)
+        with pytest.raises(Killed):
+            jobs.start(job(on))
+    (record,) = Store().runs()
+    assert record.state == "pending"
+    with pytest.raises(UsageError, match="taken back"):
+        jobs.resume(record.id)
+    assert runs.get(record.id).state == "failed"
+    eventually(lambda: states(on, "oci.job") == ["DELETED"])
+
+
+# --- a watch that is disturbed
+
+
+#: A job that writes ten lines, waits for a file in its home, and writes ten more.
+GATED = "seq 10; while [ ! -e ~/gate ]; do sleep 0.02; done; seq 11 20"
+
+
+def go_on(on: OciPlace, run: Run) -> None:
+    """Let the nodes of a gated run go on."""
+    assert run.handle is not None
+    folder = on.stage.folder / "runs" / run.handle.id
+    for node in folder.glob("node-*"):
+        home = node / "machine" / "home"
+        eventually(home.is_dir)
+        (home / "gate").touch()
+
+
+def test_a_network_that_is_lost_for_minutes_costs_no_line(on: OciPlace) -> None:
+    run, lines = jobs.start(job(on, GATED)), []
+    outage = faults.lost("oci.[dl]*", numbers=())
+    for line in run.lines(follow=True):
+        lines.append(line)
+        if line.text == "10":
+            on.stage.faults.add(outage)
+        if "trying again" in line.text:
+            go_on(on, run)
+            assert run.handle is not None
+            said = on.cloud.part(JobRuns).said[run.handle.id]
+            eventually(partial(_has_said, said, " 20"))
+            on.stage.clock.push(300)
+            on.stage.faults.remove(outage)
+    assert written(lines) == TEXTS
+    assert run.state == "succeeded"
+
+
+def _has_said(said: Log, text: str) -> bool:
+    return any(line.text.endswith(text) for line in said.read())
+
+
+def test_a_session_that_expires_in_a_watch_is_renewed(tmp_path: Path) -> None:
+    with oci_place(tmp_path, speed=SPEED, session=True) as on:
+        run, lines = jobs.start(job(on, GATED)), []
+        for line in run.lines(follow=True):
+            lines.append(line)
+            if line.text == "10":
+                on.cloud.principals.end_sessions()
+                go_on(on, run)
+            if "does not know you" in line.text:
+                assert "oci session authenticate" in line.text
+                on.cloud.principals.sign_in()
+        assert written(lines) == TEXTS
+        assert run.state == "succeeded"
+
+
+def test_a_session_that_nobody_renews_ends_the_watch_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "PATIENCE_S", 0.3)
+    with oci_place(tmp_path, speed=SPEED, session=True) as on:
+        run, lines = jobs.start(job(on, GATED)), []
+
+        def watch() -> None:
+            for line in run.lines(follow=True):
+                lines.append(line)
+                if line.text == "10":
+                    on.cloud.principals.end_sessions()
+
+        with pytest.raises(NotAllowed) as caught:
+            watch()
+        for word in ("does not know you", "oci session authenticate", f"cloudtune watch {run.id}"):
+            assert word in str(caught.value)
+        assert written(lines) == TEXTS[:10]
+        go_on(on, run)
+        on.cloud.principals.sign_in()
+        assert written(list(runs.get(run.id).lines(follow=True))) == TEXTS
+
+
+# --- ends of other kinds
+
+
+def test_a_run_that_needs_attention_is_over(tmp_path: Path) -> None:
+    with oci_place(tmp_path, speed=SPEED, faults=[faults.event(NEEDS_ATTENTION)]) as on:
+        run = jobs.start(job(on, "sleep 300"))
+        shown: list[str] = []
+        status = run.watch(shown.append)
+        assert status.state == "failed"
+        assert "needs attention" in (status.reason or "")
+        assert "needs attention" in shown[-1]
+        assert run.cancel().state == "failed"
+        assert sent(on, "cancel_job_run") == 0
+        run.delete()
+        eventually(lambda: states(on, "oci.job") == ["DELETED"])
+
+
+def test_without_a_log_the_state_is_followed(on: OciPlace) -> None:
+    run = jobs.start(job(on, logged=False))
+    shown: list[str] = []
+    assert run.watch(shown.append).state == "succeeded"
+    assert any("this run has no log (its job names no logGroupId)" in line for line in shown)
+    assert any("OCI: IN_PROGRESS" in line for line in shown)
+    assert sent(on, "search_logs") == 0
+
+
+def test_a_run_that_was_removed_by_hand_is_lost_and_can_be_deleted(on: OciPlace) -> None:
+    run = jobs.start(job(on, "sleep 300"))
+    eventually(lambda: run.state == "running")
+    assert run.cancel().state == "cancelled"
+    science = on.sdk("data_science", "DataScienceClient")
+    (made,) = on.stage.store.all("oci.job")
+    science.delete_job(made.id, delete_related_job_runs=True)
+    eventually(lambda: states(on, "oci.job") == ["DELETED"])
+    assert run.look().state == "lost"
+    runs.get(run.id).delete()
+    assert Store().runs() == ()
+
+
+def test_a_run_of_two_nodes_that_somebody_else_started(on: OciPlace) -> None:
+    """By its OCID alone, from another home: watch, status, cancel and delete."""
+    ocids = []
+    for _ in range(2):
+        run = jobs.start(job(on, GATED, replicas=2))
+        assert run.handle is not None
+        Store().remove_run(run.id)
+        ocids.append(run.handle.id)
+    ending, ended = (runs.get(ocid) for ocid in ocids)
+    eventually(lambda: ending.state == ended.state == "running")
+    go_on(on, ended)
+    lines = list(ended.lines(follow=True))
+    for node in range(2):
+        assert written([line for line in lines if line.replica == node]) == TEXTS
+    assert (ended.state, ended.exit_code) == ("succeeded", 0)
+    assert ended.to_dict()["name"].startswith("fault-")
+    assert ending.cancel().state == "cancelled"
+    for run in (ended, ending):
+        run.delete()
+    assert states(on, "oci.job_run") == ["DELETED", "DELETED"]
+    assert states(on, "oci.job") == ["ACTIVE", "ACTIVE"]  # they are somebody else's
