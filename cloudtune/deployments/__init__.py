@@ -13,8 +13,9 @@ import attrs
 
 from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.home import check_name, is_name
+from cloudtune.naming import place_of
 from cloudtune.store import Deployment, Store
-from cloudtune.uri import local_path
+from cloudtune.uri import local_path, shown
 
 PLACES = {"local": "cloudtune.deployments.local", "oci": "cloudtune.deployments.oci"}
 #: Places of clouds, which have to know the machines, and whose a deployment is.
@@ -48,7 +49,7 @@ def put_up(
         "infrastructure": infrastructure,
     }
     _check(to, chosen)
-    found, called, *run = place.find(model, store) if to in CLOUDS else _model_folder(model, store)
+    found, called, *run = place.find(model, store) if to in CLOUDS else _model_folder(model)
     name = name or called
     check_name(name, "name of a deployment")
     reserved = place.reserve(found, name=name, run=run[0], **chosen) if to in CLOUDS else None
@@ -176,20 +177,17 @@ def _check(to: str, chosen: Mapping[str, Any]) -> None:
             raise UsageError(f"--{option.replace('_', '-')} must be 1 or more", hint="leave it out")
 
 
-def _model_folder(model: str, store: Store) -> tuple[Path, str]:
+def _model_folder(model: str) -> tuple[Path, str]:
     """Return the folder of a model and a name for its deployment."""
-    name, _, version = model.partition(":")
-    for known in store.models(name):
-        if not version or known.version == version:
-            folder = local_path(known.uri)
-            if folder is None:
-                hint = f"fetch it first: cloudtune register {known.uri} --name {name.rpartition('/')[2]}"
-                raise UsageError(f"model {name} is not on this machine", hint=hint)
-            return folder, name
-    folder = Path(model.removeprefix("file://"))
-    if (folder / "config.json").is_file():
-        return folder.absolute(), folder.absolute().name
-    raise UsageError(
-        f"{model} is neither a registered model nor a folder with a config.json",
-        hint="cloudtune list --models shows the registered ones",
-    )
+    place = place_of(model, hub=True)
+    folder, name = local_path(place), model.partition(":")[0]
+    if folder is None:
+        known = name.rpartition("/")[2] if place != model else "NAME"
+        hint = f"fetch it first: cloudtune register {shown(place)} --name {known}"
+        raise UsageError(f"{shown(model)} is not on this machine", hint=hint)
+    if place == model and not (folder / "config.json").is_file():
+        raise UsageError(
+            f"{model} is neither a registered model nor a folder with a config.json",
+            hint="cloudtune list --models shows the registered ones",
+        )
+    return folder, folder.name if place == model else name
