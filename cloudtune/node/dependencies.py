@@ -7,12 +7,14 @@ by the environment's interpreter) finds torch installed and fetches no second on
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cloudtune.node.errors import NodeError
 from cloudtune.node.log import Log
+from cloudtune.node.masks import secret_spans
 from cloudtune.node.steps import run_step, try_step
 
 _SITE_FOLDERS = """
@@ -25,6 +27,13 @@ print(json.dumps([folder for folder in dict.fromkeys(folders) if folder in sys.p
 """
 
 
+#: Options of pip that a requirements file may have, and others with a URL.
+_OF_FILES = frozenset(
+    "-i --index-url --extra-index-url -f --find-links -r --requirement -c --constraint -e --editable".split()  # noqa: SIM905
+)
+_OTHERS = frozenset(("--proxy", "--config-settings", "-C", "--report", "--log"))
+
+
 def pip_arguments(packages: str, requirements: Path | None) -> list[str]:
     """Return what follows ``pip install``: requirements and options as on pip's own command line, in any order."""
     try:
@@ -32,6 +41,28 @@ def pip_arguments(packages: str, requirements: Path | None) -> list[str]:
     except ValueError as error:
         raise NodeError(f"pipPackages cannot be read as a command line ({error}): {packages!r}") from error
     return [*words, *(("-r", str(requirements)) if requirements else ())]
+
+
+def apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return words of a command line, and lines of a requirements file: those that hold a password or a signature.
+
+    Every process of a machine may read a command line. An option of pip that no such file may have stays where it is.
+    """
+    left: list[str] = []
+    lines: list[str] = []
+    for word in words:
+        option, equals, _ = word.partition("=")
+        if not secret_spans(word):
+            left.append(word)
+        elif word.startswith("-"):
+            (lines if equals and option in _OF_FILES else left).append(word)
+        elif left and left[-1] in _OF_FILES:
+            lines.append(f"{left.pop()} {word}")
+        elif left and left[-1] in _OTHERS:
+            left.append(word)
+        else:
+            lines.append(word)
+    return left, lines
 
 
 def requirements_file(named: str, *, working: Path, code: Path) -> Path | None:
@@ -80,9 +111,34 @@ def _site_folders(python: str, log: Log, *, variables: Mapping[str, str], folder
 
 
 def install(
-    arguments: Sequence[str], python: str, log: Log, *, variables: Mapping[str, str], working: Path, quiet: bool = False
+    arguments: Sequence[str],
+    python: str,
+    log: Log,
+    *,
+    variables: Mapping[str, str],
+    working: Path,
+    tools: Path,
+    quiet: bool = False,
 ) -> None:
-    """Run ``pip install`` in an environment, from the working folder; its output goes to the log."""
+    """Run ``pip install`` in an environment, from the working folder; its output goes to the log.
+
+    In ``tools``, nobody else may look: there lies, as long as pip runs, what holds a password.
+    """
+    arguments, lines = apart(arguments)
+    secret = tools / "requirements"
+    if lines:
+        with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+        arguments += ["-r", str(secret)]
+    try:
+        _install(arguments, python, log, variables=variables, working=working, quiet=quiet)
+    finally:
+        secret.unlink(missing_ok=True)
+
+
+def _install(
+    arguments: Sequence[str], python: str, log: Log, *, variables: Mapping[str, str], working: Path, quiet: bool
+) -> None:
     command = [python, "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
     settings = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore", **variables}
     run_step(

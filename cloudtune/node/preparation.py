@@ -183,7 +183,8 @@ class Preparation:
         self.python = dependencies.private_environment(
             self.directory / "venv", self.python, self.log, variables=variables
         )
-        dependencies.install(arguments, self.python, self.log, variables=variables, working=self.working)
+        options = {"variables": variables, "working": self.working, "tools": self.tools}
+        dependencies.install(arguments, self.python, self.log, **options)
         self.log.say(f"packages are installed after {time.monotonic() - started:.1f} s")
 
     def _notebook_packages(self) -> Sequence[str]:
@@ -295,7 +296,7 @@ class Preparation:
                 known = dependencies.private_environment(
                     self.tools / "-".join(modules), sys.executable, self.log, variables=variables
                 )
-                options = {"variables": variables, "working": self.tools, "quiet": True}
+                options = {"variables": variables, "working": self.tools, "tools": self.tools, "quiet": True}
                 dependencies.install(packages, known, self.log, **options)
             self._environments[modules] = known
         return known

@@ -42,6 +42,16 @@ def test_options_and_requirements_may_stand_anywhere(tmp_path: Path) -> None:
         dependencies.pip_arguments("'open", None)
 
 
+def test_what_holds_a_password_goes_to_a_file() -> None:
+    index, wheel_, signed = "https://me:pa55word@host/simple", "https://tok3n@host/a.whl", "https://host/x?sig=abcdef"
+    words = ["peft", "-i", index, f"--find-links={signed}", f"a @ {wheel_}", "--proxy", index, "-e", f"git+{wheel_}"]
+    assert dependencies.apart([*words, "-U", "https://host/plain.whl"]) == (
+        ["peft", "--proxy", index, "-U", "https://host/plain.whl"],
+        [f"-i {index}", f"--find-links={signed}", f"a @ {wheel_}", f"-e git+{wheel_}"],
+    )
+    assert dependencies.apart(["peft", "--pre"]) == (["peft", "--pre"], [])
+
+
 def test_the_requirements_file_is_looked_for_in_the_working_folder_first(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "r.txt").touch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import http.server
 import os
@@ -22,6 +23,7 @@ from cloudtune.node.order import parse_order
 from cloudtune.node.ranks import Place
 from cloudtune.node.transfer import Courier, fetch_input
 from tests.node.running import Job
+from tests.node.test_dependencies import wheel
 
 PASSWORD = "pa55/word"
 QUOTED = "me:pa55%2Fword"
@@ -32,8 +34,10 @@ class Guarded(http.server.SimpleHTTPRequestHandler):
 
     away = ""
     seen: list[tuple[str, str | None]] = []  # noqa: RUF012
+    shown: list[bytes] = []  # noqa: RUF012
 
     def do_GET(self) -> None:
+        self.shown.extend(line for line in command_lines() if b"pa55" in line)
         given = self.headers.get("Authorization")
         self.seen.append((self.path, given))
         if self.path.startswith("/away"):
@@ -49,6 +53,13 @@ class Guarded(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def command_lines() -> Iterator[bytes]:
+    """Yield the command lines of all processes that can be seen (Linux)."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield path.read_bytes()
 
 
 @pytest.fixture
@@ -172,5 +183,25 @@ def test_a_node_fills_them_in(new_job: Callable[..., Job], tmp_path: Path, place
     assert job.run(**{name: QUOTED, other: QUOTED}) == [0], job.log()
     assert job.texts() == ["dataprint(1)[]"]
     assert (kept / "train.py").is_file()
+    for file in (path for path in job.folder.rglob("*") if path.is_file()):
+        assert b"pa55" not in file.read_bytes(), file
+
+
+def test_pip_gets_a_password_that_no_command_line_shows(
+    new_job: Callable[..., Job], tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "CLOUDTUNE_URI_0000000A_SECRET"
+    shown: list[bytes] = []
+    monkeypatch.setattr(Guarded, "shown", shown)
+    wheel(tmp_path / "served", "tinypack", "1.0", "X = 7")
+    packages = f"tinypack --no-index --find-links http://${{{name}}}@{place}/"
+    job = new_job(
+        command='python -c "import tinypack; print(tinypack.X)"',
+        inherited=[name],
+        dependencies={"pipPackages": packages},
+    )
+    assert job.run(**{name: QUOTED}) == [0], job.log()
+    assert job.texts() == ["7"]
+    assert shown == []
     for file in (path for path in job.folder.rglob("*") if path.is_file()):
         assert b"pa55" not in file.read_bytes(), file

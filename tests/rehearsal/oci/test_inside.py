@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -235,7 +236,7 @@ def test_every_runtime_runs(place: OciPlace, tmp_path: Path) -> None:
     (code / "pkg" / "main.py").write_text(
         "import os, more\ndef go(name, *, key): print(more.WORD, name, key, os.path.basename(os.getcwd()))"
     )
-    cell = {"cell_type": "code", "execution_count": None, "id": "a", "metadata": {}, "outputs": []}
+    cell: dict[str, Any] = {"cell_type": "code", "execution_count": None, "id": "a", "metadata": {}, "outputs": []}
     slow = {**cell, "id": "b", "metadata": {"tags": ["slow"]}, "source": "1/0"}
     book = {
         "cells": [{**cell, "source": "print('note' + 'book')"}, slow],
