@@ -20,6 +20,7 @@ from cloudtune.node.masks import shown
 from cloudtune.node.steps import run_step, try_step
 
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
+_FIRST_KEY = "accept-new"
 #: Answers git's question for user and password from the environment, which other users of this machine cannot read.
 _ANSWER = """!f() { if [ "$1" = get ]; then
 printf 'username=%s\\npassword=%s\\n' "$CLOUDTUNE_GIT_USER" "$CLOUDTUNE_GIT_PASSWORD"; fi; }; f"""
@@ -126,13 +127,13 @@ def fetch_git(
         raise NodeError(f"{commit!r} is no commit id of git: 7 to 40 hexadecimal digits; a name goes into `branch`")
     target.mkdir(parents=True, exist_ok=True)
     settings = {**variables, "GIT_TERMINAL_PROMPT": "0", "GIT_ADVICE": "0"}
-    if key is not None:
-        settings["GIT_SSH_COMMAND"] = (
-            f"ssh -i {_quoted(key)} -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=accept-new "
-            f"-o UserKnownHostsFile={_quoted(key.with_name('known_hosts'))}"
-        )
+    if key is not None or not url.lower().startswith(("http://", "https://", "file:", "/")):
+        ask = ["ssh", "-o", f"StrictHostKeyChecking={_FIRST_KEY}", "-G", "localhost"]
+        code, _ = try_step(ask, log, variables=settings, folder=target, quiet=True)
+        # OpenSSH before 7.6, as in Oracle Linux 7, has no word for that; with a file of its own, "no" says the same
+        settings["GIT_SSH_COMMAND"] = _ssh(settings, key, _FIRST_KEY if code == 0 else "no")
     else:
-        settings.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o StrictHostKeyChecking=accept-new")
+        settings["GIT_SSH_COMMAND"] = _ssh(settings, None, _FIRST_KEY)  # for modules of the repository
 
     seen = shown(url)
     url, options = _signed_in(url, settings)
@@ -157,6 +158,15 @@ def fetch_git(
         git("submodule", "--quiet", "update", "--init", "--recursive", "--depth", "1", what=f"fetch modules of {seen}")
     _, lines = try_step(["git", "rev-parse", "HEAD"], log, variables=settings, folder=target, quiet=True)
     return lines[-1] if lines else wanted
+
+
+def _ssh(settings: Mapping[str, str], key: Path | None, first: str) -> str:
+    """Return the command by which git reaches a server: a node knows none yet, and takes the first key it is shown."""
+    options = f"-o BatchMode=yes -o StrictHostKeyChecking={first}"
+    if key is None:
+        return settings.get("GIT_SSH_COMMAND") or f"ssh {options}"
+    hosts = _quoted(key.with_name("known_hosts"))
+    return f"ssh -i {_quoted(key)} -o IdentitiesOnly=yes {options} -o UserKnownHostsFile={hosts}"
 
 
 def _signed_in(url: str, settings: dict[str, str]) -> tuple[str, list[str]]:

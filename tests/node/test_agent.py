@@ -336,6 +336,18 @@ def test_the_death_of_the_supervisor_is_noticed_before_the_command_too(new_job: 
     assert job.wait(timeout_s=10) == [137]
 
 
+def test_a_list_of_nodes_that_is_never_whole_is_waited_for_so_long_and_no_longer(
+    new_job: NewJob, tmp_path: Path
+) -> None:
+    nodes = tmp_path / "nodes.json"
+    nodes.write_text(json.dumps([{"Rank": 0, "IPAddress": "127.0.0.2"}]))
+    place = {"CLOUDTUNE_PLACE": "oci", "INITIAL_CLUSTER_SIZE": "2", "CLUSTER_NODES_METADATA_FILE": str(nodes)}
+    job = new_job(command="echo ran", nodes=2, rendezvousTimeoutInSeconds=1)
+    job.start(0, NODE_RANK="0", **place)
+    assert job.wait() == [125]
+    assert f"{nodes} lists the nodes 0; still missing: 1 (waited 1 s)" in job.report()["reason"]
+
+
 def test_a_missing_node_is_named_by_all_who_came(new_job: NewJob) -> None:
     job = new_job(command="echo ran", nodes=3, rendezvousTimeoutInSeconds=1)
     for rank in (0, 2):

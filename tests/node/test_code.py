@@ -251,17 +251,20 @@ def test_a_password_in_a_url_is_not_shown(tmp_path: Path, log: Log) -> None:
     assert "file://***@/nowhere" in str(caught.value)
 
 
-def test_an_ssh_key_is_used_and_nothing_else_is(tmp_path: Path, log: Log) -> None:
+@pytest.mark.parametrize(("refused", "first"), [("never", "accept-new"), ("accept-new", "no")])
+def test_an_ssh_key_is_used_and_nothing_else_is(tmp_path: Path, log: Log, refused: str, first: str) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
-    (tools / "ssh").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/ssh-words\nexit 1\n')
+    old = f'case "$*" in *={refused}*) exit 255;; *-G*) exit 0;; esac'
+    (tools / "ssh").write_text(f'#!/bin/sh\n{old}\necho "$@" >> {tmp_path}/ssh-words\nexit 1\n')
     (tools / "ssh").chmod(0o755)
     variables = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
     key = tmp_path / "a key"
     with pytest.raises(NodeError, match="cannot fetch HEAD of git@host:repository"):
         code.fetch_git({"url": "git@host:repository"}, tmp_path / "work", log, variables=variables, key=key)
     words = (tmp_path / "ssh-words").read_text()
-    assert f"-i {key} -o IdentitiesOnly=yes -o BatchMode=yes" in words
+    assert f"-i {key} -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking={first} " in words
+    assert f"-o UserKnownHostsFile={key.with_name('known_hosts')} " in words
 
 
 def test_without_git_the_image_is_blamed(tmp_path: Path, log: Log) -> None:

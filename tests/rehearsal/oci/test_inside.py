@@ -45,6 +45,7 @@ until [ -e /mnt/tools/go ]; do sleep 0.05; done
 """
 # what the real ones are asked for, answered by files of the mount
 SSH = """#!/bin/bash
+[ "$3" = -G ] && exit
 while [ "$1" != -i ]; do shift; done
 echo "$(stat -c %a "$2") $(cat "$2" | tr '\\n' ' ')" >> "/mnt/tools/asked-$NODE_RANK"
 eval "${@: -1:1}"
@@ -191,6 +192,17 @@ def test_a_node_has_its_secrets_code_rank_network_and_gpus_metrics(tmp_path: Pat
     assert {"rank 0 of 2", "rank 1 of 2", f"token *** has {len(TOKEN)} letters"} <= set(texts)
     assert not any(secret in line for line in said for secret in (TOKEN, *KEY.splitlines()))
     assert [name for name in objects if name.endswith("rank")] == ["runs/x/node-1/rank", "runs/x/rank"]
+
+
+def test_a_secret_that_the_run_may_not_read_ends_it_with_the_right_that_is_missing(place: OciPlace) -> None:
+    secret = new_ocid("vaultsecret")
+    runtime = PyTorchDistributedRuntime(command="true").with_environment_variable(HF_TOKEN={"secret": secret})
+    science = Science(place)
+    run = science.ended(sent(place, runtime))
+    (words,) = [line for line in science.said(run.id) if " A error: " in line]
+    assert (run.lifecycle_state, run.lifecycle_details[-4:]) == ("FAILED", "125.")
+    assert f"cannot read secret HF_TOKEN ({secret}): OCI answers 404" in words
+    assert "not allowed to read secret-bundles in its compartment" in words
 
 
 def test_mounts_of_all_three_kinds(place: OciPlace) -> None:
