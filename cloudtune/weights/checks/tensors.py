@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 
 from cloudtune.errors import UsageError
 from cloudtune.memory.architecture import Architecture
-from cloudtune.memory.families import FAMILIES, architecture
+from cloudtune.memory.families import architecture
 from cloudtune.weights.checks.findings import Finding
-from cloudtune.weights.checks.layouts import Layout, Shape, layout_of, tensors_of
-from cloudtune.weights.checks.subject import Subject, natural
+from cloudtune.weights.checks.subject import Subject
+from cloudtune.weights.files.expected import IMPOSSIBLE, Layout, Shape, expected_of, is_known, layout_of, oversized
 from cloudtune.weights.files.filenames import CONFIG, INDEX
 
 #: What wraps names while a model is trained, and is to be taken off before it is saved.
@@ -22,15 +22,6 @@ _WRAPPED = re.compile(
 _BUFFERS = re.compile(
     r"(^|\.)(rotary_emb\.(inv_freq|cos_cached|sin_cached)|attn\.(masked_)?bias|attention\.(masked_)?bias)$"
 )
-#: Numbers of layers and experts above these are no model's, and would take forever to go through.
-_MOST = {
-    "num_hidden_layers": 2048,
-    "n_layer": 2048,
-    "num_experts": 4096,
-    "num_local_experts": 4096,
-    "num_global_layers": 2048,
-}
-_MOST_TENSORS = 1 << 20
 
 
 def check_tensors(subject: Subject) -> Iterator[Finding]:
@@ -48,14 +39,11 @@ def check_tensors(subject: Subject) -> Iterator[Finding]:
 
 
 def _compared(subject: Subject) -> Iterator[Finding]:
-    for config in (subject.config, *(value for value in subject.config.values() if isinstance(value, dict))):
-        for key, most in _MOST.items():
-            if (natural(config.get(key)) or 0) > most:
-                message = f"{key} is {config[key]}, which no model has"
-                yield _finding("config-size", "error", message, "copy config.json from the base model")
-                return
-    # Falcon with ALiBi is known by name alone
-    if subject.model_type not in FAMILIES or subject.config.get("alibi"):
+    said = oversized(subject.config)
+    if said is not None:
+        yield _finding("config-size", "error", f"{said}, which no model has", "copy config.json from the base model")
+        return
+    if not is_known(subject.config):
         message = f"names and shapes of tensors are not known for models of the type {subject.model_type}"
         hint = "--load compares them with those that transformers builds"
         yield _finding("tensors-unchecked", "note", message, hint)
@@ -66,7 +54,7 @@ def _compared(subject: Subject) -> Iterator[Finding]:
         hint = error.hint or "copy config.json from the base model"
         yield _finding("config-incomplete", "error", error.message, hint)
         return
-    except (ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
+    except IMPOSSIBLE as error:
         message = f"config.json holds what no {subject.model_type} model has: {error}"
         yield _finding("config-incomplete", "error", message, "copy it from the base model")
         return
@@ -88,13 +76,7 @@ def _counted(subject: Subject, built: Architecture) -> Iterator[Finding]:
 
 
 def _against(subject: Subject, built: Architecture, layout: Layout) -> Iterator[Finding]:
-    expected = tensors_of(built, layout, subject.config)
-    # a model that was saved without its head has no prefix; transformers loads it all the same
-    bare = f"{layout.embedding}.weight" not in subject.weights and not any(
-        name.startswith(layout.prefix) for name in subject.weights
-    )
-    if bare:
-        expected = {name.removeprefix(layout.prefix): shape for name, shape in expected.items()}
+    expected = expected_of(built, layout, subject.config, subject.weights.places)
     yield from _missing(subject, expected, layout)
     head = f"{layout.head}.weight"
     for name in subject.weights:

@@ -21,10 +21,11 @@ _MAX_JSON_VALUES = 4_000_000
 
 @attrs.frozen(kw_only=True)
 class Folder:
-    """The files at a URI: their bytes by path; read-only."""
+    """The files at a URI: their bytes by path; read-only. ``named`` is what it is a copy of, for messages."""
 
     uri: str
     files: Mapping[str, int]
+    named: str | None = None
 
     def __contains__(self, name: object) -> bool:
         return name in self.files
@@ -70,7 +71,7 @@ class Folder:
 
     def shown(self, name: str = "") -> str:
         """Return the place of a file for messages."""
-        return shown(join(self.uri, name))
+        return shown(join(self.named or self.uri, name))
 
 
 def folder_at(uri: str) -> Folder:

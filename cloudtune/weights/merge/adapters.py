@@ -175,7 +175,7 @@ def _here(folder: Folder, scratch: Path) -> Folder:
     wanted = [name for name in folder.files if name.startswith("adapter_model") and "/" not in name]
     for name in wanted:
         storage.download(join(folder.uri, name), scratch / name)
-    return folder_at(str(scratch))
+    return attrs.evolve(folder_at(str(scratch)), named=folder.uri)
 
 
 def _values(folder: Folder, opened: ExitStack) -> Iterator[tuple[str, Values]]:

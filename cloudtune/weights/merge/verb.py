@@ -21,6 +21,7 @@ from cloudtune.errors import MissingExtra, UsageError
 from cloudtune.uri import absolute, shown
 from cloudtune.weights.files.assembly import Progress
 from cloudtune.weights.files.base import base_at
+from cloudtune.weights.files.expected import lacking
 from cloudtune.weights.files.model import open_weights
 from cloudtune.weights.files.modelfiles import files_of
 from cloudtune.weights.files.origins import origin
@@ -95,6 +96,7 @@ def merge(
         came_from = origin(base, folder)
         config = config_of(folder)
         model = Base(weights=opened.enter_context(open_weights(folder)), config=config, source=came_from.named)
+        _check_whole(model)
         scratch = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="cloudtune-merge-")))
         opened.callback(factors.forget)
         parts = [
@@ -119,6 +121,15 @@ def merge(
             whole = Model(files=files_of(made.tensors, like=made.like), companions=companions, texts=texts)
             record = write_model(whole, place, record, checksums=checksums, progress=progress)
     return result_of(record, base, adapters, output)
+
+
+def _check_whole(base: Base) -> None:
+    """Raise UsageError if the base's config says that it has tensors which its files lack."""
+    missing = lacking(base.config, base.weights.places)
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        hint = "copy the whole folder of the base; if it is whole, config.json is another model's"
+        raise UsageError(f"{base.source} lacks {missing[0]}{more}, which its config.json says it has", hint=hint)
 
 
 def result_of(record: Mapping[str, Any], base: str, adapters: Sequence[str], output: str) -> MergeResult:

@@ -31,6 +31,7 @@ from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.weights.files.assembly import Output, Piece, Progress, length_of, tasks_of, total_size, write_piece
 from cloudtune.weights.target.locks import KNOWN, LOCK, OWNER, Lock, boot
 from cloudtune.weights.target.writing import (
+    GOES_ON,
     WORKERS,
     Meter,
     check_name,
@@ -79,6 +80,8 @@ class FolderTarget:
                 with storage.told("upload", str(self.shown)):
                     self._look()
                 yield
+            except KeyboardInterrupt as error:
+                raise KeyboardInterrupt(self._what_is_left()) from error
             finally:
                 self._leave(lock)
 
@@ -172,6 +175,11 @@ class FolderTarget:
                 self.folder.rmdir()
                 self._note_path().unlink(missing_ok=True)
             _remove_if_empty(self.place)
+
+    def _what_is_left(self) -> str:
+        """Return what to tell whoever interrupted: how it goes on, and where what is done lies meanwhile."""
+        begun = self.folder.is_dir() and any(self.folder.iterdir())
+        return GOES_ON + (f" ({self.place} holds what is done)" if begun else "")
 
     def _begin(self) -> None:
         if not self.folder.is_dir():

@@ -18,7 +18,16 @@ from cloudtune.errors import ServiceError, UsageError
 from cloudtune.ranges import Reader, Writer
 from cloudtune.uri import join, shown
 from cloudtune.weights.files.assembly import Output, Progress, joined, stream, total_size
-from cloudtune.weights.target.writing import LAST, UPLOADS, Meter, check_name, holds_model, place_in_order, run_all
+from cloudtune.weights.target.writing import (
+    GOES_ON,
+    LAST,
+    UPLOADS,
+    Meter,
+    check_name,
+    holds_model,
+    place_in_order,
+    run_all,
+)
 
 _MARKER = re.compile(r"\.cloudtune-[0-9a-f]{16}\.part")
 
@@ -52,7 +61,11 @@ class StoreTarget:
             raise UsageError(f"{shown(self.uri)} holds a model already, or a part of one", hint=hint)
         else:
             self.others = found
-        yield
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            left = f" ({shown(self.uri)} holds what is done, and {self.marker} says so)" if self.marked else ""
+            raise KeyboardInterrupt(f"{GOES_ON}{left}") from error
 
     def _refuse_others(self, names: Iterable[str]) -> None:
         other = next((name for name in names if _MARKER.fullmatch(name) and name != self.marker), None)

@@ -13,6 +13,8 @@ from cloudtune.weights.files.assembly import Made, Output, Progress, Span
 from cloudtune.weights.files.filenames import CONFIG, INDEX, RECORD
 
 _T = TypeVar("_T")
+#: What to tell of a model that was interrupted.
+GOES_ON = "the same command goes on where it stopped"
 #: Without these no program takes a folder for a model; written after everything else, in this order.
 LAST = (INDEX, CONFIG, RECORD)
 _PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

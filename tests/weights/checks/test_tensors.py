@@ -12,7 +12,7 @@ import pytest
 
 from cloudtune.memory.families import FAMILIES, architecture
 from cloudtune.weights.checks.examine import check
-from cloudtune.weights.checks.layouts import layout_of, tensors_of
+from cloudtune.weights.files.expected import layout_of, tensors_of
 from tests.tiny import ENVIRONMENT
 from tests.weights.checks.checkable import write_json, write_tensors
 

@@ -49,6 +49,15 @@ def test_a_cell_that_fails_is_kept_to_be_read(tmp_path, monkeypatch):
     assert "not today" in (tmp_path / "out-failed.ipynb").read_text()
 
 
+def test_no_password_is_kept_in_the_parameters(tmp_path):
+    base = "http://ann:pa55word@127.0.0.1:9/llama"  # where nobody listens
+    with pytest.raises(CloudtuneError, match="ServiceError") as error:  # the kernel has found the password
+        cloudtune.merge(base, "hf://o/a", output=str(tmp_path / "out"), notebook=True)
+    kept = (tmp_path / "out-failed.ipynb").read_text()
+    assert "@127.0.0.1:9/llama" in kept
+    assert "pa55word" not in kept + str(error.value)
+
+
 def test_the_ready_made_job_runs_it(tmp_path, monkeypatch):
     write_model(tmp_path / "base")
     write_adapter(tmp_path / "adapter")

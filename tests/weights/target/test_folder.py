@@ -240,6 +240,17 @@ def test_what_is_in_the_way_of_any_file_is_told_before_the_first(folder):
     assert {path.name for path in folder.iterdir()} == {"README.md", "model.safetensors"}
 
 
+def test_whoever_interrupts_is_told_how_it_goes_on_and_where_what_is_done_lies(folder):
+    with pytest.raises(KeyboardInterrupt, match=r"^the same command goes on where it stopped$"):
+        write_all(folder, KEY, KeyboardInterrupt())
+    assert workplaces(folder) == []
+    with pytest.raises(KeyboardInterrupt) as raised:
+        write_all(folder, KEY, made(b"abc"), KeyboardInterrupt())
+    (work,) = workplaces(folder)
+    assert str(raised.value) == f"the same command goes on where it stopped ({work} holds what is done)"
+    write_all(folder, KEY, made(b"abc"))
+
+
 def test_a_folder_that_appears_meanwhile_is_filled(folder):
     with open_target(str(folder), KEY) as target:
         target.write([made(b"abc")])

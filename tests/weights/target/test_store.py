@@ -194,6 +194,16 @@ def test_what_is_in_the_way_of_any_file_is_told_before_the_first(uri):
     assert there(uri) == {"README.md": b"mine"}
 
 
+def test_whoever_interrupts_is_told_how_it_goes_on(uri):
+    with pytest.raises(KeyboardInterrupt, match=r"^the same command goes on where it stopped$"):
+        write_all(uri, KEY, KeyboardInterrupt())
+    with pytest.raises(
+        KeyboardInterrupt, match=rf"where it stopped \({uri} holds what is done, and {MARKER} says so\)"
+    ):
+        write_all(uri, KEY, made(b"abc"), KeyboardInterrupt())
+    write_all(uri, KEY, made(b"abc"))
+
+
 def test_an_error_before_anything_is_written_leaves_nothing(uri):
     with pytest.raises(ZeroDivisionError):
         write_all(uri, KEY, ZeroDivisionError())

@@ -6,14 +6,28 @@ checkpoint: prefixes, norms, experts one by one, in the names under which transf
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
 
 import attrs
 
+from cloudtune.errors import UsageError
 from cloudtune.memory.architecture import Architecture, Layer, Linear
+from cloudtune.memory.families import FAMILIES, architecture
 from cloudtune.memory.families.config import Config
+from cloudtune.weights.files.configs import text_of
 
 Shape = tuple[int, ...]
+#: What a config that no model has makes of the arithmetic with its numbers.
+IMPOSSIBLE = (ArithmeticError, TypeError, ValueError, LookupError, AttributeError)
+#: Numbers of layers and experts above these are no model's, and would take forever to go through.
+_MOST = {
+    "num_hidden_layers": 2048,
+    "n_layer": 2048,
+    "num_experts": 4096,
+    "num_local_experts": 4096,
+    "num_global_layers": 2048,
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -79,6 +93,50 @@ _LAYOUTS: Mapping[str, Layout | Callable[[Layer, Mapping[str, object]], Layout]]
     "qwen2_moe": Layout(experts=_EXPERTS),
     "qwen3_moe": Layout(query_norm="head", experts=_EXPERTS),
 }
+
+
+def is_known(config: Mapping[str, Any]) -> bool:
+    """Return whether names and shapes of the tensors of a model's family are known here."""
+    # Falcon with ALiBi is known by name alone
+    return text_of(config, "model_type") in FAMILIES and not config.get("alibi")
+
+
+def oversized(config: Mapping[str, Any]) -> str | None:
+    """Return a number in a config that is larger than any model's, as ``key is value``."""
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for key, most in _MOST.items():
+            if type(part.get(key)) is int and part[key] > most:
+                return f"{key} is {part[key]}"
+    return None
+
+
+def expected_of(
+    built: Architecture, layout: Layout, config: Mapping[str, Any], names: Collection[str]
+) -> dict[str, Shape]:
+    """Return the tensors that a model must have; ``names`` are those that it has, which tell how they begin."""
+    expected = tensors_of(built, layout, config)
+    # a model that was saved without its head has no prefix; transformers loads it all the same
+    bare = f"{layout.embedding}.weight" not in names and not any(name.startswith(layout.prefix) for name in names)
+    return {name.removeprefix(layout.prefix): shape for name, shape in expected.items()} if bare else expected
+
+
+def lacking(config: Mapping[str, Any], names: Collection[str]) -> tuple[str, ...]:
+    """Return which tensors a model lacks by its config; none where that is not known, or its names are others.
+
+    Output embeddings are left out: many configs do not say whether they are the input embeddings.
+    """
+    if not is_known(config) or oversized(config):
+        return ()
+    try:
+        built = architecture(config)
+        layout = layout_of(built, config)
+        if layout is None:
+            return ()
+        expected = expected_of(built, layout, config, names)
+    except (UsageError, *IMPOSSIBLE):
+        return ()
+    missing = tuple(name for name in expected if name not in names and not name.startswith(f"{layout.head}."))
+    return missing if len(missing) * 2 < len(expected) else ()
 
 
 def layout_of(architecture: Architecture, config: Mapping[str, object]) -> Layout | None:
