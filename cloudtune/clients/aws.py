@@ -118,7 +118,7 @@ class AwsClient:
             parameters.setdefault(named, token)
         method = self._method(client, call)
         try:
-            return _plain(upload(method, parameters, files) if files else method(**parameters))
+            return _data(upload(method, parameters, files) if files else method(**parameters))
         except sdk.ClientError as error:
             known = self._as_before(client, call, parameters, error)
             if known is None:
@@ -147,7 +147,7 @@ class AwsClient:
             )
         found = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[call.operation])
         shown = {key: there[key] for key in found.output_shape.members if key in there}
-        return _plain(shown)
+        return _data(shown)
 
     def _pages(self, call: Call) -> Reply:
         client = self._client(call)
@@ -155,7 +155,7 @@ class AwsClient:
         reply = self._noted(method(**parameters))
         paging = _paging(client, call.operation)
         if paging is None:
-            return _plain(reply)
+            return _data(reply)
         given, answered, lists = paging
         for _ in range(1, int(call.parameters.get("pages", 1))):
             if not reply.get(answered) or reply[answered] == parameters.get(given):
@@ -163,11 +163,11 @@ class AwsClient:
             parameters[given] = reply[answered]
             page = self._noted(method(**parameters))
             reply = {**page, **{name: [*reply.get(name, ()), *page.get(name, ())] for name in lists}}
-        return _plain(reply)
+        return _data(reply)
 
     def _client(self, call: Call) -> Any:
         service = call.service.removeprefix("aws.").replace("_", "-")
-        region = call.parameters.get("region") or region_in(call.parameters)
+        region = call.region or call.parameters.get("region") or region_in(call.parameters)
         return self._account.client(service, region)
 
     def _method(self, client: Any, call: Call) -> Any:
@@ -224,10 +224,15 @@ def _paging(client: Any, operation: str) -> tuple[str, str, tuple[str, ...]] | N
     return tokens, answered.partition(" ")[0], tuple(name for name in names if re.fullmatch(r"\w+", name))
 
 
+def _data(reply: Any) -> dict[str, Any]:
+    """Return a reply of the SDK as JSON data."""
+    return {key: _plain(item) for key, item in reply.items() if key not in _DROPPED}
+
+
 def _plain(value: Any) -> Any:
-    """Return a reply of the SDK as JSON data; what is streamed stays as it is."""
+    """Return a value of the SDK's as JSON data; what is streamed stays as it is."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items() if key not in _DROPPED}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, datetime):

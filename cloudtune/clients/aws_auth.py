@@ -99,7 +99,7 @@ class Account:
 
     @property
     def kind(self) -> str:
-        """How the user signs in, in botocore's words: ``env``, ``sso``, ``assume-role``, ``iam-role``; empty for not."""
+        """How the user signs in, in botocore's words: ``env``, ``sso``, ``assume-role``; empty where nobody does."""
         try:
             credentials = self.session.get_credentials()
         except sdk_errors.BotoCoreError:

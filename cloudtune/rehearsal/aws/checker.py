@@ -1,7 +1,7 @@
-"""Any request or reply against botocore's model of a service: names, types, required members, lengths, enums, patterns.
+"""Any request or reply against botocore's model of a service: names, types, lengths, allowed values, patterns.
 
-botocore's own validator looks at required members, types and least lengths alone. A few patterns are written for another
-dialect and are translated; those that still do not compile are not checked, see :func:`unchecked_patterns`.
+botocore's own validator looks at required members, types and least lengths alone. A few patterns are written for
+another dialect and are translated; those that still do not compile are not checked: :func:`unchecked_patterns`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from cloudtune.rehearsal.messages import Refused
 
 #: What Python's dialect has for classes of Unicode characters; a little more than they mean.
 _CLASSES = {r"\p{L}": r"\w", r"\p{N}": r"\d", r"\p{Z}": r"\s", r"\p{M}": "", r"\p{S}": "", r"\p{P}": ""}
-_NUMBERS = {"integer": int, "long": int, "float": (int, float), "double": (int, float)}
+_NUMBERS: Mapping[str, tuple[type, ...]] = {
+    "integer": (int,),
+    "long": (int,),
+    "float": (int, float),
+    "double": (int, float),
+}
+#: Members of replies that the model calls required, and that services leave out until there is something to say.
+_LATER = {("DescribeTrainingJobResponse", "modelArtifacts")}
 #: How much of a wrong value is repeated.
 _MOST = 200
 
@@ -48,7 +55,7 @@ def checked(service: str, shape: str, value: Any) -> Any:
 
 def must_fit(service: str, shape: str, value: Any) -> None:
     """Raise AssertionError for a reply that the service would not give: a fault of the stand-in."""
-    found = list(violations(service, shape, value, open_enums=True))
+    found = [one for one in violations(service, shape, value, open_enums=True) if (shape, one.path) not in _LATER]
     if found:
         raise AssertionError(f"{service} {shape}: {'; '.join(map(str, found))}")
 

@@ -1,0 +1,27 @@
+"""AWS's stand-in: its services on one port, told apart as AWS's own front doors do, by what a request is signed for.
+
+``AWS_ENDPOINT_URL`` names the port, for the SDK, for s3fs and for the ``aws`` command alike. A request must be signed
+by somebody whom the stand-in knows, is checked against botocore's own model of the service, and is refused in the
+service's words. The ``aws`` and ``rehearse`` extras must be installed.
+
+    cloud        the whole: who is known, which request is which operation, who answers it
+    models       services as botocore describes them: operations, shapes; checker: any value against a shape
+    speech       errors, times and request ids as the services have them
+    signatures   who signed a request; principals: access keys, the roles of jobs
+    training_jobs   SageMaker training jobs; training_limits: what the service refuses
+    training_control, training_nodes, training_files   what leads one job, its nodes, its files from and to S3
+    logs         CloudWatch Logs: late, and with pages that are empty though more follows
+    borrowed     what moto's server answers: S3, IAM, STS, ECR, Secrets Manager and whatever else it knows
+
+A further service is a class with ``operations``, and a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: The services that are the stand-in's own, by the name that requests are signed for, and their classes.
+SERVICES: Mapping[str, tuple[str, ...]] = {
+    "sagemaker": ("cloudtune.rehearsal.aws.training_jobs:TrainingJobs",),
+    "logs": ("cloudtune.rehearsal.aws.logs:Logs",),
+}
