@@ -60,7 +60,7 @@ def registered(text: str) -> Model | None:
     versions = Store().models(name)
     found = next((one for one in versions if not version or one.version == version), None)
     if versions and found is None:
-        hint = f"there are {', '.join(f'{name}:{one.version}' for one in versions[:5])}"
+        hint = f"its versions: {', '.join(f'{name}:{one.version}' for one in versions[:5])}"
         raise UsageError(f"model {name} has no version {version}", hint=hint)
     return found
 

@@ -63,7 +63,7 @@ def test_the_filed_folder_itself_is_no_second_meaning(filed: Path, monkeypatch: 
 
 def test_what_cannot_be_meant_is_said(filed: Path) -> None:
     for text, message, hint in (
-        ("clerk:3", "model clerk has no version 3", "there are clerk:2, clerk:1"),
+        ("clerk:3", "model clerk has no version 3", "its versions: clerk:2, clerk:1"),
         ("clark", "clark is neither a folder here nor a registered model", "nearest: clerk"),
         ("xyz", "xyz is neither", "cloudtune list --models"),
     ):
@@ -104,7 +104,8 @@ def test_verbs_and_steps_of_pipelines_take_registered_names(tmp_path: Path, monk
     assert cloudtune.register("draft:1", name="style").checksums == cloudtune.models("draft")[0].checksums
     merged = call("merge", "origin:1", "style", "-o", "merged", "-o", "json")
     assert merged.code == 0, merged.err
-    assert Path("merged/model.safetensors").exists()
+    record = json.loads(Path("merged/cloudtune.json").read_text())
+    assert (record["name"], record["base"], record["adapters"]) == ("origin-merged", "origin:1", ["style:1"])
     assert call("check", "style", "--fast").code == 0
     assert call("consolidate", "origin", "-o", "whole").err.startswith("error: ")
     steps = [

@@ -1,8 +1,8 @@
 """What the parts of a model are called where others read it: in its card and in its record.
 
 Both travel with the model, to registries and to the Hub. So a folder of this machine goes by the end of its path, which
-says nothing of how a disk is laid out; a model on the Hub goes by its name there, anything else by its URI, without
-secrets.
+says nothing of how a disk is laid out, and a registered one by its name and version; a model on the Hub goes by its
+name there, anything else by its URI, without secrets.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _PLAIN = re.compile(
     re.IGNORECASE,
 )
 _MOST_FOLDERS = 4
+#: Where ``register`` files models, by name and version, and the record that it leaves with each.
+_SHELVES, _FILED = "models", "model.json"
 
 
 @attrs.frozen(kw_only=True)
@@ -87,6 +89,8 @@ def _title(named: str) -> str:
     path = local_path(named)
     if path is None:
         return shown(named).rstrip("/")
+    if path.parent.parent.name == _SHELVES and (path / _FILED).is_file():
+        return f"{path.parent.name}:{path.name}"
     found: list[str] = []
     while path.name and path != Path.home() and len(found) < _MOST_FOLDERS:
         found.insert(0, path.name)

@@ -51,7 +51,7 @@ def record_of(
     first = adapters[0]
     return {
         "kind": "merged model",
-        "name": name or f"{base.title.rpartition('/')[2]}-merged",
+        "name": name or f"{base.title.rpartition('/')[2].partition(':')[0]}-merged",
         "base": base.title,
         "base_on_hub": base.hub,
         "architecture": architecture_of(folder.json(CONFIG)),

@@ -35,6 +35,14 @@ def test_a_folder_goes_by_the_end_of_its_path_and_a_uri_shows_no_secret(named, t
     assert origin(named) == found
 
 
+def test_a_registered_model_goes_by_its_name_and_version(tmp_path):
+    filed = tmp_path / "models" / "clerk" / "2"
+    filed.mkdir(parents=True)
+    assert origin(str(filed)).title == "2"
+    (filed / "model.json").touch()
+    assert origin(str(filed)).title == "clerk:2"
+
+
 def test_the_name_of_a_home_is_nobodys_business(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/ann"))
     assert origin("/home/ann/outputs").title == "outputs"
