@@ -105,9 +105,10 @@ class Place:
                 not follow and state.get("caughtUp", not found)
             ):
                 return  # who does not follow is not interested in what is written from now on
-            if state.get("more", bool(found)):
+            more = state.get("more", bool(found))
+            if state.get("soon", more and bool(found)):
                 pause = first
-            else:
+            if not more:
                 time.sleep(pause)
                 pause = min(pause * 1.5, most)
 

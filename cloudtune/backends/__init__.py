@@ -27,7 +27,7 @@ class Row(NamedTuple):
 BACKENDS: dict[str, Row] = {
     "local": Row("local", "cloudtune.backends.local:LocalBackend"),
     "dataScienceJob": Row("oci", "cloudtune.backends.oci:OciBackend"),
-    "sageMakerTrainingJob": Row("sagemaker", "cloudtune.backends.launch_only:SageMakerBackend"),
+    "sageMakerTrainingJob": Row("sagemaker", "cloudtune.backends.sagemaker:SageMakerBackend"),
     "eksJob": Row("eks", "cloudtune.backends.launch_only:EksBackend"),
 }
 
@@ -35,7 +35,8 @@ BACKENDS: dict[str, Row] = {
 GROUP = "cloudtune.backends"
 #: A place's own notion of how far a log has been read; JSON, and None at the start. Where it has the key ``caughtUp``,
 #: that says whether everything has been read that was there when the reading began; ``more`` says whether to go on at
-#: once (else: if there were lines); ``ended``, of a backend that ``tells_end``, whether nothing more will come.
+#: once (else: if there were lines), ``soon`` whether to look again as soon as at first, because the end is near;
+#: ``ended``, of a backend that ``tells_end``, whether nothing more will come.
 Cursor = Mapping[str, Any] | None
 
 

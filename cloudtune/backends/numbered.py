@@ -51,7 +51,8 @@ class Entry:
 def beginning(at: float) -> dict[str, Any]:
     """Return the cursor before the first entry; nothing was written before ``at``."""
     times = {"at": at, "begin": at, "top": at, "news": at, "whole": at}
-    return {**times, "of": 0, "streams": {}, "seen": {}, "sweep": None, "waiting": 0, "again": False}
+    counts = {"of": 0, "held": 0, "waiting": 0}
+    return {**times, **counts, "streams": {}, "seen": {}, "sweep": None, "again": False}
 
 
 def take(
@@ -61,12 +62,12 @@ def take(
 
     ``entries`` are the first that the service has from ``cursor["at"]`` on, in the order of their times; ``more`` says
     that it has others behind them. ``now`` is the service's time, ``over`` when the run ended. In the cursor, ``again``
-    says that the next search should follow at once, ``waiting`` counts what was found and not told, ``news`` is when
-    something new came.
+    says that the next search should follow at once, ``waiting`` whether there is something that was found and not told,
+    ``news`` is when something new came.
     """
     batch = _Batch(entries, cursor, now=now, more=more)
     lines = tuple(batch.told())
-    return lines, batch.cursor_behind(told=bool(lines), over=over)
+    return lines, batch.cursor_behind(told=len(lines), over=over)
 
 
 def ended(cursor: Mapping[str, Any]) -> bool:
@@ -223,15 +224,16 @@ class _Batch:
 
     # --- how far it was read
 
-    def cursor_behind(self, *, told: bool, over: float | None) -> dict[str, Any]:
-        """Return the cursor for the next search."""
+    def cursor_behind(self, *, told: int, over: float | None) -> dict[str, Any]:
+        """Return the cursor for the next search; ``told`` is how many lines came out of this one."""
         before, sweep = self.before, self.sweep
-        told = told or bool(self.hidden)
+        told += self.hidden
         ready = [line.at for queue in (self.others, *(one.queue for one in self.lines.values())) for line in queue]
         gaps = [(name in sweep.stuck, at) for name, one in self.lines.items() for at in one.waiting]
-        waiting = len(ready) + len(gaps) + (sweep.low is not None)
+        held = len(ready) + len(gaps)
+        waiting = held + (sweep.low is not None)
         lows = [one.floor for one in self.lines.values() if one.floor is not None]
-        again = bool(before["sweep"]) and waiting > 0 and (told or sweep.moved)
+        again = bool(before["sweep"]) and waiting > 0 and (told > 0 or sweep.moved)
         if self.more:
             lows += [at for _, at in gaps if at < self.middle]
             at = self._next_search(ready, [at for stuck, at in gaps if not stuck and at >= self.middle])
@@ -251,12 +253,14 @@ class _Batch:
             "at": at,
             "begin": before["begin"],
             "top": max(self.top, before["top"]),
-            "news": self.now if told or self.top > before["top"] else before["news"],
+            # what was held is told some time: that is no news
+            "news": self.now if self.top > before["top"] or told + held > before["held"] else before["news"],
             "whole": whole,
             "of": self.of,
             "streams": {name: list(attrs.astuple(stream)) for name, stream in self.streams.items()},
             "seen": seen,
-            "sweep": attrs.asdict(attrs.evolve(sweep, low=low, moved=sweep.moved or told)) if self.more else None,
+            "sweep": attrs.asdict(attrs.evolve(sweep, low=low, moved=sweep.moved or told > 0)) if self.more else None,
+            "held": held,
             "waiting": waiting,
             "again": again,
         }

@@ -30,9 +30,11 @@ from cloudtune.states import Handle, LogLine
 #: Pages that one search may have.
 PAGES = 20
 #: Seconds after the end of a run, or the last new line, after which a log that does not say so is taken for complete.
-QUIET_S = 6.0
+QUIET_S = 5.0
 #: Seconds after the end of a run in which lines that are known to have been written are waited for.
 DUE_S = 90.0
+#: Seconds since the start of a run after which its first line is not waited for beyond the end: it may not log at all.
+FIRST_S = 60.0
 #: Seconds that somebody who does not follow waits at most for lines that are on their way.
 PRESENT_S = 5.0
 #: The service's own clocks differ a little.
@@ -86,7 +88,7 @@ def _looked(reply: Mapping[str, Any], cursor: dict[str, Any]) -> tuple[tuple[Log
         "exitCode": exit_code(reply),
         "grouped": bool(reply.get("nodeGroupDetailsList")),
         "accepted": moment(reply.get("timeAccepted")) or now,
-        "started": bool(reply.get("timeStarted")),
+        "started": moment(reply.get("timeStarted")),
         "finished": finished if over else None,
         "group": log.get("logGroupId"),
         "log": log.get("logId"),
@@ -142,21 +144,21 @@ def _searched(
     whole = numbered.ended(lines)
     ended = whole or _is_over(handle, cursor)
     last = () if whole or not ended else tuple(_lacking(handle, cursor))
-    return (*told, *last), {**cursor, "next": "search", "caughtUp": ended, "ended": ended}
+    return (*told, *last), {**cursor, "next": "search", "caughtUp": ended, "ended": ended, "soon": True}
 
 
 def _is_over(handle: Handle, cursor: Mapping[str, Any]) -> bool:
     """Whether nothing more will come, as far as can be known of a log that does not say so itself."""
     run, lines, now = cursor["run"], cursor["lines"], cursor["now"]
     since = now - run["finished"]
-    if since <= DUE_S and (lines["waiting"] or _is_due(handle, run, lines)):
+    if since <= DUE_S and (lines["waiting"] or _is_due(handle, run, lines, now)):
         return False
     return bool(since > DUE_S or now - max(run["finished"], lines["news"]) >= QUIET_S)
 
 
-def _is_due(handle: Handle, run: Mapping[str, Any], lines: Mapping[str, Any]) -> bool:
+def _is_due(handle: Handle, run: Mapping[str, Any], lines: Mapping[str, Any], now: float) -> bool:
     """Whether last lines must have been written that have not come: an agent that ends by itself always writes one."""
-    if handle.kind != AGENT_RUN and not lines["of"]:
+    if not lines["of"] and (handle.kind != AGENT_RUN or now - run["started"] > FIRST_S):
         return False
     if run["state"] == "SUCCEEDED":
         return numbered.farewells(lines) < max(1, int(lines["of"]))

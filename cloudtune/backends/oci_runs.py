@@ -41,7 +41,7 @@ FIELDS = {
 #: Entries on a page of a search, and seconds that a search may span.
 LIMIT, WINDOW_S = 1000, 14 * 24 * 3600.0 - 60
 #: Seconds after the end of a run in which last lines may still come to its log, for who wants to know who failed.
-PATIENCE_S = 10.0
+PATIENCE_S = 8.0
 
 _RUN = re.compile(r"ocid1\.datasciencejobrun\.[a-z0-9]+\.[a-z0-9-]*\.[A-Za-z0-9.]+")
 _EXIT_CODE = re.compile(r"exit code:? (\d+)")

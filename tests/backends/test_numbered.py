@@ -130,7 +130,7 @@ LIMITS = st.sampled_from([10, 50, 10_000])
 POLLS = st.sampled_from([0.5, 3.0, 10.0])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(runs(late_s=40.0, skew_s=100.0), LIMITS, POLLS)
 def test_every_line_comes_once_and_in_the_order_of_its_node(
     nodes: list[list[Written]], limit: int, poll_s: float
@@ -154,7 +154,7 @@ def test_lines_of_all_nodes_come_in_the_order_of_their_times(nodes: list[list[Wr
     assert len(told) == sum(len(lines) - 1 for lines in nodes)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(runs(late_s=20.0, skew_s=30.0), LIMITS, POLLS, st.data())
 def test_what_is_lost_is_waited_for_and_then_told(
     nodes: list[list[Written]], limit: int, poll_s: float, data: st.DataObject

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cloudtune import deletion, jobs, places, runs
+from cloudtune.backends import oci_logs, oci_runs
 from cloudtune.errors import CloudtuneError, NotAllowed, ServiceError, UsageError
 from cloudtune.rehearsal import faults
 from cloudtune.rehearsal.faults import Fault
@@ -396,14 +397,24 @@ def test_a_session_that_nobody_renews_ends_the_watch_and_not_the_run(
 # --- ends of other kinds
 
 
-def test_a_run_that_needs_attention_is_over(tmp_path: Path) -> None:
-    with oci_place(tmp_path, speed=SPEED, faults=[faults.event(NEEDS_ATTENTION)]) as on:
+ENDS = {
+    "needs attention": faults.event(NEEDS_ATTENTION),
+    "host capacity": faults.no_capacity(),
+    "stopped responding": faults.node_dies(after_lines=1),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_run_that_ends_without_a_word_is_over(end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oci_logs, "QUIET_S", 0.5)
+    monkeypatch.setattr(oci_runs, "PATIENCE_S", 0.5)
+    with oci_place(tmp_path, speed=SPEED, faults=[ENDS[end]]) as on:
         run = jobs.start(job(on, "sleep 300"))
         shown: list[str] = []
         status = run.watch(shown.append)
         assert status.state == "failed"
-        assert "needs attention" in (status.reason or "")
-        assert "needs attention" in shown[-1]
+        assert end in (status.reason or "")
+        assert end in shown[-1]
         assert run.cancel().state == "failed"
         assert sent(on, "cancel_job_run") == 0
         run.delete()
