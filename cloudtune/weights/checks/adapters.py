@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cloudtune.uri import shown
 from cloudtune.weights.checks.findings import Finding
 from cloudtune.weights.checks.subject import Subject, natural
+from cloudtune.weights.files.configs import text_of
 from cloudtune.weights.files.filenames import ADAPTER_CONFIG
 
 #: ``base_model.model.MODULE.lora_A.weight``; embeddings have ``lora_embedding_A`` without ``.weight``.
@@ -30,6 +32,16 @@ def check_adapter(subject: Subject) -> Iterator[Finding]:
         hint = "write base_model_name_or_path, or nobody knows later what it belongs to"
         yield _finding("adapter-base", "warning", "the base model is not named", hint)
     yield from _halves(subject)
+
+
+def what_it_is(subject: Subject) -> Iterator[Finding]:
+    """Yield what can be done with an adapter, for whoever has not named a place."""
+    if not subject.adapter:
+        return
+    base = text_of(subject.config, "base_model_name_or_path")
+    message = f"this is an adapter{f' for {shown(base)}' if base else ''}, and no model by itself"
+    hint = f"cloudtune merge {shown(base) if base else 'BASE'} ADAPTER -o MODEL; vLLM serves the two together, also"
+    yield _finding("adapter-alone", "note", message, hint)
 
 
 def halves_of(subject: Subject) -> dict[str, dict[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 
 from cloudtune.uri import shown
-from cloudtune.weights.checks.adapters import check_adapter
+from cloudtune.weights.checks.adapters import check_adapter, what_it_is
 from cloudtune.weights.checks.configs import check_config, check_generation, check_token_ids
 from cloudtune.weights.checks.files import check_files
 from cloudtune.weights.checks.findings import Finding, Report, ordered
@@ -57,8 +57,7 @@ def check(
     place = target_named(target) if target is not None else None
     with opened(model) as subject:
         findings = [*subject.unread, *(finding for look in CHECKS for finding in look(subject))]
-        if place is not None:
-            findings += check_facts(subject, place)
+        findings += check_facts(subject, place) if place is not None else what_it_is(subject)
         if not fast:
             findings += import_module(_VALUES).check_values(subject, progress)
         findings += _tried(subject, load=load, generate=generate)

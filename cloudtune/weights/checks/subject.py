@@ -10,7 +10,7 @@ import attrs
 
 from cloudtune import storage
 from cloudtune.errors import UsageError
-from cloudtune.uri import join, shown
+from cloudtune.uri import join, local_path, shown
 from cloudtune.weights.checks.findings import Finding
 from cloudtune.weights.files.configs import architecture_of
 from cloudtune.weights.files.filenames import (
@@ -26,6 +26,7 @@ from cloudtune.weights.files.filenames import (
 )
 from cloudtune.weights.files.folder import Folder, folder_at
 from cloudtune.weights.files.model import Flaw, Weights, survey
+from cloudtune.weights.files.origins import is_hub_name
 
 #: The JSON files that are looked into; those of them that are there.
 _DOCUMENTS = (CONFIG, ADAPTER_CONFIG, GENERATION, TOKENIZER_CONFIG, TOKENIZER, "chat_template.json", INDEX)
@@ -115,17 +116,28 @@ def opened(uri: str) -> Iterator[Subject]:
     """
     folder = _model_in(folder_at(uri))
     if not folder.files:
-        if storage.exists(uri):
-            raise UsageError(
-                f"{shown(uri)} is not a folder with files", hint="name the folder; unpack an archive first"
-            )
-        raise UsageError(f"there is nothing at {shown(uri)}", hint="check its spelling; cloudtune list --models")
+        raise _nothing(uri)
     # what has no config of its own is an adapter; a model with an adapter's config beside it is another thing
     adapter = ADAPTER_CONFIG in folder and CONFIG not in folder and SINGLE not in folder and INDEX not in folder
     documents, unread = _documents(folder)
     weights, flaws = survey(folder, single=ADAPTER_SINGLE if adapter else SINGLE)
     with weights:
         yield Subject(folder=folder, weights=weights, flaws=flaws, documents=documents, unread=unread, adapter=adapter)
+
+
+def _nothing(uri: str) -> UsageError:
+    """Return what to say of a place without files."""
+    path = local_path(uri)
+    if path is not None and path.is_dir():
+        hint = "name the folder of a model; what was to write one here has not, or has written elsewhere"
+        return UsageError(f"{shown(uri)} is empty", hint=hint)
+    if storage.exists(uri):
+        hint = f"name the folder that it is in: {path.parent}" if path is not None else "name the folder that it is in"
+        return UsageError(f"{shown(uri)} is a file, and a model is a folder", hint=f"{hint}; unpack an archive first")
+    hint = "check its spelling; cloudtune list --models"
+    if is_hub_name(uri):
+        hint = f"a model on the Hub is hf://{uri}; {hint}"
+    return UsageError(f"there is nothing at {shown(uri)}", hint=hint)
 
 
 def _model_in(folder: Folder) -> Folder:

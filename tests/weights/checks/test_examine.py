@@ -361,6 +361,18 @@ def test_every_rule_has_a_model_that_breaks_it():
     assert rules | {f"files-{kind}" for kind in kinds} == told | {"chat-template-untried", "parameters"}
 
 
+@pytest.mark.parametrize(
+    ("base", "words"), [("org/base", "merge org/base ADAPTER"), ("s3://a:b@c/d", "s3://***@c/d"), (None, "merge BASE")]
+)
+def test_an_adapter_is_told_what_it_is_and_what_to_do(tmp_path, base, words):
+    report = check(str(write_adapter(tmp_path / "a", base_model_name_or_path=base)))
+    (found,) = (one for one in report.findings if one.rule == "adapter-alone")
+    assert report.ok
+    assert found.severity == "note"
+    assert "this is an adapter" in found.message
+    assert words in found.hint
+
+
 def test_everything_is_told_at_once(tmp_path):
     folder = write_model(tmp_path / "m")
     for what in ("a shard is cut off", "temperature below zero", "more tokens than rows", "heads that do not fit"):
@@ -401,8 +413,15 @@ def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(UsageError, match="nothing at"):
         check(str(tmp_path / "none"))
     (tmp_path / "model.tar.gz").write_bytes(b"x")
-    with pytest.raises(UsageError, match="not a folder"):
+    with pytest.raises(UsageError, match="is a file") as error:
         check(str(tmp_path / "model.tar.gz"))
+    assert f"name the folder that it is in: {tmp_path};" in error.value.hint
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="empty is empty"):
+        check(str(tmp_path / "empty"))
+    with pytest.raises(UsageError, match="nothing at org/llama") as error:
+        check("org/llama")
+    assert "hf://org/llama" in error.value.hint
     with pytest.raises(UsageError, match="no place 'azure'"):
         check(str(write_model(tmp_path / "m")), target="azure")
 

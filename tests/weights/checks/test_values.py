@@ -114,7 +114,7 @@ def test_an_adapter_that_was_never_trained_is_told(tmp_path):
         name: (dtype, shape, bytes(len(data)) if "lora_B" in name else data)
         for name, (dtype, shape, data) in adapter_tensors().items()
     }
-    (found,) = check(str(write_adapter(tmp_path / "a", tensors))).findings
+    found, _ = check(str(write_adapter(tmp_path / "a", tensors))).findings
     assert (found.rule, found.severity) == ("adapter-untrained", "error")
     assert check(str(write_adapter(tmp_path / "b"))).ok
 
