@@ -236,6 +236,8 @@ class Logs:
             shown_s = max(shown_s, stream.events[-1].shown_s)
         for time, text in events:
             kept = text.encode()[:_LINE_BYTES].decode(errors="ignore")
+            if not kept:
+                continue  # an event is never empty: the nodes' log driver leaves such lines out
             stream.events.append(_Event(self._next, time, taken, shown_s, kept))
             self._next += 1
 

@@ -1,0 +1,229 @@
+"""The nodes of rehearsed training jobs: what they see, what comes of what they leave, how jobs end."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudtune.rehearsal.aws.cloud import Timing
+from cloudtune.rehearsal.faults import event, no_capacity, node_dies
+from tests.aws_place import AwsPlace, aws_place, until
+
+pytestmark = pytest.mark.usefixtures("namespaces")
+LOGS = "/aws/sagemaker/TrainingJobs"
+QUICK = Timing(interrupted_s=4, sync_s=20)
+
+
+def channel(place: AwsPlace, name: str, prefix: str, **more: Any) -> dict[str, Any]:
+    source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{place.bucket}/{prefix}", **more}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
+
+
+def run(place: AwsPlace, name: str, script: str, **changes: Any) -> dict[str, Any]:
+    place.sdk("sagemaker").create_training_job(**place.job(name, "sh", "-c", script, **changes))
+    return place.over(name)
+
+
+def steps(job: dict[str, Any]) -> list[str]:
+    return [step["Status"] for step in job["SecondaryStatusTransitions"]]
+
+
+def put(place: AwsPlace, **objects: str) -> None:
+    for key, text in objects.items():
+        place.sdk("s3").put_object(Bucket=place.bucket, Key=key, Body=text.encode())
+
+
+def got(place: AwsPlace, key: str) -> bytes:
+    return bytes(place.sdk("s3").get_object(Bucket=place.bucket, Key=key)["Body"].read())
+
+
+def keys(place: AwsPlace, prefix: str) -> list[str]:
+    found = place.sdk("s3").list_objects_v2(Bucket=place.bucket, Prefix=prefix)
+    return [each["Key"].removeprefix(prefix) for each in found.get("Contents", ())]
+
+
+def said(place: AwsPlace, job: str, host: str, count: int) -> list[str]:
+    """Return a host's lines, once so many of them have come."""
+    client = place.sdk("logs")
+
+    def look() -> list[str]:
+        streams = client.describe_log_streams(logGroupName=LOGS, logStreamNamePrefix=f"{job}/{host}-")["logStreams"]
+        lines, token = [], {}
+        for stream in streams:
+            while True:
+                page = client.get_log_events(
+                    logGroupName=LOGS, logStreamName=stream["logStreamName"], startFromHead=True, **token
+                )
+                lines += [line["message"] for line in page["events"]]
+                if page["nextForwardToken"] == token.get("nextToken"):
+                    break
+                token = {"nextToken": page["nextForwardToken"]}
+        return lines if len(lines) >= count else []
+
+    return list(until(look))
+
+
+def test_nodes_see_their_channels_their_names_and_each_other(place: AwsPlace) -> None:
+    put(place, **{f"data/{number}.txt": str(number) for number in range(5)}, **{"one/file.json": "[1]"})
+    script = """
+    cat /opt/ml/input/data/all/*.txt; echo; ls /opt/ml/input/data/part; cat /opt/ml/input/data/single/file.json; echo
+    cat /opt/ml/input/config/resourceconfig.json; echo; cat /opt/ml/input/config/hyperparameters.json; echo
+    getent hosts algo-2 | wc -l; hostname; echo $SPACED
+    """
+    shards = channel(place, "part", "data", S3DataDistributionType="ShardedByS3Key")
+    inputs = [channel(place, "all", "data/"), shards, channel(place, "single", "one/file.json")]
+    changes = {"InputDataConfig": inputs, "Environment": {"SPACED": "a  b"}, "HyperParameters": {"lr": "1e-4"}}
+    assert run(place, "see", script, nodes=2, **changes)["TrainingJobStatus"] == "Completed"
+    first, second = said(place, "see", "algo-1", 12), said(place, "see", "algo-2", 11)
+    assert first[0].startswith("rehearsed: substituted: image img:1")
+    assert first[2:7] == ["01234", "0.txt", "2.txt", "4.txt", "[1]"]
+    assert second[2:6] == ["01234", "1.txt", "3.txt", "[1]"]
+    config = json.loads(second[6])
+    assert (config["current_host"], config["hosts"]) == ("algo-2", ["algo-1", "algo-2"])
+    assert config["current_instance_type"] == "ml.g5.12xlarge"
+    assert second[7:] == ['{"lr": "1e-4"}', "1", "algo-2", "a  b" if second[-1] == "a  b" else "a b"]
+
+
+def test_what_nodes_leave_is_sent_as_one_archive_or_as_it_is(place: AwsPlace) -> None:
+    script = "echo $CURRENT_HOST > /opt/ml/model/$CURRENT_HOST; mkdir /opt/ml/output/data/d; echo 1 > /opt/ml/output/data/d/x"
+    job = run(place, "packed", script, nodes=2)
+    assert job["ModelArtifacts"]["S3ModelArtifacts"] == f"s3://{place.bucket}/out/packed/output/model.tar.gz"
+    with tarfile.open(fileobj=io.BytesIO(got(place, "out/packed/output/model.tar.gz"))) as archive:
+        assert archive.getnames() == ["algo-1", "algo-2"]
+    loose = {"OutputDataConfig": {"S3OutputPath": f"s3://{place.bucket}/out/", "CompressionType": "NONE"}}
+    job = run(place, "loose", script, nodes=2, **loose)
+    assert job["ModelArtifacts"]["S3ModelArtifacts"] == f"s3://{place.bucket}/out/loose/output/model/"
+    assert keys(place, "out/loose/output/") == ["data/d/x", "model/algo-1", "model/algo-2"]
+    assert job["BillableTimeInSeconds"] == job["TrainingTimeInSeconds"] >= 1
+    assert steps(job) == [
+        *("Starting", "Pending", "Downloading", "DownloadingTrainingImage", "Training", "Uploading", "Completed"),
+    ]
+
+
+def test_the_first_failure_is_the_reason_and_its_file_is_cut(place: AwsPlace) -> None:
+    script = """
+    if [ $CURRENT_HOST = algo-2 ]; then printf 'boom %.0s' $(seq 400) > /opt/ml/output/failure; exit 3; fi
+    trap 'exit 9' TERM; sleep 60 & wait
+    """
+    job = run(place, "bad", script, nodes=2)
+    assert (job["TrainingJobStatus"], steps(job)[-2:]) == ("Failed", ["Uploading", "Failed"])
+    assert job["FailureReason"].startswith("AlgorithmError: boom boom")
+    assert job["FailureReason"].endswith(", exit code: 3")
+    assert len(job["FailureReason"]) == 1024
+    assert "ModelArtifacts" not in job
+    assert run(place, "mute", "exit 7")["FailureReason"] == "AlgorithmError: , exit code: 7"
+
+
+def test_a_stopped_job_gets_its_term_and_keeps_what_it_saved(place: AwsPlace) -> None:
+    script = "trap 'echo saved > /opt/ml/model/m; exit 0' TERM; echo ready; sleep 60 & wait"
+    client = place.sdk("sagemaker")
+    client.create_training_job(**place.job("long", "sh", "-c", script))
+    said(place, "long", "algo-1", 3)
+    client.stop_training_job(TrainingJobName="long")
+    job = place.over("long")
+    assert (job["TrainingJobStatus"], steps(job)[-2:]) == ("Stopped", ["Stopping", "Stopped"])
+    with tarfile.open(fileobj=io.BytesIO(got(place, "out/long/output/model.tar.gz"))) as archive:
+        assert archive.getnames() == ["m"]
+
+
+def test_time_limits_end_a_job_as_stopped(place: AwsPlace) -> None:
+    job = run(place, "limited", "exec sleep 60", StoppingCondition={"MaxRuntimeInSeconds": 60})
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
+    assert "ModelArtifacts" in job
+    assert "FailureReason" not in job
+
+
+def test_a_spot_job_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
+    script = """
+    for step in $(seq 1 6); do
+      [ -e /opt/ml/checkpoints/$step ] && continue
+      echo step $step; echo $step > /opt/ml/checkpoints/$step; sleep 0.05
+    done; ls /opt/ml/checkpoints | tr '\\n' ' ' > /opt/ml/model/steps
+    """
+    with aws_place(tmp_path, faults=[event("interrupted", "spot", after_lines=3)], timing=QUICK) as place:
+        spot = {
+            "EnableManagedSpotTraining": True,
+            "StoppingCondition": {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 7200},
+            "CheckpointConfig": {"S3Uri": f"s3://{place.bucket}/ck/", "LocalPath": "/opt/ml/checkpoints"},
+        }
+        job = run(place, "spot", script, **spot)
+        assert job["TrainingJobStatus"] == "Completed"
+        assert steps(job)[4:8] == ["Training", "Interrupted", "Starting", "Pending"]
+        assert keys(place, "ck/") == [str(step) for step in range(1, 7)]
+        lines = [line for line in said(place, "spot", "algo-1", 10) if line.startswith("step")]
+        assert lines == [f"step {step}" for step in range(1, 7)]
+        with tarfile.open(fileobj=io.BytesIO(got(place, "out/spot/output/model.tar.gz"))) as archive:
+            text = archive.extractfile("steps")
+            assert text is not None
+            assert text.read().split() == [b"1", b"2", b"3", b"4", b"5", b"6"]
+        streams = place.sdk("logs").describe_log_streams(logGroupName=LOGS)["logStreams"]
+        assert len(streams) == 2
+        assert job["BillableTimeInSeconds"] <= job["TrainingTimeInSeconds"]
+        assert place.stage.faults.left() == ()
+
+
+def test_machines_that_are_not_there_and_machines_that_die(tmp_path: Path) -> None:
+    faults = [
+        no_capacity("ml.p5.48xlarge"),
+        no_capacity("ml.g6.xlarge", numbers=()),
+        node_dies("algo-2", after_lines=1),
+    ]
+    with aws_place(tmp_path, faults=faults, timing=QUICK) as place:
+
+        def on(kind: str, count: int = 1) -> dict[str, Any]:
+            return {"ResourceConfig": {"InstanceType": kind, "InstanceCount": count, "VolumeSizeInGB": 1}}
+
+        assert run(place, "none", "true", **on("ml.p5.48xlarge"))["FailureReason"].startswith("CapacityError: Unable")
+        spot = {
+            "EnableManagedSpotTraining": True,
+            "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 90},
+        }
+        job = run(place, "never", "true", **on("ml.g6.xlarge"), **spot)
+        assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
+        job = run(
+            place, "again", "echo hello; sleep 0.3", **on("ml.g5.xlarge", 2), RetryStrategy={"MaximumRetryAttempts": 1}
+        )
+        assert job["TrainingJobStatus"] == "Completed"
+        assert steps(job).count("Restarting") == 1
+
+
+def test_a_role_gives_nodes_keys_and_s3fs_finds_the_stand_in(place: AwsPlace) -> None:
+    code = f"""
+import json, urllib.request, os
+import s3fs
+files = s3fs.S3FileSystem()
+files.pipe("{place.bucket}/from/node.txt", b"written")
+print(files.ls("{place.bucket}/from"))
+import botocore.session
+print(botocore.session.Session().create_client("sts").get_caller_identity()["Arn"])
+"""
+    request = place.job("role", sys.executable, "-c", code)
+    place.sdk("sagemaker").create_training_job(**request)
+    job = place.over("role")
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    lines = said(place, "role", "algo-1", 4)
+    assert lines[2:] == [
+        f"['{place.bucket}/from/node.txt']",
+        f"arn:aws:sts::{place.cloud.account}:assumed-role/training/SageMaker",
+    ]
+    assert got(place, "from/node.txt") == b"written"
+
+
+def test_machines_are_kept_for_as_long_as_was_asked(place: AwsPlace) -> None:
+    resources = {**place.job("x", "true")["ResourceConfig"], "KeepAlivePeriodInSeconds": 3600}
+    client = place.sdk("sagemaker")
+    run(place, "warm", "true", ResourceConfig=resources)
+
+    def pool() -> str:
+        job = client.describe_training_job(TrainingJobName="warm")
+        return str(job.get("WarmPoolStatus", {}).get("Status"))
+
+    until(lambda: pool() == "Available")
+    client.update_training_job(TrainingJobName="warm", ResourceConfig={"KeepAlivePeriodInSeconds": 0})
+    until(lambda: pool() == "Terminated")
