@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cloudtune.memory.architecture import Architecture
     from cloudtune.memory.fit import Advice, Fit
     from cloudtune.memory.machines import Machine
+    from cloudtune.memory.training import Training
     from cloudtune.shapes import Shape
     from cloudtune.spec.job import JobSpec
 
@@ -90,7 +91,12 @@ def _of_model(name: str, changes: Mapping[str, Any], shape: str | None, cloud: s
     found = architecture(config_of(place_of(name, hub=True)))
     if shape is not None:
         return (_advised(_on(name, found, changes, _shape(shape)), _shape(shape)),)
-    fits = [_on(name, found, changes, one) for one in gpu_shapes((cloud,) if cloud else ("oci", "aws"))]
+    shared = changes.get("tensor_parallel", 1)
+    shapes = [one for one in gpu_shapes((cloud,) if cloud else ("oci", "aws")) if not _world(one, changes) % shared]
+    if not shapes:
+        hint = "name a --shape with more, or add --nodes"
+        raise UsageError(f"no shape with GPUs has {shared} processes to share every layer", hint=hint)
+    fits = [_on(name, found, changes, one) for one in shapes]
     return tuple(sorted(fits, key=lambda fit: (_VERDICTS.index(fit.verdict), _size(fit))))
 
 
@@ -101,18 +107,38 @@ def _on(name: str, model: Architecture, changes: Mapping[str, Any], shape: Shape
     from cloudtune.memory.machines import machine_of
     from cloudtune.memory.training import Training
 
-    processes = changes.get("processes_per_node") or shape.logical_cores() or shape.accelerators or 1
+    processes = _processes(shape, changes)
     machine = machine_of(shape, processes)
     settings: dict[str, Any] = {"processes_per_node": processes}
     if not shape.accelerators:
         # as recipe sft decides where there is no accelerator
         settings |= {"accelerator": False, "gradient_checkpointing": False, "dtype": "fp32"}
-    training = Training(**{**settings, **changes})
+    training = _checked(Training(**{**settings, **changes}))
     fit = Fit(model=name, estimate=estimate_of(model, training), machine=machine)
     if fit.verdict == "fits" or training.replicas == 1 or "sharding" in changes or not training.accelerator:
         return fit
     spread = estimate_of(model, attrs.evolve(training, sharding="fsdp"))
     return attrs.evolve(fit, estimate=spread) if spread.total < fit.estimate.total else fit
+
+
+def _processes(shape: Shape, changes: Mapping[str, Any]) -> int:
+    """Return the processes of a node: as many as it has accelerators, unless something else is asked for."""
+    return changes.get("processes_per_node") or shape.logical_cores() or shape.accelerators or 1
+
+
+def _world(shape: Shape, changes: Mapping[str, Any]) -> int:
+    nodes: int = changes.get("nodes", 1)
+    return nodes * _processes(shape, changes)
+
+
+def _checked(training: Training) -> Training:
+    """Return a training; raises UsageError if its processes cannot share layers as it says."""
+    shared = training.tensor_parallel
+    if training.world % shared:
+        world = f"{training.nodes} x {training.processes_per_node} processes"
+        hint = "--tensor-parallel divides them: change it, or --nodes, or --processes"
+        raise UsageError(f"{shared} processes that share every layer do not divide {world}", hint=hint)
+    return training
 
 
 def _advised(fit: Fit, shape: Shape) -> Fit:
@@ -205,10 +231,10 @@ def _of_job(job: JobSpec, name: str, changes: Mapping[str, Any], shape: str | No
         raise
     machine, training = request.machine, request.training
     if other is not None:
-        processes = changes.get("processes_per_node") or other.logical_cores() or other.accelerators or 1
+        processes = _processes(other, changes)
         machine = machine_of(other, processes)
         training = attrs.evolve(training, processes_per_node=processes, accelerator=other.accelerators > 0)
-    training = attrs.evolve(training, **changes)
+    training = _checked(attrs.evolve(training, **changes))
     notes = () if request.exact else ("what the command does not say is taken from its script's defaults",)
     fit = Fit(
         model=request.model,

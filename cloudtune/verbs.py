@@ -410,6 +410,8 @@ def _run_called(text: str) -> Run:
             steps = ", ".join(step.id for step in runs.run_of(parent, Store()).steps)
             error.hint = f"its pipeline is {parent.id}" + (f", with the steps {steps}" if steps else "")
         raise
+        elif named := [record.id for record in Store().runs() if record.name == text]:
+            error.hint = f"runs are told by their ids; the newest of that name: {', '.join(named[:3])}"
 
 
 def _resumed(found: Run, spec: Spec | None, progress: Progress | None, announce: Announce | None) -> Run:

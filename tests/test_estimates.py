@@ -232,6 +232,16 @@ def test_what_is_no_model_is_told_from_one(tmp_path: Path, monkeypatch: pytest.M
         assert hint in str(caught.value)
 
 
+def test_processes_that_share_layers_divide_all_processes(tmp_path: Path) -> None:
+    for asked in ({"model": LLAMA, "shape": "VM.GPU.A10.1"}, {"file": job_file(tmp_path, method="lora")}):
+        with pytest.raises(cloudtune.UsageError, match="3 processes that share every layer do not divide"):
+            cloudtune.estimate(**asked, tensor_parallel=3)  # type: ignore[arg-type]
+    fits = cloudtune.estimate(LLAMA, tensor_parallel=4, cloud="oci")
+    assert {fit.training.world % 4 for fit in fits} == {0}
+    with pytest.raises(cloudtune.UsageError, match="no shape with GPUs has 7 processes"):
+        cloudtune.estimate(LLAMA, tensor_parallel=7)
+
+
 def test_an_unknown_family_is_counted_roughly_and_says_so(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "m", model_type="brandnew")
     (fit,) = cloudtune.estimate(str(folder), shape="g5.xlarge")

@@ -270,6 +270,12 @@ def test_a_step_that_is_not_there_is_answered_with_those_that_are() -> None:
     assert cloudtune.status("pipeline-train").id == "pipeline-train"
 
 
+def test_a_run_that_is_called_by_its_jobs_name_is_answered_with_its_id() -> None:
+    run_id = never_submitted()
+    with pytest.raises(cloudtune.RunNotFound, match=f"the newest of that name: {run_id}"):
+        cloudtune.status("j")
+
+
 def test_what_is_unknown_is_said() -> None:
     for what in ("nothing", "nothing:1"):
         with pytest.raises(cloudtune.RunNotFound, match=f"no run, model or deployment {what}"):

@@ -11,7 +11,7 @@ _LEFT = {
     "outputs": "what has come lies in the folder; --force begins again, and writes over it",
     "merge": _SAME,
     "consolidate": _SAME,
-    "register": f"nothing is filed by halves; {_SAME}",
+    "register": "nothing is filed by halves; the same command does the rest",
     "deploy": "cloudtune list --deployments shows what is there of it",
 }
 

@@ -26,7 +26,7 @@ cli.main()
     [
         (("merge", "b", "hf://o/a", "-o", "m"), "the same command goes on where it stopped"),
         (("consolidate", "./c", "-o", "m"), "the same command goes on where it stopped"),
-        (("register", "m", "--name", "n"), "nothing is filed by halves; the same command goes on where it stopped"),
+        (("register", "m", "--name", "n"), "nothing is filed by halves; the same command does the rest"),
         (("deploy", "m"), "cloudtune list --deployments"),
         (("outputs", "r", "-o", "d"), "--force begins again"),
         (("delete", "r"), "goes with the same command"),
