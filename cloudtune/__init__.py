@@ -30,8 +30,8 @@ _HOMES = {
     "cloudtune.states": "Failure LogLine Status",
     "cloudtune.store": "Deployment Model",
     "cloudtune.verbs": (
-        "cancel check delete deploy diff doctor estimate init invoke list logs models outputs register rehearse run "
-        "schema status watch"
+        "build cancel check delete deploy diff doctor estimate init invoke list logs models outputs register rehearse "
+        "run schema status watch"
     ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}

@@ -112,6 +112,9 @@ from cloudtune.store import (
     Model as Model,
 )
 from cloudtune.verbs import (
+    build as build,
+)
+from cloudtune.verbs import (
     cancel as cancel,
 )
 from cloudtune.verbs import (

@@ -14,10 +14,11 @@ import attrs
 from cloudtune import deployments as deployments_room
 from cloudtune import examples as ready_made
 from cloudtune import jobs, pipelines, registries, runs
+from cloudtune.building import build as build  # noqa: PLC0414 - a verb with a room of its own
 from cloudtune.comparison import Comparison, Side
-from cloudtune.diagnosis.doctor import doctor as doctor  # noqa: PLC0414 - a verb with a room of its own
+from cloudtune.diagnosis.doctor import doctor as doctor  # noqa: PLC0414 - likewise
 from cloudtune.errors import RunNotFound, UsageError
-from cloudtune.estimates import estimate as estimate  # noqa: PLC0414 - a verb with a room of its own
+from cloudtune.estimates import estimate as estimate  # noqa: PLC0414 - likewise
 from cloudtune.finishing import consolidate as consolidate  # noqa: PLC0414 - likewise
 from cloudtune.finishing import merge as merge  # noqa: PLC0414 - likewise
 from cloudtune.jobs import Announce
@@ -409,9 +410,9 @@ def _run_called(text: str) -> Run:
         if parent is not None and text.startswith(f"{parent.id}-"):
             steps = ", ".join(step.id for step in runs.run_of(parent, Store()).steps)
             error.hint = f"its pipeline is {parent.id}" + (f", with the steps {steps}" if steps else "")
-        raise
         elif named := [record.id for record in Store().runs() if record.name == text]:
             error.hint = f"runs are told by their ids; the newest of that name: {', '.join(named[:3])}"
+        raise
 
 
 def _resumed(found: Run, spec: Spec | None, progress: Progress | None, announce: Announce | None) -> Run:

@@ -39,6 +39,7 @@ VERBS: dict[str, dict[str, str]] = {
         "invoke": "Ask a served model.",
     },
     "Files": {
+        "build": "Build an image and push it to a registry.",
         "doctor": "Look for what keeps a job from running.",
         "init": "Write a ready-made job file into this folder.",
         "schema": "Print the JSON Schema of job files.",

@@ -26,6 +26,7 @@ PORT = 8000
 _HERE = "127.0.0.1"
 _LOOK_S = 0.2
 _ANSWER_S = 600.0
+_DONE = b"data: [DONE]"
 
 
 class Inner:
@@ -109,10 +110,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", kind)
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
+        done = False
         for line in answer:
-            piece = line.replace(ours, theirs)
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self._chunk(line.replace(ours, theirs))
+            done = done or line.strip() == _DONE
+        if not done:  # the server below only ends; vLLM says so
+            self._chunk(_DONE + b"\n\n")
         self.wfile.write(b"0\r\n\r\n")
+
+    def _chunk(self, piece: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
 
     def _refuse(self, status: int, message: str, kind: str) -> None:
         error = {"object": "error", "message": message, "type": kind, "param": None, "code": status}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,17 +164,27 @@ def test_a_foreign_model_is_deployed_by_its_ocid() -> None:
 
 @pytest.mark.heavy
 def test_a_real_model_answers(tmp_path: Path, namespaces: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cloudtune.rehearsal.oci.model_deployments import Deployments
     from tests import tiny
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with oci_place(tmp_path) as place:
         serving = Serving(place, tmp_path)
+        place.cloud.part(Deployments).entrypoints.clear()
         cloudtune.register(str(tiny.random_model()), to="oci", name="tiny")
         said: list[str] = []
-        serving.deploy("tiny", image="iad.ocir.io/ns/vllm-openai:1", progress=said.append)
+        made = serving.deploy("tiny", image=None, progress=said.append)
+        body = {"messages": [{"role": "user", "content": "What is LoRA?"}], "max_tokens": 8}
         pieces: list[str] = []
-        answer = cloudtune.invoke("tiny", "What is LoRA?", show=pieces.append)
+        answer = cloudtune.invoke("tiny", body=body, show=pieces.append)
         assert answer
         assert "".join(pieces) == answer
-        assert cloudtune.invoke("tiny", "What is LoRA?") == answer
+        assert cloudtune.invoke("tiny", body=body) == answer
+        # what proves a server of runtimes/vllm is content with this one, too
+        script = Path(__file__).parents[2] / "runtimes" / "vllm" / "smoke_test.py"
+        node = place.cloud.part(Deployments).serving(made.details["id"])._running[0].node
+        url = f"http://{node.hosts[node.name]}:8080"
+        done = subprocess.run([sys.executable, script, url], capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "serves tiny" in done.stdout
         cloudtune.delete("tiny")
