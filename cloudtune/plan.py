@@ -123,11 +123,15 @@ class File:
 
 @attrs.frozen(kw_only=True)
 class Call:
-    """One request: the service and the operation in the wire's own names, and its parameters."""
+    """One request: the service and the operation in the wire's own names, and its parameters.
+
+    ``region`` is where it is sent, of services whose requests do not say it themselves.
+    """
 
     service: str
     operation: str
     parameters: Mapping[str, Any] = attrs.field(factory=dict)
+    region: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -151,7 +155,7 @@ class Step:
 
     ``token`` makes sending the step twice harmless: a retry token or a unique name, derived from the run id; for
     ``token_s`` seconds, where the service forgets it. ``undo`` takes the step back when a later one fails for good;
-    what is ``within`` an earlier step goes when that goes.
+    what is ``within`` an earlier step goes when that goes. ``region`` is that of :class:`Call`.
     """
 
     id: str
@@ -164,6 +168,7 @@ class Step:
     until: Until | None = None
     undo: Call | None = None
     within: str | None = None
+    region: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -248,6 +253,8 @@ def _step_dict(step: Step) -> dict[str, Any]:
         "operation": step.operation,
         "parameters": shown(step.parameters),
     }
+    if step.region is not None:
+        out["region"] = step.region
     if step.files:
         out["files"] = [_file_dict(file) for file in step.files]
     if step.token is not None:

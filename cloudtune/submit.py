@@ -193,6 +193,7 @@ def _call(
         service=step.service,
         operation=step.operation,
         parameters=substitute(parameters, lambda leaf: _resolved(leaf, replies, shell)),
+        region=step.region,
     )
 
 

@@ -1,4 +1,4 @@
-"""SageMaker and EKS as far as this release goes: a job is checked, and its launch is shown; nothing would be sent."""
+"""EKS as far as this release goes: a job is checked, and its launch is shown; nothing would be sent."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from cloudtune.plan import Notice, Plan
 from cloudtune.spec.job import JobSpec
 
 
-class _LaunchOnly(Unsubmitted):
-    """A place whose plan has a launch and no steps."""
+class EksBackend(Unsubmitted):
+    """Jobs on EKS: a place whose plan has a launch and no steps."""
 
-    name = ""
+    name = "eks"
+    limits = "this release checks EKS jobs and shows how they launch; it does not submit them yet"
 
     def plan(self, job: JobSpec, run_id: str) -> Plan:
         """Return how the job launches, and the note that this release does not submit it."""
@@ -30,17 +31,3 @@ class _LaunchOnly(Unsubmitted):
             fields=(refusal(self.limits),),
             warnings=tuple(Notice(path=path, message=message) for path, message in warnings),
         )
-
-
-class SageMakerBackend(_LaunchOnly):
-    """SageMaker training jobs."""
-
-    name = "sagemaker"
-    limits = "this release checks SageMaker jobs and shows how they launch; it does not submit them yet"
-
-
-class EksBackend(_LaunchOnly):
-    """Jobs on EKS."""
-
-    name = "eks"
-    limits = "this release checks EKS jobs and shows how they launch; it does not submit them yet"

@@ -84,7 +84,7 @@ def _of_version(
         return exact or like
     known = _ordered(row[column] for row in rows)
     key, what = ("version", "PyTorch") if column == "version" else ("transformersVersion", "transformers")
-    message = f"no image with {what} {version} is known" + ("" if key == "version" else ", not with this PyTorch")
+    message = f"no image with {what} {version}{'' if key == 'version' else ' and this PyTorch'} is known"
     raise SpecError([Fault(path=f"{path}.{key}", message=message, hint=f"known: {', '.join(known)}; or name an image")])
 
 

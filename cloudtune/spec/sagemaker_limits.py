@@ -7,7 +7,7 @@ is still to be filled in (``<your account>``, ``${steps.prepare.outputs}``) is n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def of_training_job(place: SageMakerTrainingJob) -> Iterator[Finding]:
     yield from _network(place)
     yield from _channels(place)
     yield from _metrics(place)
-    yield from _tags(place)
+    for path, message, told in tag_findings(place.tags):
+        yield ("tags", *path), message, told
 
 
 def _text(path: tuple[str | int, ...], text: Any, rule: _Text) -> Iterator[Finding]:
@@ -174,12 +175,13 @@ def _metrics(place: SageMakerTrainingJob) -> Iterator[Finding]:
                 yield ("metricDefinitions", index, word), f"SageMaker does not take {text[:40]!r} here", rule.hint
 
 
-def _tags(place: SageMakerTrainingJob) -> Iterator[Finding]:
-    if len(place.tags) > TAGS:
-        yield ("tags",), f"{len(place.tags)} tags; SageMaker takes {TAGS} at most", None
-    for key, value in place.tags.items():
+def tag_findings(tags: Mapping[str, str]) -> Iterator[Finding]:
+    """Check tags; paths begin at the tags."""
+    if len(tags) > TAGS:
+        yield (), f"{len(tags)} tags; SageMaker takes {TAGS} at most", None
+    for key, value in tags.items():
         if not key or key.lower().startswith("aws:"):
-            yield ("tags", key), f"{key!r} cannot be the key of a tag", "give it a name that does not begin with aws:"
+            yield (key,), f"{key!r} cannot be the key of a tag", "give it a name that does not begin with aws:"
             continue
-        yield from _text(("tags", key), key, _TAG_KEY)
-        yield from _text(("tags", key), value, _TAG)
+        yield from _text((key,), key, _TAG_KEY)
+        yield from _text((key,), value, _TAG)
