@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Folders of the cloud that are listed, down to so many levels.
 _MOST_FOLDERS, _LEVELS = 12, 4
-_WIDTH = 110
+_WIDTH, _NO_BREAK = 110, "\0"
 
 
 @click.command("rehearse")
@@ -119,8 +119,9 @@ def _sum_up(found: Rehearsal, output: str | None) -> None:
         services.setdefault(one.service, []).append(f"{one.operation} {one.count}{refused}")
     click.echo(f"asked of the rehearsed cloud: {sum(one.count for one in found.asked)} requests")
     for service, operations in services.items():
-        told = f"{service}: {', '.join(operations)}"
-        click.echo(textwrap.fill(told, _WIDTH, initial_indent="  ", subsequent_indent="      "))
+        told = f"{service}: {', '.join(one.replace(' ', _NO_BREAK) for one in operations)}"
+        told = textwrap.fill(told, _WIDTH, initial_indent="  ", subsequent_indent="      ")
+        click.echo(told.replace(_NO_BREAK, " "))
     click.echo(f"left there: {len(found.left)} files, {sum(one.bytes for one in found.left):,} bytes")
     for folder, (number, size) in _folders(found.left).items():
         click.echo(f"  {size:>13,}  {folder}" + (f" ({number} files)" if number > 1 else ""))

@@ -16,7 +16,6 @@ from cloudtune.errors import CloudtuneError
 from cloudtune.home import home
 from cloudtune.plan import Call
 from cloudtune.runs import client_of
-from cloudtune.states import TERMINAL
 from cloudtune.store import Store
 
 #: Below a rehearsal's folder: what takes the place of the user's home of cloudtune; which temporary folder is its own.
@@ -24,6 +23,7 @@ HOME, IDENTITY = "home", "identity"
 _LOCK = "lock"
 #: Seconds for processes of this machine to end.
 _END_S = 30.0
+_LOOK_S = 0.05
 
 
 def rehearsals() -> Path:
@@ -63,9 +63,9 @@ def clear() -> tuple[Path, ...]:
     return tuple(gone)
 
 
-def end_all(folder: Path) -> None:
+def end_all(rehearsal: Path) -> None:
     """End what a rehearsal runs on this machine itself: drivers of pipelines, verbs that are steps, local servers."""
-    place = folder / HOME
+    place = rehearsal / HOME
     if not place.is_dir():
         return
     store, client = Store(place), client_of(backend_named("local"))
@@ -74,18 +74,27 @@ def end_all(folder: Path) -> None:
             with contextlib.suppress(CloudtuneError):
                 deployments.take_down(one, store)
     # drivers first: they begin what comes next
-    names = sorted((path.name for path in (place / "runs").glob("*")), key=lambda name: (name.count("-"), name))
+    folders = sorted((place / "runs").glob("*"), key=lambda path: (path.name.count("-"), path.name))
+    for folder in folders:
+        given = {"runId": folder.name, "home": str(folder.parent)}
+        with contextlib.suppress(CloudtuneError):
+            client.send(Call(service="process", operation="stop", parameters=given))
     deadline = time.monotonic() + _END_S
-    for deed in ("stop", "wait"):
-        for name in names:
-            given = {"runId": name, "home": str(place / "runs")}
-            with contextlib.suppress(CloudtuneError):
-                if deed == "stop":
-                    client.send(Call(service="process", operation="stop", parameters=given))
-                    continue
-                look = Call(service="process", operation="describe", parameters=given)
-                while client.read(look)["state"] not in {*TERMINAL, "pending"} and time.monotonic() < deadline:
-                    time.sleep(0.05)
+    for folder in folders:
+        while _is_alive(folder) and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
+
+
+def _is_alive(run: Path) -> bool:
+    """Whether the process that drives a run of this machine lives: it holds the run's lock to its end."""
+    try:
+        with (run / _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _remove(folder: Path) -> None:

@@ -81,7 +81,6 @@ def rehearse(
     spec, filled = filled_in(scaled(spec, nodes=nodes, processes=processes), new_ocid)
     spec, left_out = (spec, ()) if online else offline(spec)
     plan = _plan(spec)
-    _check(spec)
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} is there already", hint="name a folder that is not")
     data = tuple(_pair(one) for one in put)
@@ -138,14 +137,6 @@ def _plan(spec: Spec) -> Plan:
     return jobs.plan_job(spec)
 
 
-def _check(spec: Spec) -> None:
-    """Refuse what would leave this machine."""
-    for step in spec.steps if isinstance(spec, PipelineSpec) else ():
-        if step.verb == "register" and step.options.get("to") == "hub":
-            hint = "leave the step out for the rehearsal, or file the model in a folder: to: folder"
-            raise UsageError(f"step {step.name} files a model on the Hub, which is not rehearsed", hint=hint)
-
-
 def _from_shell(plan: Plan) -> dict[str, str]:
     """Return the variables that the spec reads from the user's shell."""
     names = {leaf.name for step in plan.steps for leaf in leaves(step.parameters) if isinstance(leaf, FromShell)}
@@ -196,7 +187,6 @@ def _answers(prompt: str, progress: Callable[[str], object]) -> dict[str, str]:
     for one in sorted(Store().deployments(), key=_when):
         progress(f"asking {one.name}: {prompt}")
         answers[one.name] = deployments.ask(one, prompt)
-        progress(f"{one.name} answers: {answers[one.name]}")
     return answers
 
 
@@ -215,12 +205,12 @@ def _open_shell(progress: Callable[[str], object]) -> None:
 
 
 def _keep(scene: _Scene, run: Run, folder: Path) -> None:
-    """Copy what a rehearsal has left: files of the clouds, logs, and every call."""
+    """Copy what a rehearsal has left: files of the clouds, logs, and every call before this."""
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    (folder / "calls.jsonl").write_text(scene.stage.record.to_json_lines())
     for cloud in scene.clouds:
         for one in cloud.left():
             cloud.fetch(one.uri, folder / "files" / one.uri.partition("://")[2])
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
     for each in run.steps or (run,):
         text = "".join(f"{line.replica} {line.rank} {line.text}\n" for line in each.lines())
         (folder / "logs" / f"{each.id}.log").write_text(text)
-    (folder / "calls.jsonl").write_text(scene.stage.record.to_json_lines())
