@@ -20,8 +20,10 @@ try:
 except ImportError as error:
     raise MissingExtra("oci", "OCI Data Science") from error
 
-__all__ = ["Identity", "config_file", "identity", "sdk"]
+__all__ = ["ENDPOINT", "Identity", "config_file", "identity", "sdk"]
 
+#: One base for all services, in place of the regions' own: a stand-in on this machine.
+ENDPOINT = "CLOUDTUNE_OCI_ENDPOINT"
 _DEFAULT_FILE = "~/.oci/config"
 _KINDS = {
     "api_key": "api_key",
@@ -63,7 +65,7 @@ def identity(environ: Mapping[str, str] | None = None) -> Identity:
     kind = _KINDS[named] if named is not None else _kind_of_surroundings(known)
     makers: dict[str, Callable[[], Identity]] = {
         "resource": lambda: _principal("resource", sdk.auth.signers.get_resource_principals_signer),
-        "instance": lambda: _principal("instance", sdk.auth.signers.InstancePrincipalsSecurityTokenSigner),
+        "instance": lambda: _principal("instance", lambda: _instance_signer(known)),
         "api_key": lambda: _profile(known),
         "session": lambda: _profile(known),
     }
@@ -102,6 +104,12 @@ def _profile(known: Mapping[str, str]) -> Identity:
     except (sdk.exceptions.ClientError, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise NotAllowed(f"no credentials for OCI in {file}, profile {profile}: {reason}", hint=_SET_UP) from error
+
+
+def _instance_signer(known: Mapping[str, str]) -> Any:
+    endpoint = known.get(ENDPOINT)
+    place = {"federation_endpoint": f"{endpoint}/v1/x509"} if endpoint else {}
+    return sdk.auth.signers.InstancePrincipalsSecurityTokenSigner(**place)
 
 
 def _principal(kind: str, make: Callable[[], Any]) -> Identity:

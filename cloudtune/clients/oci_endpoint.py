@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cloudtune.clients.oci_auth import ENDPOINT
 from cloudtune.clients.oci_auth import sdk as oci
 
-#: One base for all services, in place of the regions' own: a stand-in on this machine.
-ENDPOINT = "CLOUDTUNE_OCI_ENDPOINT"
+__all__ = ["ENDPOINT", "TIMEOUT_S", "connection"]
+
 #: Seconds to connect, and between two bytes.
 TIMEOUT_S = (10.0, 120.0)
 #: A stand-in on this machine is not far away: the same number of tries, without the seconds between them.

@@ -66,10 +66,23 @@ def test_a_job_run_signs_as_itself_unless_there_is_a_profile(
         assert asked_as(place, {**place.environ, **job_run, name: "resource_principal"}) == "resource"
 
 
+def test_an_instance_signs_as_itself(place: OciPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cloudtune.clients.oci_auth import identity
+
+    monkeypatch.setenv("OCI_METADATA_BASE_URL", f"{place.cloud.url}/opc/v2")
+    here = {
+        "CLOUDTUNE_OCI_ENDPOINT": place.cloud.url,
+        "OCI_CLI_AUTH": "instance_principal",
+        "OCI_CLI_CONFIG_FILE": str(tmp_path / "none"),
+    }
+    assert asked_as(place, here) == "instance"
+    assert identity(here).region == REGION
+
+
 def test_a_profile_that_is_not_there_and_a_way_that_does_not_exist_are_told(place: OciPlace) -> None:
     from cloudtune.clients.oci_auth import identity
 
-    with pytest.raises(NotAllowed, match="profile OTHER: .*OTHER"):
+    with pytest.raises(NotAllowed, match=r"profile OTHER: .*OTHER"):
         identity({**place.environ, "OCI_CLI_PROFILE": "OTHER"})
     with pytest.raises(UsageError, match="'magic', which is no way to sign in"):
         identity({**place.environ, "OCI_CLI_AUTH": "magic"})

@@ -16,6 +16,7 @@ service's words. The ``oci`` extra must be installed: the models are read from i
     shelves      what lies in a bucket; blobs: bytes
     vault        secrets and their values; monitoring: numbers that jobs post, and queries over them
     neighbours   what a job presupposes: projects, sessions, networks, limits, images; finder: things by a text
+    instances    a compute instance's metadata, and tokens for it
 
 A further service is a class with ``routes()``, and a row here.
 """
@@ -52,6 +53,7 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
     "oci.secrets": ("cloudtune.rehearsal.oci.vault:Bundles",),
     "oci.monitoring": ("cloudtune.rehearsal.oci.monitoring:Monitoring",),
     "oci.identity": ("cloudtune.rehearsal.oci.tenancy:Tenancy",),
+    "oci.auth": ("cloudtune.rehearsal.oci.instances:Instances",),
     "oci.core": ("cloudtune.rehearsal.oci.neighbours:Networks",),
     "oci.resource_search": ("cloudtune.rehearsal.oci.finder:Finder",),
     "oci.limits": ("cloudtune.rehearsal.oci.neighbours:Limits",),

@@ -31,7 +31,8 @@ SESSION_EXPIRES = "session expires"
 class Part(Protocol):
     """Some operations of a service.
 
-    ``unsigned_bodies`` names those whose body need not be signed: large objects on their way to Object Storage.
+    ``unsigned_bodies`` names those whose body need not be signed: large objects on their way to Object Storage. One may
+    also have ``open_operations``, for which nobody has to be known.
     """
 
     unsigned_bodies: tuple[str, ...]
@@ -96,6 +97,7 @@ class OciCloud:
         self._callers = threading.local()
         self._parts: dict[type, Part] = {}
         self._unsigned: set[str] = set()
+        self._open: set[str] = set()
         routes = [
             route for service, names in SERVICES.items() for name in names for route in self._begin(service, name)
         ]
@@ -135,10 +137,13 @@ class OciCloud:
         part: Any = getattr(import_module(module), kind)(self)
         self._parts[type(part)] = part
         self._unsigned.update(part.unsigned_bodies)
+        self._open.update(getattr(part, "open_operations", ()))
         for route in part.routes():
             yield attrs.evolve(route, service=service, handler=_with_request_id(route.handler))
 
     def _admit(self, request: Request, route: Route) -> None:
+        if route.operation in self._open:
+            return
         if self.stage.faults.event(SESSION_EXPIRES, route.operation):
             self.principals.end_sessions()
         self._callers.one = self.principals.admit(request, body_is_signed=route.operation not in self._unsigned)

@@ -67,7 +67,7 @@ class Principals:
     def sign_in(self) -> None:
         """Give the session profile a fresh token, as ``oci session authenticate`` does."""
         claims = {"sub": self.user, "tenant": self.tenancy, "ttype": "login"}
-        text = self._issue(claims, self.user, self.identity.key, SESSION_S)
+        text = self._issue(claims, self.user, self.identity.key.public_der, SESSION_S)
         self.identity.write(_TOKEN, text)
 
     def end_sessions(self) -> None:
@@ -89,14 +89,22 @@ class Principals:
             "res_compartment": compartment_id,
             "ttype": "res_sp",
         }
-        return {"rpst": self._issue(claims, run_id, key, RESOURCE_S), "private.pem": key.private_pem.decode()}
+        return {
+            "rpst": self._issue(claims, run_id, key.public_der, RESOURCE_S),
+            "private.pem": key.private_pem.decode(),
+        }
+
+    def instance_token(self, instance_id: str, public_der: bytes) -> str:
+        """Return a token by which a compute instance signs with a key of its own making."""
+        claims = {"sub": instance_id, "opc-instance": instance_id, "opc-tenant": self.tenancy, "ttype": "x509"}
+        return self._issue(claims, instance_id, public_der, SESSION_S)
 
     def forget(self, identity: str) -> None:
         """Let nobody sign as this any more: its run is over."""
         with self._lock:
             self._known = {name: caller for name, caller in self._known.items() if caller.id != identity}
 
-    def _issue(self, claims: Mapping[str, str], owner: str, key: Key, seconds: int) -> str:
+    def _issue(self, claims: Mapping[str, str], owner: str, public_der: bytes, seconds: int) -> str:
         now = int(time.time())
         times = {"iat": now, "exp": now + seconds, "jti": new_ocid("token")}
         head = signatures.encoded(json.dumps({"alg": "RS256", "typ": "JWT", "kid": "rehearsed"}).encode())
@@ -104,7 +112,7 @@ class Principals:
         # the service's own signature: no client reads it, and none is promised
         text = f"{head}.{body}.{signatures.encoded(b'rehearsed')}"
         with self._lock:
-            caller = Caller(id=owner, public_der=key.public_der, expires_s=now + seconds)
+            caller = Caller(id=owner, public_der=public_der, expires_s=now + seconds)
             self._known[f"ST${text}"] = caller
         return text
 
