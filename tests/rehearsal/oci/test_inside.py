@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from cloudtune.errors import UsageError
@@ -66,7 +67,7 @@ class Memory:
         pass
 
 
-def sent(place: OciPlace, runtime: Runtime, *mounts: StorageMount, name: str = "abcdefgh") -> str:
+def sent(place: OciPlace, runtime: Runtime, *mounts: StorageMount, name: str = "abcdefgh", **changes: Any) -> str:
     """Plan a job, send it by the backend's client; return its run's OCID."""
     from cloudtune.backends.oci import OciBackend
     from cloudtune.clients.oci import OciClient
@@ -81,6 +82,7 @@ def sent(place: OciPlace, runtime: Runtime, *mounts: StorageMount, name: str = "
         storage_mount=mounts,
         subnet_id=place.subnet if mounts else None,
     )
+    where = attrs.evolve(where, **changes)
     plan = OciBackend().plan(JobSpec(name="inside", infrastructure=where, runtime=runtime), name)
     assert plan.refused == ()
     return str(submit(plan, OciClient(), Memory(), sleep=lambda _: time.sleep(0.02))["run"]["id"])
@@ -203,6 +205,28 @@ def test_a_secret_that_the_run_may_not_read_ends_it_with_the_right_that_is_missi
     assert (run.lifecycle_state, run.lifecycle_details[-4:]) == ("FAILED", "125.")
     assert f"cannot read secret HF_TOKEN ({secret}): OCI answers 404" in words
     assert "not allowed to read secret-bundles in its compartment" in words
+
+
+@pytest.mark.parametrize("has_subnet", [True, False])
+def test_a_job_from_a_notebook_session_belongs_where_the_session_does(
+    place: OciPlace, monkeypatch: pytest.MonkeyPatch, has_subnet: bool
+) -> None:
+    from cloudtune.rehearsal.oci.neighbours import Sessions
+
+    session = new_ocid("datasciencenotebooksession")
+    details = {"subnetId": place.subnet} if has_subnet else {}
+    place.cloud.part(Sessions).said[session] = {
+        "compartmentId": place.compartment,
+        "projectId": place.project,
+        "notebookSessionConfigDetails": {"shape": "VM.Standard2.1", **details},
+    }
+    monkeypatch.setenv("NB_SESSION_OCID", session)
+    science = Science(place)
+    run = science.run(sent(place, PyTorchDistributedRuntime(command="true"), compartment_id=None, project_id=None))
+    assert (run.compartment_id, run.project_id) == (place.compartment, place.project)
+    machine = science.client.get_job(run.job_id).data.job_infrastructure_configuration_details
+    found = (machine.job_infrastructure_type, getattr(machine, "subnet_id", None))
+    assert found == (("STANDALONE", place.subnet) if has_subnet else ("ME_STANDALONE", None))
 
 
 def test_mounts_of_all_three_kinds(place: OciPlace) -> None:
