@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 import cloudtune
 from cloudtune import storage
-from cloudtune.errors import NotAllowed, ServiceError, UsageError
+from cloudtune.errors import CloudtuneError, NotAllowed, ServiceError, UsageError
 from cloudtune.registries import oci_notes
 from cloudtune.rehearsal import faults
 from cloudtune.spec.document import dumps
@@ -28,6 +32,14 @@ from tests.registries.models import RECORD, described, merged, safetensors
 pytest.importorskip("oci", reason="the oci SDK is not installed")
 pytest.importorskip("ocifs", reason="ocifs is not installed")
 SERVICE = "oci.data_science"
+FAULTS = {
+    "429": faults.refused("*", status=429),
+    "500": faults.refused("*", status=500),
+    "lost": faults.lost("*"),
+    "cut": faults.cut("*"),
+}
+#: Times that the client asks before it gives up.
+TRIES = 8
 
 
 class Filing:
@@ -171,16 +183,13 @@ def test_where_it_came_from_is_noted(filing: Filing, tmp_path: Path) -> None:
     assert filing.notes(model)["lora_rank"] == "16"
 
 
-@pytest.mark.parametrize("kind", ["refused", "lost", "cut"])
+@pytest.mark.parametrize("kind", FAULTS)
 def test_every_call_may_fail_once(kind: str, filing: Filing, tmp_path: Path, by_reference: None) -> None:
     filing.file(merged(tmp_path / "m"))
     calls = [call.call for call in filing.place.stage.record.calls]
-    fault = {"refused": faults.refused("*", status=503), "lost": faults.lost("*"), "cut": faults.cut("*")}[kind]
-    counts = {call: calls.count(call) for call in calls}
-    for one in faults.each_once(calls, fault):
-        done = counts[one.service, one.operation]
-        numbers = tuple(done + number for number in one.numbers)
-        filing.place.stage.faults.add(type(one)(**{**_fields(one), "numbers": numbers}))
+    for one in faults.each_once(calls, FAULTS[kind]):
+        done = calls.count((one.service, one.operation))
+        filing.place.stage.faults.add(attrs.evolve(one, numbers=tuple(done + number for number in one.numbers)))
     assert filing.file(merged(tmp_path / "n", b"others")).version == "2"
     assert [(model.version_label, model.is_model_by_reference) for model in filing.models()] == [
         ("1", True),
@@ -188,10 +197,57 @@ def test_every_call_may_fail_once(kind: str, filing: Filing, tmp_path: Path, by_
     ]
 
 
-def _fields(fault: Any) -> dict[str, Any]:
-    import attrs
+def test_a_call_that_fails_for_good_leaves_nothing_double(filing: Filing, tmp_path: Path, by_reference: None) -> None:
+    """Each call of filing a model fails until the client gives up; filing it again makes one model of it.
 
-    return attrs.asdict(fault, recurse=False)
+    Reads are refused, and of changes the answers are lost.
+    """
+    record = filing.place.stage.record
+    filing.file(merged(tmp_path / "m"))
+    flow = tuple(dict.fromkeys(call.call for call in record.calls))
+    for number, (service, operation) in enumerate(flow, 2):
+        if operation == "create_model_version_set":  # there is one by now
+            continue
+        done = sum(call.call == (service, operation) for call in record.calls)
+        numbers = tuple(range(done + 1, done + 1 + TRIES))
+        fault = FAULTS["500" if operation.startswith(("get_", "list_", "head_")) else "lost"]
+        filing.place.stage.faults.add(attrs.evolve(fault, service=service, operation=operation, numbers=numbers))
+        model = merged(tmp_path / f"{number}", f"{service} {operation}".encode())
+        with pytest.raises(CloudtuneError) as error:
+            filing.file(model)
+        unfinished = [one for one in filing.models() if not one.is_model_by_reference]
+        assert len(unfinished) <= 1
+        kept = len(cloudtune.list(models=True))
+        again = filing.file(model)
+        assert len(cloudtune.list(models=True)) == kept + 1, (operation, error.value)
+        ids = [one.id for one in filing.models()]
+        assert f"oci-model://{ids[-1]}" == again.uri
+        assert len(ids) == kept + 1
+    assert all(one.is_model_by_reference for one in filing.models())
+    assert len(filing.client.list_model_version_sets(filing.place.compartment).data) == 1
+
+
+def test_what_was_killed_is_gone_on_with(filing: Filing, tmp_path: Path) -> None:
+    """Killed while the model's entry is being made, whose OCID nobody hears."""
+    stage = filing.place.stage
+    tries: dict[str, Any] = {"operation": "create_model", "numbers": range(1, TRIES + 1)}
+    stage.faults.add(faults.slow(SERVICE, seconds=2.0, **tries), faults.lost(SERVICE, **tries))
+    words = ["register", str(merged(tmp_path / "m")), "--to", "oci", "--name", "llama"]
+    environ = {**os.environ, **filing.place.environ}
+    process = subprocess.Popen([sys.executable, "-m", "cloudtune", *words], env=environ, stderr=subprocess.PIPE)
+    until_s = time.monotonic() + 120
+    while not (stage.faults.fired or filing.models()):
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert cloudtune.list(models=True) == ()
+    while not filing.models():
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    assert filing.file(tmp_path / "m").version == "1"
+    assert len(filing.models()) == 1
 
 
 def test_what_was_interrupted_goes_on(filing: Filing, tmp_path: Path, by_reference: None) -> None:
