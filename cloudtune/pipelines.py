@@ -18,7 +18,7 @@ import attrs
 
 from cloudtune.backends import BACKENDS, backend_named, backend_of
 from cloudtune.code import gather_code
-from cloudtune.errors import Fault, SpecError, UsageError
+from cloudtune.errors import CloudtuneError, Fault, SpecError, UsageError
 from cloudtune.jobs import (
     Announce,
     RunJournal,
@@ -28,6 +28,7 @@ from cloudtune.jobs import (
     resume,
     start,
 )
+from cloudtune.places import PATIENCE_S
 from cloudtune.plan import Call, FieldNote, IfGiven, Masked, Plan, Ref, Step
 from cloudtune.runs import Run, client_of, run_of
 from cloudtune.spec.document import checked, dumps
@@ -307,8 +308,7 @@ def resume_pipeline(run: Run, *, pipeline: PipelineSpec | None = None, progress:
         store.update_run(run.id, spec=dumps(without_secrets(pipeline)))
     reset = Call(service="process", operation="reset", parameters={"runId": run.id})
     client_of(backend_named("local")).send(reset)
-    for step in ("pipeline.stage", "pipeline.run"):
-        store.write_journal(run.id, step, "undone")
+    store.forget_journal(run.id)
     store.update_run(run.id, state="pending", reason=None, failure=None)
     return _conduct(run.record, pipeline, store, progress)
 
@@ -382,10 +382,18 @@ def _step_run(
 
 
 def _end_of(run: Run, stopping: Callable[[], bool]) -> Status:
-    pause = 0.05
-    while not (status := run.status).finished:
+    """Wait for the end of a step; a place that cannot be asked for a while is no reason to give it up."""
+    pause, since_s = 0.05, time.monotonic()
+    while True:
+        try:
+            status, since_s = run.status, time.monotonic()
+        except CloudtuneError as error:
+            if not error.passing or time.monotonic() - since_s >= PATIENCE_S:
+                raise
+        else:
+            if status.finished:
+                return status
         if stopping():
             return run.cancel()
         time.sleep(pause)
         pause = min(pause * 1.3, 0.5)
-    return status

@@ -230,6 +230,11 @@ class Store:
                 (run_id, step, phase, None if reply is None else json.dumps(reply), time.time()),
             )
 
+    def forget_journal(self, run_id: str) -> None:
+        """Forget how far a submission has come: it begins anew."""
+        with self._change() as db:
+            db.execute("DELETE FROM journal WHERE run = ?", (run_id,))
+
     # --- models and deployments
 
     def add_model(self, model: Model) -> None:

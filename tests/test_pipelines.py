@@ -6,16 +6,18 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any, ClassVar
 
 import attrs
 import pytest
 
 from cloudtune import pipelines, runs
-from cloudtune.errors import SpecError
+from cloudtune.errors import CloudtuneError, ServiceError, SpecError
 from cloudtune.home import runs_folder
 from cloudtune.spec.infrastructure import DataScienceJob, LocalJob, StorageMount
 from cloudtune.spec.job import JobSpec, PipelineSpec, PipelineStep
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime
+from cloudtune.states import Status
 from tests.processes import eventually, running
 
 
@@ -137,3 +139,27 @@ def test_what_is_wrong_in_any_step_is_told_at_its_place_in_the_file() -> None:
     ]
     with pytest.raises(SpecError, match=r"spec\.steps\[1\]\.job\.runtime\.spec\.scriptPathURI: nowhere"):
         pipelines.dry_run_id(pipeline)
+
+
+def test_a_place_that_is_away_for_a_while_ends_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = ServiceError("no network", service="process", operation="describe", definite=False)
+
+    class Away:
+        """A run whose place answers the third time."""
+
+        id = "abcdefgh"
+        answers: ClassVar[list[Any]] = [away, away, Status(state="running"), away, Status(state="succeeded")]
+
+        @property
+        def status(self) -> Status:
+            answer = self.answers.pop(0)
+            if isinstance(answer, CloudtuneError):
+                raise answer
+            assert isinstance(answer, Status)
+            return answer
+
+    assert pipelines._end_of(Away(), lambda: False).state == "succeeded"  # type: ignore[arg-type]
+    Away.answers = [away, Status(state="succeeded")]
+    monkeypatch.setattr(pipelines, "PATIENCE_S", 0.0)
+    with pytest.raises(ServiceError, match="no network"):
+        pipelines._end_of(Away(), lambda: False)  # type: ignore[arg-type]
