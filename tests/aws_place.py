@@ -50,7 +50,9 @@ class AwsPlace:
         import botocore.config
         import botocore.session
 
-        config = botocore.config.Config(retries={"total_max_attempts": 1, "mode": "standard"})
+        # links to objects are signed the old way unless the newer one is asked for
+        newer = {"signature_version": "s3v4"} if service == "s3" else {}
+        config = botocore.config.Config(retries={"total_max_attempts": 1, "mode": "standard"}, **newer)
         return botocore.session.Session().create_client(service, config=config, **options)
 
     def job(self, name: str, *argv: str, nodes: int = 1, **changes: Any) -> dict[str, Any]:

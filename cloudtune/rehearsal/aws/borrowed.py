@@ -97,10 +97,13 @@ class Borrowed:
         stream = io.BufferedReader(_Input(request.body)) if body is None else io.BytesIO(body)
         path, _, query = request.target.partition("?")
         file = cast("BinaryIO", stream)
-        answer = self.ask(request.method, path, query=query, headers=headers, stream=file, host=host)
-        kind = next((value for name, value in answer.headers if name.lower() == "content-type"), "")
-        if answer.status in {404, 500} and kind.startswith("text/html"):
-            raise Refused(501, "NotImplemented", f"rehearsed AWS has no {operation}")
+        missing = Refused(501, "NotImplemented", f"rehearsed AWS has no {operation}")
+        try:
+            answer = self.ask(request.method, path, query=query, headers=headers, stream=file, host=host)
+        except NotImplementedError:
+            raise missing from None
+        if answer.status >= 400 and answer.body[:15].lower().startswith(b"<!doctype html"):
+            raise missing  # moto has no such path at all
         return Response(status=answer.status, headers=answer.headers, body=answer.body)
 
     def ask(

@@ -173,8 +173,8 @@ def test_roles_are_assumed_and_links_are_signed(place: AwsPlace) -> None:
 
 
 def test_what_nobody_stands_in_for_is_said(place: AwsPlace) -> None:
-    code, message = refused(place.sdk("sagemaker").list_clusters)
-    assert (code, "sagemaker ListClusters" in message) == ("NotImplemented", True)
+    code, message = refused(place.sdk("sagemaker").list_hubs)
+    assert (code, "sagemaker ListHubs" in message) == ("NotImplemented", True)
 
 
 def test_a_slow_client_finds_the_job_in_each_state_in_order(tmp_path: Any) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,16 @@ def channel(place: AwsPlace, name: str, prefix: str, **more: Any) -> dict[str, A
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
 
 
+def begin(place: AwsPlace, name: str, script: str, program: str = "sh", **changes: Any) -> None:
+    """Begin a job that runs a script, which comes by a channel: arguments are short."""
+    put(place, **{f"scripts/{name}": script})
+    inputs = [channel(place, "script", f"scripts/{name}"), *changes.pop("InputDataConfig", ())]
+    request = place.job(name, program, f"/opt/ml/input/data/script/{name}", InputDataConfig=inputs, **changes)
+    place.sdk("sagemaker").create_training_job(**request)
+
+
 def run(place: AwsPlace, name: str, script: str, **changes: Any) -> dict[str, Any]:
-    place.sdk("sagemaker").create_training_job(**place.job(name, "sh", "-c", script, **changes))
+    begin(place, name, script, **changes)
     return place.over(name)
 
 
@@ -52,18 +61,21 @@ def said(place: AwsPlace, job: str, host: str, count: int) -> list[str]:
     """Return a host's lines, once so many of them have come."""
     client = place.sdk("logs")
 
+    def lines_of(stream: str) -> Iterator[str]:
+        token: dict[str, str] = {}
+        while True:
+            page = client.get_log_events(logGroupName=LOGS, logStreamName=stream, startFromHead=True, **token)
+            yield from (line["message"] for line in page["events"])
+            if page["nextForwardToken"] == token.get("nextToken"):
+                return
+            token = {"nextToken": page["nextForwardToken"]}
+
     def look() -> list[str]:
-        streams = client.describe_log_streams(logGroupName=LOGS, logStreamNamePrefix=f"{job}/{host}-")["logStreams"]
-        lines, token = [], {}
-        for stream in streams:
-            while True:
-                page = client.get_log_events(
-                    logGroupName=LOGS, logStreamName=stream["logStreamName"], startFromHead=True, **token
-                )
-                lines += [line["message"] for line in page["events"]]
-                if page["nextForwardToken"] == token.get("nextToken"):
-                    break
-                token = {"nextToken": page["nextForwardToken"]}
+        try:
+            found = client.describe_log_streams(logGroupName=LOGS, logStreamNamePrefix=f"{job}/{host}-")
+        except client.exceptions.ResourceNotFoundException:
+            return []
+        lines = [line for stream in found["logStreams"] for line in lines_of(stream["logStreamName"])]
         return lines if len(lines) >= count else []
 
     return list(until(look))
@@ -122,10 +134,9 @@ def test_the_first_failure_is_the_reason_and_its_file_is_cut(place: AwsPlace) ->
 
 def test_a_stopped_job_gets_its_term_and_keeps_what_it_saved(place: AwsPlace) -> None:
     script = "trap 'echo saved > /opt/ml/model/m; exit 0' TERM; echo ready; sleep 60 & wait"
-    client = place.sdk("sagemaker")
-    client.create_training_job(**place.job("long", "sh", "-c", script))
+    begin(place, "long", script)
     said(place, "long", "algo-1", 3)
-    client.stop_training_job(TrainingJobName="long")
+    place.sdk("sagemaker").stop_training_job(TrainingJobName="long")
     job = place.over("long")
     assert (job["TrainingJobStatus"], steps(job)[-2:]) == ("Stopped", ["Stopping", "Stopped"])
     with tarfile.open(fileobj=io.BytesIO(got(place, "out/long/output/model.tar.gz"))) as archive:
@@ -203,9 +214,7 @@ print(files.ls("{place.bucket}/from"))
 import botocore.session
 print(botocore.session.Session().create_client("sts").get_caller_identity()["Arn"])
 """
-    request = place.job("role", sys.executable, "-c", code)
-    place.sdk("sagemaker").create_training_job(**request)
-    job = place.over("role")
+    job = run(place, "role", code, program=sys.executable)
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     lines = said(place, "role", "algo-1", 4)
     assert lines[2:] == [
