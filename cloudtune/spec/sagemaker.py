@@ -52,22 +52,26 @@ class SageMakerTrainingJob(Infrastructure):
 
     type: ClassVar[str] = "sageMakerTrainingJob"
 
-    region: str | None = setting("AWS region.")
-    role_arn: str | None = setting("Execution role.")
+    region: str | None = setting("AWS region; default: that of the environment, the profile or SageMaker Studio.")
+    role_arn: str | None = setting("ARN of the execution role; default: that of SageMaker Studio.")
     instance_type: str | None = setting("Instance type, e.g. `ml.g5.12xlarge`.")
-    volume_size_in_gb: int | None = setting("Volume a node in GB.", key="volumeSizeInGB", minimum=1)
-    max_runtime_in_seconds: int | None = setting("The job is stopped after so many seconds.", minimum=1)
+    volume_size_in_gb: int | None = setting("Volume a node in GB; default 30.", key="volumeSizeInGB", minimum=1)
+    max_runtime_in_seconds: int | None = setting("The job is stopped after so many seconds; default a day.", minimum=1)
     image: str | None = setting("Container image.")
     framework: Framework | None = setting(
         "A deep-learning container by name and versions, instead of `image`.", of=Framework
     )
-    output_path: str | None = setting("`s3://` prefix of the outputs.")
-    compress_output: bool | None = setting("Pack the model as a tar.gz.")
+    output_path: str | None = setting(
+        "`s3://` prefix of the outputs; default: the account's bucket `sagemaker-REGION-ACCOUNT`."
+    )
+    compress_output: bool | None = setting("Pack the model as a tar.gz (default), or leave the files loose.")
     inputs: tuple[Channel, ...] = setting("Input channels.", default=(), of=Channel)
-    subnet_ids: tuple[str, ...] = setting("Subnets.", default=())
-    security_group_ids: tuple[str, ...] = setting("Security groups.", default=())
+    subnet_ids: tuple[str, ...] = setting("Subnets, 16 at most.", default=())
+    security_group_ids: tuple[str, ...] = setting("Security groups, 5 at most.", default=())
     use_spot: bool | None = setting("Managed spot training.")
-    max_wait_time_in_seconds: int | None = setting("Longest wait for spot capacity and run together.", minimum=1)
+    max_wait_time_in_seconds: int | None = setting(
+        "Longest wait for spot capacity and run together; default a day beside the run.", minimum=1
+    )
     max_retry_attempts: int | None = setting("Retries after an internal error.", minimum=1)
     checkpoint_uri: str | None = setting("`s3://` prefix that is kept in step with the checkpoint folder.")
     checkpoint_local_path: str | None = setting("Checkpoint folder; default /opt/ml/checkpoints.")
@@ -82,11 +86,11 @@ class SageMakerTrainingJob(Infrastructure):
     tags: Mapping[str, str] = setting("Tags.", default={})
 
     def with_region(self, region: str | None) -> "Self":
-        """AWS region."""
+        """AWS region; default: that of the environment, the profile or SageMaker Studio."""
         return attrs.evolve(self, region=region)
 
     def with_role_arn(self, role_arn: str | None) -> "Self":
-        """Execution role."""
+        """ARN of the execution role; default: that of SageMaker Studio."""
         return attrs.evolve(self, role_arn=role_arn)
 
     def with_instance_type(self, instance_type: str | None) -> "Self":
@@ -94,11 +98,11 @@ class SageMakerTrainingJob(Infrastructure):
         return attrs.evolve(self, instance_type=instance_type)
 
     def with_volume_size_in_gb(self, volume_size_in_gb: int | None) -> "Self":
-        """Volume a node in GB."""
+        """Volume a node in GB; default 30."""
         return attrs.evolve(self, volume_size_in_gb=volume_size_in_gb)
 
     def with_max_runtime_in_seconds(self, max_runtime_in_seconds: int | None) -> "Self":
-        """The job is stopped after so many seconds."""
+        """The job is stopped after so many seconds; default a day."""
         return attrs.evolve(self, max_runtime_in_seconds=max_runtime_in_seconds)
 
     def with_image(self, image: str | None) -> "Self":
@@ -111,11 +115,11 @@ class SageMakerTrainingJob(Infrastructure):
         return attrs.evolve(self, framework=framework)
 
     def with_output_path(self, output_path: str | None) -> "Self":
-        """`s3://` prefix of the outputs."""
+        """`s3://` prefix of the outputs; default: the account's bucket `sagemaker-REGION-ACCOUNT`."""
         return attrs.evolve(self, output_path=output_path)
 
     def with_compress_output(self, compress_output: bool | None) -> "Self":
-        """Pack the model as a tar.gz."""
+        """Pack the model as a tar.gz (default), or leave the files loose."""
         return attrs.evolve(self, compress_output=compress_output)
 
     def with_inputs(self, *inputs: Channel | Mapping[str, Any] | Sequence[Channel]) -> "Self":
@@ -123,11 +127,11 @@ class SageMakerTrainingJob(Infrastructure):
         return attrs.evolve(self, inputs=flat(inputs))
 
     def with_subnet_ids(self, *subnet_ids: str | Sequence[str]) -> "Self":
-        """Subnets."""
+        """Subnets, 16 at most."""
         return attrs.evolve(self, subnet_ids=flat(subnet_ids))
 
     def with_security_group_ids(self, *security_group_ids: str | Sequence[str]) -> "Self":
-        """Security groups."""
+        """Security groups, 5 at most."""
         return attrs.evolve(self, security_group_ids=flat(security_group_ids))
 
     def with_use_spot(self, use_spot: bool | None) -> "Self":
@@ -135,7 +139,7 @@ class SageMakerTrainingJob(Infrastructure):
         return attrs.evolve(self, use_spot=use_spot)
 
     def with_max_wait_time_in_seconds(self, max_wait_time_in_seconds: int | None) -> "Self":
-        """Longest wait for spot capacity and run together."""
+        """Longest wait for spot capacity and run together; default a day beside the run."""
         return attrs.evolve(self, max_wait_time_in_seconds=max_wait_time_in_seconds)
 
     def with_max_retry_attempts(self, max_retry_attempts: int | None) -> "Self":
