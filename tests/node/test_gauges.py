@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cloudtune.node import gauges
 from cloudtune.node.errors import NodeError
 from cloudtune.node.gauges import parsed, read, series, wanted
+from cloudtune.rehearsal.keys import make_key
 
 NOW = dt.datetime(2026, 11, 20, 12, tzinfo=dt.timezone.utc)
 TABLE = """\
@@ -85,3 +87,17 @@ def test_numbers_are_for_jobs_that_ask_and_nodes_that_have_some(tmp_path: Path) 
     tool.write_text("")
     tool.chmod(0o755)
     assert wanted({**OWN, "PATH": str(tmp_path)})
+
+
+def test_numbers_are_posted_where_monitoring_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("oci", reason="the oci SDK is not installed")
+    key = make_key()
+    (tmp_path / "key.pem").write_bytes(key.private_pem)
+    facts = {"user": "ocid1.user.oc1..u", "tenancy": "ocid1.tenancy.oc1..t", "region": "eu-frankfurt-1"}
+    lines = {**facts, "fingerprint": key.fingerprint, "key_file": str(tmp_path / "key.pem")}
+    (tmp_path / "config").write_text("[DEFAULT]\n" + "".join(f"{name}={value}\n" for name, value in lines.items()))
+    monkeypatch.setenv("OCI_CONFIG_LOCATION", str(tmp_path / "config"))
+    for name in ("CLOUDTUNE_OCI_ENDPOINT", "OCI_RESOURCE_PRINCIPAL_VERSION", "OCI_CONFIG_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    endpoint = gauges._client().base_client.endpoint
+    assert endpoint == "https://telemetry-ingestion.eu-frankfurt-1.oraclecloud.com/20180401"
