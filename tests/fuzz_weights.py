@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import resource
+import shutil
 import struct
 import sys
 import tempfile
@@ -117,6 +118,7 @@ def outcome(files: Files, folder: Path, kind: Kind) -> str:
     """Return ``read``, ``refused``, or what went wrong with files."""
     folder.mkdir()
     for name, data in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         with (folder / name).open("wb") as file:
             file.write(data)
             if isinstance(data, Sparse):
@@ -130,9 +132,7 @@ def outcome(files: Files, folder: Path, kind: Kind) -> str:
     except (Exception, MemoryError):  # noqa: BLE001 - that is what is looked for
         result = traceback.format_exc()
     finally:
-        for name in files:
-            (folder / name).unlink()
-        folder.rmdir()
+        shutil.rmtree(folder)
     return result if time.perf_counter() - began < SLOW_S else "slow"
 
 

@@ -20,12 +20,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from cloudtune.weights.consolidate.layouts import fsdp, torchstate
+from cloudtune.weights.consolidate.verb import consolidate
 from cloudtune.weights.files.assembly import length_of, stream
 from cloudtune.weights.files.filenames import CONFIG
 from cloudtune.weights.files.folder import Folder, folder_at
 from cloudtune.weights.files.model import open_weights
 from cloudtune.weights.files.safetensors import BITS, size_bytes
 from cloudtune.weights.merge.adapters import adapter_at, tensors_of
+from cloudtune.weights.merge.verb import merge
 from tests.weights.forging import Saved, Storage, halves, save, tensor, torch_file
 from tests.weights.making import shard_bytes
 
@@ -178,6 +180,71 @@ def _read_adapter(folder: Path) -> None:
         tensors_of(adapter, opened, folder)
 
 
+# --- whole verbs
+
+
+def _merges(_: Path) -> list[Files]:
+    """Return a base and an adapter, each with what else merging reads."""
+    (adapter,) = _adapters(_)
+    attention = "model.layers.0.self_attn"
+    base = {f"{attention}.{name}.weight": ("BF16", (4, 4), bytes(range(32))) for name in ("q_proj", "v_proj")}
+    base["model.embed_tokens.weight"] = ("BF16", (6, 4), bytes(range(48)))
+    rope = {"full_attention": {"rope_type": "default", "rope_theta": 1e4}, "rope_theta": 1e4, "rope_type": "llama3"}
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "tie_word_embeddings": True,
+        "text_config": {"tie_word_embeddings": True, "dtype": "bfloat16"}, "rope_parameters": rope, "dtype": "bfloat16",
+        "transformers_version": "5.0.0", "_name_or_path": "org/base",
+    }  # fmt: skip
+    tokenizer = {"tokenizer_class": "TokenizersBackend", "extra_special_tokens": ["<a>"], "chat_template": "{{ x }}"}
+    training = {"run": "abc12345", "method": "lora", "base": "org/base"}
+    values = {
+        "base/config.json": config,
+        "base/tokenizer_config.json": tokenizer,
+        "base/cloudtune.json": {"name": "base"},
+        "training.json": training,
+        "metrics.json": {"eval_loss_before": 3.0, "eval_loss": 1.5},
+    }
+    return [
+        {
+            **{name: json.dumps(value).encode() for name, value in values.items()},
+            "base/model.safetensors": shard_bytes(base, {"format": "pt"}),
+            **{f"adapter/{name}": data for name, data in adapter.items()},
+        }
+    ]
+
+
+def _merge(folder: Path) -> None:
+    merge(str(folder / "base"), [str(folder / "adapter")], str(folder / "out"), target="bedrock")
+
+
+def _consolidations(_: Path) -> list[Files]:
+    """Return state dicts of a model with its base, and of an adapter, each with what else consolidating reads."""
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16", "text_config": {"torch_dtype": "bfloat16"},
+    }  # fmt: skip
+    table = tensor(Storage("BF16", bytes(range(48))), (6, 4))
+    model = {
+        "base/config.json": json.dumps(config).encode(),
+        "base/model.safetensors": shard_bytes({"model.embed_tokens.weight": ("BF16", (6, 4), bytes(48))}),
+        "checkpoint/training.json": b'{"run": "abc12345", "base": "org/base"}',
+        "checkpoint/model.pt": torch_file({"model.embed_tokens.weight": table}),
+    }
+    (adapter,) = _adapters(_)
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    halves = {
+        f"{name}.lora_{kind}.default.weight": tensor(Storage("F32", bytes(32)), shape)
+        for kind, shape in (("A", (2, 4)), ("B", (4, 2)))
+    }
+    settings = {"checkpoint/adapter_config.json": adapter["adapter_config.json"]}
+    return [model, {**settings, "checkpoint/pytorch_model.bin": torch_file(halves)}]
+
+
+def _consolidate(folder: Path) -> None:
+    base = folder / "base"
+    consolidate(str(folder / "checkpoint"), str(folder / "out"), base=str(base) if base.exists() else None)
+
+
 # --- changes that know the format
 
 _VALUES: tuple[Any, ...] = (
@@ -193,6 +260,11 @@ def _tree(name: str, data: bytes, draw: random.Random) -> bytes:
     if name.endswith(".safetensors"):
         return _with_header(data, lambda text: _changed_json(text, draw))
     return _changed_json(data, draw)
+
+
+def _settings(name: str, data: bytes, draw: random.Random) -> bytes:
+    """Change something in a file of JSON, or in a header; others have their own kinds."""
+    return _tree(name, data, draw) if name.endswith((".json", ".safetensors")) else data
 
 
 def _changed_json(text: bytes, draw: random.Random) -> bytes:
@@ -272,9 +344,12 @@ def _bomb(name: str, data: bytes, draw: random.Random) -> bytes:
 
 
 _FORMAT = (_tree, _tree, _tree, _tree, _tree, _tree, _tree, _tree, _twice, _header_length, _huge)
+_SETTINGS = (_settings, _settings, _settings, _twice)
 KINDS = {
     "checkpoints": Kind(originals=_checkpoints, read=_read_checkpoint, favourite=".metadata"),
     "models": Kind(originals=_models, read=_read_model, changes=_FORMAT),
     "adapters": Kind(originals=_adapters, read=_read_adapter, changes=_FORMAT),
+    "merges": Kind(originals=_merges, read=_merge, favourite="adapter/adapter_config.json", changes=_FORMAT),
+    "consolidations": Kind(originals=_consolidations, read=_consolidate, changes=_SETTINGS),
     "bombs": Kind(originals=_models, read=_read_model, changes=(_bomb,)),
 }

@@ -10,7 +10,17 @@ from tests import fuzz_weights
 from tests.weights.mutants import KINDS
 
 
-@pytest.mark.parametrize(("kind", "count"), [("checkpoints", 500), ("models", 500), ("adapters", 300), ("bombs", 8)])
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("checkpoints", 500),
+        ("models", 500),
+        ("adapters", 300),
+        ("merges", 200),
+        ("consolidations", 200),
+        ("bombs", 8),
+    ],
+)
 def test_damaged_files_are_read_or_refused(tmp_path, kind, count):
     outcomes = Counter(result for result, _ in fuzz_weights.fuzz(count, 2, tmp_path, kind))
     assert outcomes.keys() <= {"read", "refused"}, min(outcomes)

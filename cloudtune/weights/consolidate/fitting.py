@@ -122,13 +122,20 @@ def fit_adapter(
     fitted = {goal: rounding(tensors[name]) for name, goal in order}
     if len(fitted) != len(names):
         raise UsageError("two tensors of the adapter have one name", hint="save one adapter in a checkpoint")
-    rank = config.get("r")
-    if isinstance(rank, int) and not config.get("rank_pattern"):
-        for name, part in fitted.items():
-            if name.endswith(".lora_A.weight") and part.shape[0] != rank:
-                message = f"{name} has rank {part.shape[0]}, and {shown} says {rank}"
-                raise UsageError(message, hint="that is the config of another adapter: put the right one there")
+    _check_rank(fitted, config, shown)
     return Fitted(tensors=fitted, config=config, notes=notes)
+
+
+def _check_rank(tensors: Mapping[str, Part], config: Mapping[str, Any], shown: str) -> None:
+    rank = config.get("r")
+    if rank is not None and type(rank) is not int:
+        raise UsageError(f"{shown} has r {str(rank)[:80]!r}, which is no whole number", hint="copy it again")
+    if rank is None or config.get("rank_pattern"):
+        return
+    for name, part in tensors.items():
+        if name.endswith(".lora_A.weight") and part.shape[:1] != (rank,):
+            message = f"{name} has shape {[*part.shape]}, and {shown} says rank {rank}"
+            raise UsageError(message, hint="that is the config of another adapter: put the right one there")
 
 
 def _wanted(base: Folder) -> _Wanted:

@@ -30,7 +30,7 @@ from cloudtune.weights.consolidate.names import is_adapted
 from cloudtune.weights.files.assembly import Progress
 from cloudtune.weights.files.base import base_at
 from cloudtune.weights.files.companions import as_it_is, companions_of
-from cloudtune.weights.files.configs import architecture_of, text_of
+from cloudtune.weights.files.configs import architecture_of, config_of, text_of
 from cloudtune.weights.files.filenames import ADAPTER_CONFIG, ADAPTER_SINGLE, CONFIG, TRAINING
 from cloudtune.weights.files.folder import Folder, folder_at
 from cloudtune.weights.files.modelfiles import files_of
@@ -180,10 +180,7 @@ def _planned(
     if CONFIG not in folder:
         raise UsageError(f"{folder.shown()} has no {CONFIG}", hint="name the model that was trained: --base MODEL")
     text = folder.read(CONFIG)
-    config = folder.json(CONFIG)
-    if config.get("quantization_config"):
-        hint = "name the model in 16 bits that it was quantized from"
-        raise UsageError(f"{folder.shown()} is quantized, and the checkpoint is not", hint=hint)
+    config = config_of(folder)
     came_from = origin(named or folder.uri, folder)
     fitted = fit_model(found.tensors, folder, config, came_from, rounding=_rounding(dtype))
     changed = with_precision(fitted.config, fitted.tensors)

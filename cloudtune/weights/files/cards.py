@@ -18,10 +18,11 @@ _MODES = {
 
 def card(record: Mapping[str, Any], checksums: Mapping[str, str]) -> str:
     """Return the README.md that goes with a record, and with what the files hash to if that is known."""
-    name = " ".join(record["name"].split())
-    lines = ["---", *_head(record), "---", "", f"# {name}", "", _sentence(record), "", "| | |", "|---|---|"]
-    lines += [f"| {key} | {_cell(value)} |" for key, value in _facts(record)] + [""]
-    lines += [line for note in record["notes"] for line in (f"{note[0].upper()}{note[1:]}.", "")]
+    head = ["---", *_head(record), "---", "", f"# {_line(record['name'])}", "", _line(_sentence(record)), ""]
+    facts = [f"| {key} | {_cell(value)} |" for key, value in _facts(record)]
+    notes = (_line(note) for note in record["notes"])
+    lines = [*head, "| | |", "|---|---|", *facts, ""]
+    lines += [line for note in notes for line in (f"{note[0].upper()}{note[1:]}.", "")]
     metrics = record.get("metrics") or {}
     if metrics.get("eval_loss") is not None:
         losses = f"{_number(metrics.get('eval_loss_before'))} | {_number(metrics['eval_loss'])}"
@@ -73,9 +74,15 @@ def _is_adapter(record: Mapping[str, Any]) -> bool:
     return bool(record["kind"].endswith("adapter"))
 
 
+def _line(text: str) -> str:
+    """Return a text of anybody's on one line."""
+    return " ".join(text.split())
+
+
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return _line(text).replace("|", "\\|")
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, (int, float)) else "?"
+    known = type(value) is float or (type(value) is int and abs(value) < 2**63)
+    return f"{value:.4f}" if known else "?"

@@ -5,6 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cloudtune.errors import UsageError
+from cloudtune.weights.files.filenames import CONFIG
+from cloudtune.weights.files.folder import Folder
+
+#: Settings of a model's config that decide what is made of its tensors, by the type that each has.
+_SETTINGS = {"model_type": str, "tie_word_embeddings": bool, "text_config": dict, "quantization_config": dict}
+_TYPES = {str: "a text", bool: "true or false", dict: "an object"}
+
+
+def config_of(folder: Folder) -> dict[str, Any]:
+    """Return the config of a model into which trained weights are to go.
+
+    Raises:
+        UsageError: a setting is of another type than it must be, or the model is quantized.
+    """
+    config = folder.json(CONFIG)
+    text = config.get("text_config")
+    for part in (config, text if isinstance(text, dict) else {}):
+        for key, kind in _SETTINGS.items():
+            value = part.get(key)
+            if value is not None and not isinstance(value, kind):
+                message = f"{folder.shown(CONFIG)} has {key} {str(value)[:80]!r}, which is not {_TYPES[kind]}"
+                raise UsageError(message, hint="copy it from the model that it belongs to")
+    if config.get("quantization_config"):
+        hint = "name the model in 16 bits that it was quantized from; an adapter of QLoRA fits it, too"
+        raise UsageError(f"{folder.shown()} is quantized, and trained weights are not", hint=hint)
+    return config
+
 
 def architecture_of(config: Mapping[str, Any]) -> str | None:
     """Return the class of the model that a config.json describes, None if it is not named."""

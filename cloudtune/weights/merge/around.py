@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cloudtune.errors import UsageError
 from cloudtune.weights.files.assembly import Output
 from cloudtune.weights.files.companions import as_it_is, companions_of
 from cloudtune.weights.files.filenames import CONFIG, TEMPLATE, TOKENIZER_CONFIG
@@ -13,17 +12,6 @@ from cloudtune.weights.files.folder import Folder
 from cloudtune.weights.files.records import record_text
 from cloudtune.weights.merge.adapters import Adapter
 from cloudtune.weights.merge.dialects import older_config, older_tokenizer
-
-
-def config_of(folder: Folder) -> dict[str, Any]:
-    """Return the base's config; raises UsageError if nothing can be merged into it."""
-    config = folder.json(CONFIG)
-    if config.get("quantization_config"):
-        hint = "name the model in 16 bits that it was quantized from; an adapter of QLoRA fits it too"
-        raise UsageError(
-            f"{folder.shown()} is quantized, and an adapter cannot be merged into it without loss", hint=hint
-        )
-    return config
 
 
 def beside(

@@ -91,7 +91,9 @@ class Base:
     def tied(self) -> bool:
         """Whether input and output embeddings are one tensor."""
         said = [
-            part["tie_word_embeddings"] for part in (self.config, self.text_config) if "tie_word_embeddings" in part
+            part["tie_word_embeddings"]
+            for part in (self.config, self.text_config)
+            if isinstance(part.get("tie_word_embeddings"), bool)
         ]
         if self.table is None:
             return False

@@ -21,13 +21,14 @@ from cloudtune.errors import MissingExtra, UsageError
 from cloudtune.uri import absolute, shown
 from cloudtune.weights.files.assembly import Progress
 from cloudtune.weights.files.base import base_at
+from cloudtune.weights.files.configs import config_of
 from cloudtune.weights.files.expected import lacking
 from cloudtune.weights.files.model import open_weights
 from cloudtune.weights.files.modelfiles import files_of
 from cloudtune.weights.files.origins import origin
 from cloudtune.weights.merge import factors
 from cloudtune.weights.merge.adapters import adapter_at, tensors_of
-from cloudtune.weights.merge.around import beside, config_of
+from cloudtune.weights.merge.around import beside
 from cloudtune.weights.merge.dialects import PLACES
 from cloudtune.weights.merge.gathering import Given
 from cloudtune.weights.merge.merged import merged

@@ -42,7 +42,7 @@ def write_model(
     for name, text in model.texts.items():
         target.put(name, text)
     sums = target.checksums() if checksums else {}
-    target.put(CARD, card(record, sums).encode())
+    target.put(CARD, card(record, sums).encode(errors="replace"))
     whole = {**record, "checksums": sums}
     target.put(RECORD, record_text(whole))
     return whole

@@ -415,7 +415,7 @@ class TestAdapters:
     def test_the_config_of_another_adapter_is_refused(self, tmp_path):
         write_checkpoint(tmp_path / "checkpoint", arrays(self.shapes()))
         (tmp_path / "checkpoint/adapter_config.json").write_text('{"r": 16}')
-        with pytest.raises(UsageError, match=r"has rank 3, and .* says 16"):
+        with pytest.raises(UsageError, match=r"has shape \[3, 8\], and .* says rank 16"):
             consolidate(str(tmp_path / "checkpoint"), str(tmp_path / "out"))
 
 
