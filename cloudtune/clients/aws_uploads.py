@@ -23,13 +23,18 @@ _CHUNK = 1 << 20
 def upload(put: Callable[..., Any], parameters: dict[str, Any], files: tuple[File, ...]) -> dict[str, Any]:
     """Put files with the SDK's ``put_object``; return the reply to the last.
 
-    A ``Key`` that ends with a slash is a prefix: each file goes below it under its own path, code as an archive.
+    A ``Key`` that ends with a slash is a prefix: each file goes below it under its own path, code as an archive. One
+    whose last part is ``code.tar.gz`` is that archive, unless the only file is one already.
 
     Raises:
         CloudtuneError: a file is not what it was when the plan was made, or cannot be read.
     """
     key, reply = str(parameters["Key"]), {}
-    if not key.endswith("/"):
+    name = key.rpartition("/")[2]
+    if name == _ARCHIVE and [file.path for file in files] != [name]:
+        with _packed(files) as body:
+            return dict(put(**{**parameters, "Body": body}))
+    if name:
         if len(files) != 1:
             raise CloudtuneError(f"{len(files)} files cannot be one object {key}", hint="end the key with a slash")
         with opened(files[0]) as body:
