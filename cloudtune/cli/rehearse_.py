@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -67,25 +68,24 @@ def command(
     if (file is None) == (job is None):
         raise click.UsageError("name one job: cloudtune rehearse -f job.yaml")
     output, form = place_and_form
-    if hasattr(signal, "SIGHUP"):  # a closed terminal takes it down, too
-        signal.signal(signal.SIGHUP, lambda number, _: sys.exit(128 + number))
     try:
-        found = verbs.rehearse(
-            file or job or "",
-            set=set_,
-            env=env,
-            infrastructure=infrastructure,
-            allow_file=allow_file,
-            nodes=nodes,
-            processes=processes,
-            put=put,
-            online=online,
-            ask=ask,
-            shell=shell,
-            output=output,
-            show=lambda run: _show(run, form, quiet=quiet),
-            progress=(lambda _: None) if quiet else say,
-        )
+        with _hanging_up():
+            found = verbs.rehearse(
+                file or job or "",
+                set=set_,
+                env=env,
+                infrastructure=infrastructure,
+                allow_file=allow_file,
+                nodes=nodes,
+                processes=processes,
+                put=put,
+                online=online,
+                ask=ask,
+                shell=shell,
+                output=output,
+                show=lambda run: _show(run, form, quiet=quiet),
+                progress=(lambda _: None) if quiet else say,
+            )
     except KeyboardInterrupt:
         say("\ninterrupted; what was staged is taken down, nothing of it goes on")
         return 130
@@ -94,6 +94,19 @@ def command(
     else:
         _sum_up(found, output)
     return found.exit_code
+
+
+@contextlib.contextmanager
+def _hanging_up() -> Iterator[None]:
+    """Let a closed terminal take everything down, too."""
+    if not hasattr(signal, "SIGHUP"):
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _show(run: Run, form: str, *, quiet: bool) -> None:

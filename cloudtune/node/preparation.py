@@ -241,9 +241,10 @@ class Preparation:
             processes=order.processes_per_node,
         )
         if error and self.surroundings.get("CLOUDTUNE_REHEARSED"):
-            here = f"{found.number} of {order.accelerators_per_node} {order.accelerator or 'accelerators'}"
+            what = f"{order.accelerators_per_node} {order.accelerator or 'accelerators'}"
+            here = f"{found.number} of them, and the processors" if found.number else "the processors"
             error, warning = None, None
-            self.log.say(f"rehearsed: substituted: {here} are here -> processes without one compute on the CPU")
+            self.log.say(f"rehearsed: substituted: {what} -> {here} of this machine")
         if error:
             raise NodeError(error)
         if warning:

@@ -24,6 +24,7 @@ from cloudtune.rehearsing.clouds import Left, StandIn, kinds_of, stage
 from cloudtune.rehearsing.telling import Asked, States, asked
 from cloudtune.runs import Run
 from cloudtune.spec import profiles
+from cloudtune.spec.document import dumps
 from cloudtune.spec.job import PipelineSpec
 from cloudtune.store import Deployment, Store
 
@@ -31,6 +32,8 @@ from cloudtune.store import Deployment, Store
 SPEED = 20.0
 #: Keeps the Hub's library from the network.
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}
+#: The file that was rehearsed, with all that was filled in, and the variable of the shell that names it.
+_SPEC, _NAME = "rehearsed.yaml", "REHEARSED"
 _PROMPT = "PS1='(rehearsed) \\w\\$ '\n"
 
 
@@ -85,7 +88,7 @@ def rehearse(
         raise UsageError(f"{output} is there already", hint="name a folder that is not")
     data = tuple(_pair(one) for one in put)
     with _staged(kinds, spec, _from_shell(plan), online=online) as scene:
-        for line in _opening(scene, filled, left_out, plan):
+        for line in _opening(scene, filled, left_out, plan, smaller=processes is not None):
             progress(line)
         for uri, source in data:
             storage.upload(source, uri)
@@ -94,7 +97,7 @@ def rehearse(
             show(run)
             answers = _answers(ask, progress) if run.exit_code == 0 else {}
             if shell:
-                _open_shell(progress)
+                _open_shell(scene, spec, progress)
             found = Rehearsal(
                 exit_code=run.exit_code,
                 run=run.to_dict(),
@@ -151,7 +154,9 @@ def _pair(text: str) -> tuple[str, Path]:
     return uri, Path(path)
 
 
-def _opening(scene: _Scene, filled: Mapping[str, str], left_out: Sequence[str], plan: Plan) -> Iterator[str]:
+def _opening(
+    scene: _Scene, filled: Mapping[str, str], left_out: Sequence[str], plan: Plan, *, smaller: bool
+) -> Iterator[str]:
     names = " and ".join(f"{cloud.name} at {cloud.url}" for cloud in scene.clouds)
     yield f"rehearsed on this machine alone: {names}; its own waits are {SPEED:g} times shorter"
     if filled:
@@ -161,7 +166,8 @@ def _opening(scene: _Scene, filled: Mapping[str, str], left_out: Sequence[str], 
         yield f"filled in with throw-away values: {', '.join(said)}"
     for text in left_out:
         yield f"rehearsed: substituted: {text}"
-    for warning in plan.warnings:
+    # a job that was made smaller leaves accelerators idle by intent
+    for warning in (one for one in plan.warnings if not (smaller and one.path.endswith(".processesPerNode"))):
         yield f"warning: {warning.path}: {warning.message}"
 
 
@@ -194,11 +200,14 @@ def _when(deployment: Deployment) -> float:
     return deployment.created
 
 
-def _open_shell(progress: Callable[[str], object]) -> None:
+def _open_shell(scene: _Scene, spec: Spec, progress: Callable[[str], object]) -> None:
     """Let the user look around as the user of the rehearsed clouds, until they leave the shell."""
-    shell = os.environ.get("SHELL") or "/bin/sh"
+    shell, file = os.environ.get("SHELL") or "/bin/sh", scene.folder / _SPEC
+    file.touch(mode=0o600)
+    file.write_text(dumps(spec))
     progress("a shell in the rehearsal: cloudtune, the clouds' own tools and SDKs see it alone; leave it with exit")
-    with subprocess.Popen([shell]) as process:
+    progress(f"  the file as it is rehearsed is ${_NAME}: cloudtune doctor -f ${_NAME}")
+    with subprocess.Popen([shell], env={**os.environ, _NAME: str(file)}) as process:
         while process.poll() is None:
             with contextlib.suppress(KeyboardInterrupt):  # it is for what runs in the shell
                 process.wait()

@@ -173,11 +173,15 @@ def test_a_job_that_fails_says_who_failed_and_how_often_the_cloud_was_asked(
     file = job(tmp_path, "echo about to fail; exit 3")
     done = started("-f", str(file), "--shell")
     # the shell is opened also then, and sees the rehearsal alone
-    out, talk = done.communicate('cloudtune --version; test -n "$CLOUDTUNE_REHEARSED" && cat ~/.oci/config\n', 120)
+    look = f'"{sys.executable}" -m cloudtune doctor -f "$REHEARSED" -o json'
+    out, talk = done.communicate(f"cat ~/.oci/config; {look}\n", 120)
     assert done.returncode == 100, talk
     assert "[0/0] about to fail" in out
     assert "fingerprint=" in out
     assert "user=real" not in out
+    looked = json.loads(out[out.index("{") : out.rindex("}") + 1])
+    assert [one for one in looked["findings"] if one["status"] == "problem"] == []
+    assert any("API key" in one["message"] for one in looked["findings"] if one["check"] == "oci")
     assert "oci.data_science: create_job 1, get_job" in out
     assert "first to fail: replica 0, rank 0, ended with exit code 3" in talk
     assert "--resume" not in talk
