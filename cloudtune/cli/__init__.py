@@ -114,6 +114,7 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except KeyboardInterrupt:
+        say("\ninterrupted")
         code = 130
     except Exception as error:  # noqa: BLE001 - the last line of defence: nobody should see a traceback unasked
         code = _told(error)

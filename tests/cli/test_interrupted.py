@@ -60,6 +60,25 @@ def test_what_a_verb_knows_better_is_said_instead(monkeypatch: pytest.MonkeyPatc
     assert call("merge", "b", "hf://o/a", "-o", "m").err == "\ninterrupted; half of it lies in /x.part\n"
 
 
+#: The same while the command line is still being loaded.
+LOADING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from cloudtune.__main__ import main
+main()
+"""
+
+
+def test_loading_is_interrupted_in_one_line_too() -> None:
+    done = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, "\ninterrupted\n")
+
+
 def test_a_key_that_interrupts_ends_with_130_and_no_traceback() -> None:
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, "register", "m", "--name", "n"],
