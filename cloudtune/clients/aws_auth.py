@@ -12,6 +12,7 @@ import os
 import re
 import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,7 @@ class Account:
             user_agent_extra=f"cloudtune/{__version__}",
         )
         made = self.session.create_client(service, region_name=region, config=config)
+        made.meta.events.register_first("before-send.*", partial(_sent, made), unique_id="cloudtune-whole")
         if is_here():
             _hurry(made)
         return made
@@ -170,6 +172,16 @@ def _studio_region() -> str | None:
     except (OSError, ValueError):
         return None
     return region_in(facts) if isinstance(facts, dict) else None
+
+
+def _sent(client: Any, *, request: Any, **_: Any) -> Any:
+    """Send a request as the SDK does, and take no reply that was cut off: to the SDK it would be an empty one."""
+    response = client._endpoint.http_session.send(request)  # noqa: SLF001 - the SDK has no other way in between
+    length = response.headers.get("content-length", "")
+    whole = request.stream_output or request.method == "HEAD" or not length.isdecimal()
+    if not whole and len(response.content) < int(length):
+        raise sdk_errors.ConnectionClosedError(endpoint_url=request.url, request=request, error="the reply was cut off")
+    return response
 
 
 def _hurry(client: Any) -> None:
