@@ -213,6 +213,9 @@ class Preparation:
         order = self.order
         if order.output_dir:
             self.output_folder = Path(os.path.normpath(self.working / order.output_dir))
+        if place.name == "sagemaker" and place.node_rank and order.output_layout == "perNode" and not order.output_uri:
+            # the service takes the folders of all nodes to one place
+            self.output_folder /= f"node-{place.node_rank}"
         self.output_folder.mkdir(parents=True, exist_ok=True)
         if not order.output_uri:
             return

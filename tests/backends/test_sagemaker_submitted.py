@@ -68,7 +68,7 @@ def test_two_nodes_run_what_was_planned(tmp_path: Path) -> None:
         job = place.over("two-nodes-abcdefgh")
         assert job["TrainingJobStatus"] == "Completed", job
         assert job["ModelArtifacts"]["S3ModelArtifacts"].rstrip("/") == plan.outputs[0]
-        for rank in (0, 1):
-            key = f"{plan.outputs[0].removeprefix(f's3://{place.bucket}/')}/told-{rank}"
+        for name in ("told-0", "node-1/told-1"):
+            key = f"{plan.outputs[0].removeprefix(f's3://{place.bucket}/')}/{name}"
             told = s3.get_object(Bucket=place.bucket, Key=key)["Body"].read().decode()
             assert told == "one row, " + "a note of some length " * 100
