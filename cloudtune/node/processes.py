@@ -195,7 +195,7 @@ class Ending:
     """Ends all processes of a run or node: SIGTERM, then SIGKILL after the grace. Call :meth:`step` until it is True.
 
     ``forwarded`` returns processes whose parent passes signals on, such as torchrun's ranks: SIGTERM reaches them once.
-    ``spared`` are left alone.
+    ``spared`` are left alone, with what they have started.
     """
 
     def __init__(
@@ -251,7 +251,8 @@ class Ending:
             owners = _owners(found - self._marked)
             self._strangers = {pid for pid, owner in owners.items() if owner != self.run_id}
         found -= self._strangers | descendants(self._strangers, processes)
-        found -= {me, *_ancestors(me, processes), *self._spared()}
+        spared = self._spared()
+        found -= {me, *_ancestors(me, processes), *spared, *descendants(spared, processes)}
         return {pid for pid in found if pid in processes and not processes[pid].zombie}
 
 

@@ -54,6 +54,23 @@ def test_one_node_can_be_ended_alone() -> None:
         second.wait()
 
 
+def test_helpers_are_spared_with_what_they_start() -> None:
+    run_id = f"spare{os.getpid()}"
+    helper = sleeper(run_id, script="import subprocess; subprocess.run(['sleep', '60'])")
+    other = sleeper(run_id)
+    try:
+        assert eventually(lambda: len(processes.marked(run_id)) == 3)
+        ending = processes.Ending(run_id, grace_s=0, spared=lambda: {helper.pid})
+        assert eventually(ending.step)
+        assert other.wait() == -signal.SIGKILL
+        left = processes.marked(run_id)
+        assert len(left) == 2
+        assert helper.pid in left
+    finally:
+        processes.end_all(run_id, grace_s=0)
+        helper.wait()
+
+
 def test_sigterm_comes_first_and_its_grace_is_used() -> None:
     run_id = f"grace{os.getpid()}"
     script = """
