@@ -35,10 +35,14 @@ class Left:
 
 @attrs.frozen(kw_only=True)
 class Surroundings:
-    """What a spec takes for granted in its cloud: every text of it, for whoever looks for names."""
+    """What a spec takes for granted in its cloud: every text of it, for whoever looks for names, and what nodes have.
+
+    ``online`` nodes reach the network; others have ``hub_cache``, the user's own models from the Hub.
+    """
 
     texts: tuple[str, ...]
     online: bool
+    hub_cache: Path | None = None
 
 
 class StandIn(Protocol):
@@ -87,8 +91,13 @@ def kinds_of(spec: Spec) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-def stage(kind: str, ground: Stage, identity: Identity, spec: Spec, *, online: bool) -> StandIn:
+def surroundings(spec: Spec, *, online: bool, hub_cache: Path | None) -> Surroundings:
+    """Return what a spec takes for granted."""
+    texts = (json.dumps(to_dict(spec), ensure_ascii=False),)
+    return Surroundings(texts=texts, online=online, hub_cache=None if online else hub_cache)
+
+
+def stage(kind: str, ground: Stage, identity: Identity, around: Surroundings) -> StandIn:
     """Begin the stand-in of a cloud; MissingExtra where its SDK is not installed."""
-    around = Surroundings(texts=(json.dumps(to_dict(spec), ensure_ascii=False),), online=online)
     begun: StandIn = import_module(STANDINS[kind]).begin(ground, identity, around)
     return begun

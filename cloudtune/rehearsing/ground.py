@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 import tempfile
 import time
@@ -12,11 +11,17 @@ from pathlib import Path
 
 from cloudtune import deployments
 from cloudtune.backends import backend_named
-from cloudtune.errors import CloudtuneError
+from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.home import home
 from cloudtune.plan import Call
 from cloudtune.runs import client_of
 from cloudtune.store import Store
+
+try:
+    import fcntl
+except ImportError as error:  # pragma: no cover - Windows
+    hint = "run it on Linux, or in the Windows Subsystem for Linux"
+    raise UsageError("a rehearsal runs nodes in namespaces of the Linux kernel", hint=hint) from error
 
 #: Below a rehearsal's folder: what takes the place of the user's home of cloudtune; which temporary folder is its own.
 HOME, IDENTITY = "home", "identity"

@@ -37,7 +37,7 @@ class Oci:
         speed = ground.clock.speed
         timing = Timing(minute_s=60.0 * speed, grace_s=30.0 * speed)
         self._cloud = OciCloud(ground, identity, timing=timing, delivery=Delivery())
-        self._cloud.outside_names = around.online
+        self._cloud.outside_names, self._cloud.hub_cache = around.online, around.hub_cache
         self._buckets = self._cloud.part(Buckets)
         self.url = self._cloud.url
         for text in around.texts:

@@ -20,7 +20,7 @@ from cloudtune.rehearsal.oci.ocids import new_ocid
 from cloudtune.rehearsal.stage import Stage
 from cloudtune.rehearsing import ground as grounds
 from cloudtune.rehearsing.adapting import Spec, filled_in, offline, scaled
-from cloudtune.rehearsing.clouds import Left, StandIn, kinds_of, stage
+from cloudtune.rehearsing.clouds import Left, StandIn, kinds_of, stage, surroundings
 from cloudtune.rehearsing.telling import Asked, States, asked
 from cloudtune.runs import Run
 from cloudtune.spec import profiles
@@ -117,12 +117,15 @@ def rehearse(
 @contextlib.contextmanager
 def _staged(kinds: Sequence[str], spec: Spec, given: Mapping[str, str], *, online: bool) -> Iterator[_Scene]:
     """Begin everything, and let this process see nothing else for a while."""
-    config = str(profiles.folder())  # profiles are no credentials: the user's own are used
+    config, hub_cache = str(profiles.folder()), _hub_cache()  # no credentials: the user's own are used
+    around = surroundings(spec, online=online, hub_cache=hub_cache)
     with grounds.ground() as folder, Identity() as identity, Stage(folder / "cloud", speed=SPEED) as ground:
         (folder / grounds.IDENTITY).write_text(str(identity.folder))
         identity.write(".bashrc", _PROMPT)
-        clouds = tuple(stage(kind, ground, identity, spec, online=online) for kind in kinds)
+        clouds = tuple(stage(kind, ground, identity, around) for kind in kinds)
         environment = {**({} if online else _OFFLINE), **given}
+        if hub_cache is not None:
+            environment["HF_HUB_CACHE"] = str(hub_cache)
         for cloud in clouds:
             environment |= cloud.environment
         environment |= {"CLOUDTUNE_HOME": str(folder / grounds.HOME), "CLOUDTUNE_CONFIG": config}
@@ -146,6 +149,14 @@ def _from_shell(plan: Plan) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
+def _hub_cache() -> Path | None:
+    """Return where this machine keeps models of the Hub, as the Hub's library finds it; None if it has none."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
+    folder = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser().absolute()
+    return folder if folder.is_dir() else None
+
+
 def _pair(text: str) -> tuple[str, Path]:
     uri, equals, path = text.partition("=")
     if not equals or "://" not in uri or not Path(path).exists():
@@ -166,6 +177,10 @@ def _opening(
         yield f"filled in with throw-away values: {', '.join(said)}"
     for text in left_out:
         yield f"rehearsed: substituted: {text}"
+    how = [one for one in (plan.launch, *plan.launches.values()) if one is not None]
+    most, cores = max((one.nodes * one.processes_per_node for one in how), default=1), os.cpu_count() or 1
+    if most > 2 * cores:
+        yield f"warning: {most} processes on the {cores} cores of this machine: --nodes, --processes make it smaller"
     # a job that was made smaller leaves accelerators idle by intent
     for warning in (one for one in plan.warnings if not (smaller and one.path.endswith(".processesPerNode"))):
         yield f"warning: {warning.path}: {warning.message}"

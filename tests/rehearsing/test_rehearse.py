@@ -53,9 +53,12 @@ def user(tmp_path: Path, home: Path) -> dict[str, str]:
     own = tmp_path / "user"
     (own / ".oci").mkdir(parents=True)
     (own / ".oci" / "config").write_text("[DEFAULT]\nuser=real\n")
+    (own / "hub").mkdir()
+    (own / "hub" / "model").write_text("from the Hub\n")
     return {
         **os.environ,
         "HOME": str(own),
+        "HF_HUB_CACHE": str(own / "hub"),
         "AWS_SECRET_ACCESS_KEY": "real-secret-of-the-user",
         "OCI_CLI_USER": "real",
         "http_proxy": "http://127.0.0.1:9",
@@ -129,7 +132,7 @@ def test_a_job_runs_in_its_cloud_and_nothing_stays(
 ) -> None:
     command = (
         'echo "node $CLOUDTUNE_NODE_RANK of $CLOUDTUNE_NUM_NODES at $HOME, secret ${AWS_SECRET_ACCESS_KEY:-none}"; '
-        'cat input/words.txt; ls -A "$HOME"; echo kept > "$CLOUDTUNE_OUTPUT_DIR/kept.txt"'
+        'cat input/words.txt; cat "$HF_HUB_CACHE/model"; ls -A "$HOME"; echo kept > "$CLOUDTUNE_OUTPUT_DIR/kept.txt"'
     )
     more = (
         "      inputs: {oci://<bucket>@<namespace>/given: input}\n"
@@ -149,7 +152,7 @@ def test_a_job_runs_in_its_cloud_and_nothing_stays(
     assert found["run"]["state"] == "succeeded"
     for node in (0, 1):
         assert talk.count(f"node {node} of 2 at /home/datascience, secret none") == 1, talk
-    assert talk.count("given before") == 2
+    assert talk.count("given before") == talk.count("from the Hub") == 2
     counts = {one["operation"]: one["count"] for one in found["asked"]}
     assert (counts["create_job"], counts["create_job_run"], counts["get_secret_bundle"]) == (1, 1, 2)
     assert counts["search_logs"] > 0
@@ -163,7 +166,7 @@ def test_a_job_runs_in_its_cloud_and_nothing_stays(
     assert rehearsed_processes(home) == []
     assert cloudtune.list() == []
     assert (Path(user["HOME"]) / ".oci" / "config").read_text() == "[DEFAULT]\nuser=real\n"
-    assert sorted(path.name for path in Path(user["HOME"]).iterdir()) == [".oci"]
+    assert {path.name for path in Path(user["HOME"]).rglob("*")} == {".oci", "config", "hub", "model"}
 
 
 @pytest.mark.usefixtures("namespaces")

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import attrs
@@ -80,7 +81,8 @@ class OciCloud:
     """Oracle Cloud on a stage, for the one user that the identity is.
 
     Compartments, projects, networks and the like are not made here: any well-formed OCID of one is taken for one that
-    exists, unless it is in ``absent``. With ``outside_names``, nodes can look up names outside this machine.
+    exists, unless it is in ``absent``. With ``outside_names``, nodes can look up names outside this machine;
+    ``hub_cache`` is a folder of models from the Hub that they find instead.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class OciCloud:
         self.tokens = RetryTokens(stage.clock)
         self.absent: set[str] = set()
         self.outside_names = False
+        self.hub_cache: Path | None = None
         self._callers = threading.local()
         self._parts: dict[type, Part] = {}
         self._unsigned: set[str] = set()

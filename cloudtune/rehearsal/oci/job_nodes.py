@@ -184,6 +184,8 @@ def _shared_places(cloud: OciCloud, work: Work, run: Mapping[str, Any], folder: 
         _PRINCIPAL: Place(source=folder / "principal", read_only=True),
         str(Path(CLUSTER_FILE).parent): Place(source=folder / "cluster", read_only=True),
     }
+    if cloud.hub_cache is not None:
+        places[str(cloud.hub_cache)] = Place(source=cloud.hub_cache, read_only=True)
     for mount in work.mounts:
         source = mounted_folder(cloud, mount)
         source.mkdir(parents=True, exist_ok=True)
@@ -272,4 +274,5 @@ def _environment(
         }
     # the nodes share this machine's cores, and each would take all of them
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // work.nodes))} if work.nodes > 1 else {}
-    return {**threads, **group.variables, **service}
+    hub = {"HF_HUB_CACHE": str(cloud.hub_cache), "HF_HUB_OFFLINE": "1"} if cloud.hub_cache else {}
+    return {**threads, **hub, **group.variables, **service}
