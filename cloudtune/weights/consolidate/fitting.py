@@ -14,6 +14,7 @@ from cloudtune.errors import UsageError
 from cloudtune.weights.consolidate.names import adapter_names, check_fit, heads, is_computed, matched
 from cloudtune.weights.consolidate.unfusing import unfused
 from cloudtune.weights.files.assembly import Buffer, Span, stream
+from cloudtune.weights.files.configs import is_tied, untied
 from cloudtune.weights.files.filenames import INDEX, SINGLE
 from cloudtune.weights.files.folder import Folder
 from cloudtune.weights.files.model import open_weights
@@ -21,7 +22,6 @@ from cloudtune.weights.files.origins import Origin
 from cloudtune.weights.files.parts import Part
 from cloudtune.weights.files.safetensors import size_bytes
 
-_TIED = "tie_word_embeddings"
 #: Key of a config that says the precision: transformers 5 writes the first and reads both.
 _DTYPES = ("dtype", "torch_dtype")
 #: Gives a tensor in the precision that is wanted.
@@ -84,7 +84,7 @@ def fit_model(
     tensors, config, said = _tied(tensors, config, wanted)
     notes += said
     if wanted.shapes:
-        spare = {pair[0]} if (pair := heads(wanted.shapes) or heads(tensors)) and _declared(config) is not False else ()
+        spare = {pair[0]} if (pair := heads(wanted.shapes) or heads(tensors)) and is_tied(config) is not False else ()
         shapes = {name: part.shape for name, part in tensors.items()}
         extra = {name for name in tensors if said and name not in wanted.shapes and name.endswith("lm_head.weight")}
         check_fit(shapes, wanted.shapes, base=came_from.named, spare={*spare, *extra})
@@ -151,32 +151,19 @@ def _wanted(base: Folder) -> _Wanted:
         )
 
 
-def _declared(config: Mapping[str, Any]) -> bool | None:
-    """Return whether a config says that the embeddings are tied; None if it says nothing."""
-    text = config.get("text_config")
-    for part in (config, text if isinstance(text, dict) else {}):
-        if isinstance(part.get(_TIED), bool):
-            return bool(part[_TIED])
-    return None
-
-
 def _tied(
     tensors: Mapping[str, Part], config: Mapping[str, Any], wanted: _Wanted
 ) -> tuple[Mapping[str, Part], Mapping[str, Any], list[str]]:
     """Return tensors and config with output embeddings left out that are the input embeddings."""
-    pair, declared = heads(tensors), _declared(config)
+    pair, declared = heads(tensors), is_tied(config)
     if pair is None or declared is False or pair[0] in wanted.shapes:
         return tensors, config, []
     head, table = pair
     if same(tensors[head], tensors[table]):
         # what the base leaves out, and what releases before 5 mean by saying nothing
         return {name: part for name, part in tensors.items() if name != head}, config, []
-    text = config.get("text_config")
-    changed = {**config, _TIED: False}
-    if isinstance(text, dict) and _TIED in text:
-        changed["text_config"] = {**text, _TIED: False}
     note = f"{head} is no longer {table}, to which it was tied: both were written, and the config says so"
-    return tensors, changed, [note]
+    return tensors, untied(config), [note]
 
 
 def same(one: Part, other: Part) -> bool:

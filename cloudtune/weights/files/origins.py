@@ -53,7 +53,7 @@ def is_hub_name(text: str) -> bool:
 
 
 def same_model(one: str, other: str) -> bool:
-    """Return whether two names may be of one model: owner and folders are passed over, and capital letters."""
+    """Return whether two names may be of one model; owner, folders, version and capital letters are passed over."""
     return _ending(one) == _ending(other)
 
 
@@ -63,7 +63,8 @@ def says_nothing(name: str) -> bool:
 
 
 def _ending(name: str) -> str:
-    return name.replace("\\", "/").rstrip("/").rpartition("/")[2].partition("@")[0].lower()
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return re.split("[@:]", last)[0].lower()
 
 
 def _hub_name(uri: str) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from cloudtune.errors import UsageError
+from cloudtune.weights.files.configs import is_tied
 from cloudtune.weights.files.model import Weights
 from cloudtune.weights.files.safetensors import Tensor
 
@@ -67,12 +68,6 @@ class Base:
         return found[0] if found else None
 
     @property
-    def text_config(self) -> Mapping[str, Any]:
-        """The config of the language model, which of a multimodal one is a part."""
-        found = self.config.get("text_config")
-        return found if isinstance(found, Mapping) else self.config
-
-    @property
     def table(self) -> str | None:
         """The name of the input embeddings, None if that is not clear."""
         found = [
@@ -90,14 +85,10 @@ class Base:
     @property
     def tied(self) -> bool:
         """Whether input and output embeddings are one tensor."""
-        said = [
-            part["tie_word_embeddings"]
-            for part in (self.config, self.text_config)
-            if isinstance(part.get("tie_word_embeddings"), bool)
-        ]
+        said = is_tied(self.config)
         if self.table is None:
             return False
-        return bool(said[0]) if said else self.head is None
+        return said if said is not None else self.head is None
 
     def is_head(self, name: str) -> bool:
         """Return whether a parameter is the output embeddings, by its name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cloudtune import __version__
@@ -44,7 +44,15 @@ def _fingerprint(folder: Folder) -> str:
 
 
 def record_of(
-    base: Origin, folder: Folder, given: Sequence[Given], *, name: str | None, place: str | None
+    base: Origin,
+    folder: Folder,
+    config: Mapping[str, Any],
+    given: Sequence[Given],
+    *,
+    mode: str,
+    name: str | None,
+    place: str | None,
+    notes: Iterable[str],
 ) -> dict[str, Any]:
     """Return what is kept with a merged model, whoever reads it."""
     adapters = [one.adapter for one in given]
@@ -54,14 +62,16 @@ def record_of(
         "name": name or f"{base.title.rpartition('/')[2].partition(':')[0]}-merged",
         "base": base.title,
         "base_on_hub": base.hub,
-        "architecture": architecture_of(folder.json(CONFIG)),
+        "architecture": architecture_of(config),
         "adapters": [adapter.origin.title for adapter in adapters],
         "weights": [one.weight for one in given],
+        "mode": mode,
         "target": place,
         "trained_on": [adapter.trained_on for adapter in adapters],
         "run": text_of(first.training, "run"),
         "method": text_of(first.training, "method"),
         "metrics": dict(first.metrics),
+        "notes": list(notes),
         "inputs": {"base": _fingerprint(folder), "adapters": [_fingerprint(one.folder) for one in adapters]},
         "versions": {"cloudtune": __version__, "numpy": np.__version__},
     }

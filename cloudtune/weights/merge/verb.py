@@ -110,12 +110,9 @@ def merge(
             for number, (adapter, weight) in enumerate(zip(found, given, strict=True))
         ]
         made = merged(model, parts)
-        texts, companions = beside(folder, found, untied=made.untied, place=target)
-        record = {
-            **record_of(came_from, folder, parts, name=name, place=target),
-            "mode": mode,
-            "notes": list(notes_of(came_from, folder, config, parts)),
-        }
+        texts, companions = beside(folder, config, found, parted=made.untied, place=target)
+        notes = notes_of(came_from, folder, config, parts)
+        record = record_of(came_from, folder, config, parts, mode=mode, name=name, place=target, notes=notes)
         key = key_of_merge(folder, found, record, texts)
         # a thread multiplies alone: the others have tensors of their own
         with threadpool_limits(1, user_api="blas"), open_target(output, key) as place:

@@ -82,6 +82,7 @@ def test_names_of_the_hub():
 def test_two_names_of_one_model():
     assert same_model("meta-llama/Llama-3", "/models/llama-3/")
     assert same_model("hf://org/llama@main", "other/LLAMA")
+    assert same_model("llama:2", "org/llama")
     assert not same_model("org/llama", "org/llama-2")
     assert says_nothing("/opt/ml/model")
     assert not says_nothing("org/llama")
