@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -35,6 +36,25 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) 
     for row in kept:
         shown.add_row(*(Text(str(cell), style=_state_style(str(cell))) for cell in row))
     Console().print(shown)
+
+
+def findings(rows: Iterable[tuple[str, str, str, str, str | None]], *, head: Sequence[str], empty: str) -> None:
+    """Print what was found (status, rule, where, message, what to do): one below the other on a terminal, else a table.
+
+    Five columns of sentences would be too narrow to be read.
+    """
+    kept = list(rows)
+    if not kept or not sys.stdout.isatty():
+        table(head, [(*row[:4], row[4] or "") for row in kept], empty=empty)
+        return
+    console = Console(highlight=False)
+    for status, rule, where, message, hint in kept:
+        console.print(
+            Text.assemble((status, _state_style(status)), "  ", (rule, "bold"), f"  {where}" if where else "")
+        )
+        for line in (message, f"hint: {hint}" if hint else ""):
+            if line:
+                console.print(Padding(Text(line), (0, 0, 0, 4)))
 
 
 def live_lines(lines: Iterable[LogLine]) -> None:

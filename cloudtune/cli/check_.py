@@ -44,13 +44,13 @@ def command(model: str, for_: str | None, fast: bool, load: bool, generate: bool
 
 def _show(report: Report) -> None:
     from cloudtune.cli.talk import say
-    from cloudtune.display import table
+    from cloudtune.display import findings
 
     types = ", ".join(f"{_size(size)} {name}" for name, size in report.dtypes.items())
     kind = report.architecture or report.kind
     say(f"{kind}: {report.parameters:,} parameters" + (f", {types}" if types else ""))
     rows = [(one.severity, one.rule, one.where, one.message, one.hint) for one in report.findings]
-    table(("severity", "rule", "where", "finding", "what to do"), rows, empty="nothing was found")
+    findings(rows, head=("severity", "rule", "where", "finding", "what to do"), empty="nothing was found")
     counts = {severity: len(report.of(severity)) for severity in ("error", "warning", "note")}
     said = ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items() if count)
     place = f" for {report.target}" if report.target else ""

@@ -43,8 +43,8 @@ def command(
 def _show(report: Report) -> None:
     from cloudtune.cli.talk import say
     from cloudtune.diagnosis.findings import summary
-    from cloudtune.display import table
+    from cloudtune.display import findings
 
     rows = [(one.status, one.check, one.where, one.message, one.hint) for one in report.findings]
-    table(("status", "check", "where", "finding", "what to do"), rows, empty="nothing was looked at")
+    findings(rows, head=("status", "check", "where", "finding", "what to do"), empty="nothing was looked at")
     say(f"{'ok' if report.ok else 'not ok'}: {summary(report)}")

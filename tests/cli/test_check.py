@@ -2,6 +2,7 @@
 
 import json
 
+import click
 import pytest
 import yaml
 
@@ -72,12 +73,22 @@ def test_a_registered_model_is_checked_by_its_name(model, tmp_path, monkeypatch)
     assert cloudtune.check("./mine").model == "./mine"
 
 
-def test_on_a_terminal_there_is_a_table(model, monkeypatch, capsys):
+def test_on_a_terminal_a_finding_is_a_paragraph(monkeypatch, capsys):
+    rows = [
+        ("error", "bedrock-context", "config.json", "long " * 40, "shorten it"),
+        ("note", "remark", "", "[bold]good[/bold] to know", None),
+    ]
+    head = ("severity", "rule", "where", "finding", "what to do")
+    display.findings(rows, head=head, empty="")
+    assert capsys.readouterr().out.splitlines()[2] == "note\tremark\t\t[bold]good[/bold] to know\t"
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    change(model / "config.json", max_position_embeddings=131072)
-    rows = [(one.severity, one.rule) for one in cloudtune.check(str(model), for_="bedrock").findings]
-    display.table(("severity", "rule"), rows, empty="")
-    assert "bedrock-context" in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "80")
+    display.findings(rows, head=head, empty="")
+    said = [line.rstrip() for line in click.unstyle(capsys.readouterr().out).splitlines()]
+    assert said[0] == "error  bedrock-context  config.json"
+    assert said[1].startswith("    long long")
+    assert max(map(len, said)) <= 80
+    assert said[-3:] == ["    hint: shorten it", "note  remark", "    [bold]good[/bold] to know"]
 
 
 def test_the_line_of_progress(monkeypatch, capsys):
