@@ -75,6 +75,19 @@ def _files(uri: str) -> tuple[Any, str]:
     return files, path
 
 
+def _protocols(files: Any) -> tuple[str, ...]:
+    return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
+
+
+def _is_oci(files: Any) -> bool:
+    return "oci" in _protocols(files)
+
+
+def _objects() -> Any:
+    """Return the module for objects of OCI, which most nodes do not need."""
+    return importlib.import_module("cloudtune.node.objects")
+
+
 def _get(uri: str, target: Path, *, into: bool) -> None:
     files, path = _files(uri)
     path = path.rstrip("/")
@@ -90,6 +103,10 @@ def _get(uri: str, target: Path, *, into: bool) -> None:
         batch = pairs[begin : begin + _BATCH]
         for _, to in batch:
             to.parent.mkdir(parents=True, exist_ok=True)
+        if _is_oci(files):
+            for name, to in batch:
+                _get_file(files, name, to)
+            continue
         # two lists of equal length: nothing is expanded, and drivers fetch several at once
         files.get([name for name, _ in batch], [str(to) for _, to in batch])
 
@@ -98,7 +115,10 @@ def _get_file(files: Any, path: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name[:200]}.part-{os.getpid()}")
     try:
-        files.get_file(path, str(draft))
+        if _is_oci(files):
+            _objects().get(files, path, draft)
+        else:
+            files.get_file(path, str(draft))
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
@@ -106,13 +126,11 @@ def _get_file(files: Any, path: str, target: Path) -> None:
 
 def _put(source: Path, uri: str) -> None:
     files, path = _files(uri)
-    protocols = (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
-    if "oci" in protocols:
-        objects: Any = importlib.import_module("cloudtune.node.objects")
-        _at_the_end["oci"] = lambda: objects.forget(files.oci_client)
-        objects.put(files, source, path)
+    if _is_oci(files):
+        _at_the_end["oci"] = lambda: _objects().forget(files.oci_client)
+        _objects().put(files, source, path)
         return
-    if any(name in _WHOLE_OBJECTS for name in protocols):
+    if any(name in _WHOLE_OBJECTS for name in _protocols(files)):
         files.put_file(str(source), path)
         return
     folder, _, name = path.rpartition("/")

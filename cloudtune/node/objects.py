@@ -1,7 +1,7 @@
-"""Files sent to OCI Object Storage: in parts side by side, and resumed where an attempt broke off.
+"""Files to and from OCI Object Storage: in parts side by side, each of them tried again where it broke off.
 
-ocifs by itself sends 5 MiB after 5 MiB, so that no file may have more than 50 GB, and begins anew after every fault.
-An upload that is begun stays begun in this process: the next attempt with the same file sends the parts that are left.
+ocifs by itself sends and reads 5 MiB after 5 MiB, so that no file may have more than 50 GB, and begins anew after every
+fault. An upload that is begun stays begun in this process: the next attempt with the same file sends what is left.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import email.utils
 import hashlib
 import importlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ PART_BYTES = 16 << 20
 _MOST_PARTS = 10_000
 #: Parts on their way at a time.
 _WORKERS = 4
+#: Times that a part is asked for whose content breaks off: the library tries again up to the headers only.
+_TRIES = 5
 
 #: Namespace, bucket and name, with which all operations on an object begin.
 Place = tuple[str, str, str]
@@ -58,6 +61,49 @@ def put(files: Any, source: Path, path: str) -> None:
         raise
     except Exception as error:
         raise OSError(why_refused(error, right="manage objects")) from error
+
+
+def get(files: Any, path: str, target: Path) -> None:
+    """Fetch an object to a file; all of it is of one state of the object.
+
+    Raises:
+        OSError: the service refuses, was not reached, or the object has changed meanwhile.
+    """
+    client: Any = files.oci_client
+    bucket, namespace, name = files.split_path(path)
+    place = (namespace, bucket, name)
+    try:
+        facts = client.head_object(*place).headers
+        size = int(facts["content-length"])
+        with target.open("wb") as file, ThreadPoolExecutor(_WORKERS) as pool:
+
+            def fetch(start: int) -> None:
+                end = min(start + PART_BYTES, size)
+                os.pwrite(file.fileno(), _range(client, place, start, end, facts["etag"]), start)
+
+            for _ in pool.map(fetch, range(0, size, PART_BYTES)):
+                pass
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(why_refused(error, right="read objects")) from error
+
+
+def _range(client: Any, place: Place, start: int, end: int, etag: str) -> bytes:
+    for attempt in range(1, _TRIES + 1):
+        try:
+            reply = client.get_object(*place, range=f"bytes={start}-{end - 1}", if_match=etag)
+            data: bytes = reply.data.raw.read()
+            if len(data) == end - start:
+                return data
+            problem: Exception = OSError(f"{len(data)} of {end - start} bytes arrived")
+        except Exception as error:
+            if getattr(error, "status", None) is not None:
+                raise  # the service's word, after what the library has tried
+            problem = error
+        if attempt == _TRIES:
+            raise problem
+    raise AssertionError
 
 
 def forget(client: Any) -> None:

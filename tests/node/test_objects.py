@@ -114,3 +114,32 @@ def test_an_answer_that_was_lost_does_no_harm(bucket: Bucket) -> None:
 def test_a_right_that_is_missing_is_named(bucket: Bucket) -> None:
     with pytest.raises(OSError, match="not allowed to manage objects in its compartment"):
         objects.put(bucket.files, bucket.file, "other@ns/large")
+
+
+def test_an_object_is_fetched_by_parts_and_what_breaks_off_is_asked_for_again(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.put("large")
+    bucket.place.stage.faults.add(faults.cut("*", "get_object", after_bytes=1000, numbers=(2, 4)))
+    target = tmp_path / "here"
+    objects.get(bucket.files, "data@ns/large", target)
+    assert target.read_bytes() == bucket.file.read_bytes()
+    assert bucket.calls("get_object") == 6 + 2
+    (tmp_path / "empty").touch()
+    objects.put(bucket.files, tmp_path / "empty", "data@ns/empty")
+    objects.get(bucket.files, "data@ns/empty", target)
+    assert target.read_bytes() == b""
+
+
+def test_all_of_a_file_is_of_one_state_of_the_object(bucket: Bucket, tmp_path: Path) -> None:
+    import oci
+
+    bucket.put("large")
+    client, place = bucket.files.oci_client, ("ns", "data", "large")
+    before = client.head_object(*place).headers["etag"]
+    assert objects._range(client, place, 256, 260, before) == b"\x00\x01\x02\x03"
+    bucket.file.write_bytes(b"x" * SIZE)
+    bucket.put("large")
+    with pytest.raises(oci.exceptions.ServiceError) as caught:
+        objects._range(client, place, 256, 260, before)
+    assert caught.value.status == 412
+    with pytest.raises(OSError, match="not allowed to read objects"):
+        objects.get(bucket.files, "nowhere@ns/large", tmp_path / "here")

@@ -41,6 +41,7 @@ echo "network $NCCL_SOCKET_IFNAME $GLOO_SOCKET_IFNAME"
 echo "rank $CLOUDTUNE_NODE_RANK of $CLOUDTUNE_NUM_NODES"
 echo "token $HUGGING_FACE_HUB_TOKEN has $(printf %s "$HUGGING_FACE_HUB_TOKEN" | wc -c) letters"
 ls -a "$HOME/cloudtune/$CLOUDTUNE_RUN_ID/.agent" | grep -c key
+echo "inputs $(cat in/a in/deep/b)"
 mkdir -p out && echo $CLOUDTUNE_NODE_RANK > out/rank
 until [ -e /mnt/tools/go ]; do sleep 0.05; done
 """
@@ -136,6 +137,8 @@ def test_a_node_has_its_secrets_code_rank_network_and_gpus_metrics(tmp_path: Pat
         cloud.part(Vault).put(key, KEY)
         cloud.part(Vault).put(token, TOKEN)
         shelf = cloud.part(Buckets).make("data", namespace="ns")
+        for name in ("a", "deep/b"):
+            place.sdk("object_storage", "ObjectStorageClient").put_object("ns", "data", f"rows/{name}", name.encode())
         tools = shared_files(place, target, export)
         repository(tools, main__sh=MAIN)
         executable(tools / "ssh", SSH)
@@ -143,6 +146,7 @@ def test_a_node_has_its_secrets_code_rank_network_and_gpus_metrics(tmp_path: Pat
         runtime = (
             PyTorchDistributedRuntime(command="sh main.sh", replicas=2, processes_per_node=1, output_dir="out")
             .with_git(GitSource(url="ssh://git@code.test/mnt/tools/code.git", git_secret_id=key))
+            .with_inputs({"oci://data@ns/rows": "in"})
             .with_output_uri("oci://data@ns/runs/x")
             .with_environment_variable(
                 HUGGING_FACE_HUB_TOKEN={"secret": token},
@@ -191,7 +195,7 @@ def test_a_node_has_its_secrets_code_rank_network_and_gpus_metrics(tmp_path: Pat
     assert asked == ["600 " + KEY.replace("\n", " ") + " \n"] * 2
     assert left == []
     assert (texts.count("network lo lo"), texts.count("0")) == (2, 2)  # the key was gone before the command
-    assert {"rank 0 of 2", "rank 1 of 2", f"token *** has {len(TOKEN)} letters"} <= set(texts)
+    assert {"rank 0 of 2", "rank 1 of 2", "inputs adeep/b", f"token *** has {len(TOKEN)} letters"} <= set(texts)
     assert not any(secret in line for line in said for secret in (TOKEN, *KEY.splitlines()))
     assert [name for name in objects if name.endswith("rank")] == ["runs/x/node-1/rank", "runs/x/rank"]
 
