@@ -49,7 +49,8 @@ class Meter:
 
 def line(what: str, done: int, total: int, took_s: float, moved: int) -> str:
     """Return the line: ``checking 1.2 of 2.2 GB  850 MB/s  0:01 left``."""
-    text = f"{what} {done / 1e9:.1f} of {total / 1e9:.1f} GB"
+    size, unit = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
+    text = f"{what} {done / size:.1f} of {total / size:.1f} {unit}"
     if took_s <= 0 or moved <= 0:
         return text
     return f"{text}  {moved / took_s / 1e6:,.0f} MB/s  {clock((total - done) * took_s / moved)} left"

@@ -93,6 +93,7 @@ def test_on_a_terminal_a_finding_is_a_paragraph(monkeypatch, capsys):
 
 def test_the_line_of_progress(monkeypatch, capsys):
     assert meter.line("reading", 0, 2_200_000_000, 0.0, 0) == "reading 0.0 of 2.2 GB"
+    assert meter.line("reading", 500_000, 2_000_000, 0.0, 0) == "reading 0.5 of 2.0 MB"
     half = meter.line("reading", 1_100_000_000, 2_200_000_000, 2.0, 1_000_000_000)
     assert half == "reading 1.1 of 2.2 GB  500 MB/s  0:02 left"
     with meter.Meter("reading") as quiet:
