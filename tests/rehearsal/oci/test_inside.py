@@ -163,7 +163,7 @@ def test_a_node_has_its_secrets_code_rank_network_and_gpus_metrics(tmp_path: Pat
             nodes = [dict(one.dimensions)["node"] for one in told.metrics if one.name == "gpu.power_draw"]
             return science.run(run_id).lifecycle_state == "FAILED" or min(map(nodes.count, "01")) > 2
 
-        until(enough)
+        until(enough, timeout_s=120)
         (tools / "go").touch()
         run = science.ended(run_id)
         said = science.said(run_id)
