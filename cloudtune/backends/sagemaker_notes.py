@@ -46,6 +46,7 @@ def notes(
     given = {"region": around.region, "roleArn": around.role, "instanceType": place.instance_type}
     refused = (
         *_missing(place, image, output_path, **given),
+        *_neuron(place, runtime),
         *_secrets(runtime),
         *_isolated(place, runtime),
         *_without_agent(runtime),
@@ -95,6 +96,12 @@ def _missing(
         yield f"{_WHERE}.image", "SageMaker needs an image: set it, or framework with name and version"
     if output_path is None:
         yield f"{_WHERE}.outputPath", "SageMaker needs a place in S3 for outputs: set it to s3://bucket/prefix"
+
+
+def _neuron(place: SageMakerTrainingJob, runtime: Runtime) -> Iterator[Pair]:
+    if getattr(runtime, "mode", None) == "torchNeuron" and place.framework is not None:
+        reason = "its images train by PyTorch/XLA; torchNeuron needs Neuron 2.31 and PyTorch 2.12: name such an image"
+        yield f"{_WHERE}.framework", reason
 
 
 def _secrets(runtime: Runtime) -> Iterator[Pair]:

@@ -499,6 +499,21 @@ def test_spot_waits_longer_than_it_may_run() -> None:
     assert "600 s" in told(limited)["spec.infrastructure.spec.maxRuntimeInSeconds"]
 
 
+def test_images_for_trainium_are_those_of_the_older_mode() -> None:
+    hugging = {"image": None, "framework": {"name": "huggingface", "version": "2.7", "transformersVersion": "4.55"}}
+    place = attrs.evolve(PLACE, instance_type="ml.trn2.48xlarge", **hugging)
+    runtime = NeuronDistributedRuntime(command="torchrun train.py", tensor_parallel_size=4, precompile=True)
+    found = plan(runtime, place)
+    image = "huggingface-pytorch-training-neuronx:2.7.0-transformers4.55.4-neuronx-py310-sdk2.26.0-ubuntu22.04"
+    assert request(found)["AlgorithmSpecification"]["TrainingImage"] == f"{ECR}/{image}"
+    assert order_in(found)["neuron"]["dataParallelSize"] == 16
+    assert order_in(found)["processesPerNode"] == 64
+    assert refused(found) == set()
+    newer = attrs.evolve(runtime, mode="torchNeuron", precompile=None)
+    assert refused(plan(newer, place)) == {"spec.infrastructure.spec.framework"}
+    assert refused(plan(newer, attrs.evolve(place, framework=None, image="image:1"))) == set()
+
+
 def test_a_patch_adds_what_the_spec_does_not_name() -> None:
     found = plan(place=attrs.evolve(PLACE, overrides={"job": {"RemoteDebugConfig": {"EnableRemoteDebug": True}}}))
     assert request(found)["RemoteDebugConfig"] == {"EnableRemoteDebug": True}
