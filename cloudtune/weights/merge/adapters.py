@@ -102,6 +102,8 @@ def adapter_at(uri: str) -> Adapter:
     below = next((place for place in ("", _BELOW) if place + ADAPTER_CONFIG in whole), None)
     if below is None:
         found = sorted(name.rpartition("/")[0] for name in whole.files if name.endswith(f"/{ADAPTER_CONFIG}"))
+        # what training leaves at its end goes before its checkpoints
+        found.sort(key=lambda name: f"/{name}/".endswith(f"/{_BELOW}"))
         hint = "name the folder that fine-tuning with LoRA left (OUTPUTS/adapter)"
         hint = f"one is in {whole.shown(found[-1])}" if found else hint
         raise UsageError(f"{shown(uri)} holds no adapter: it has no {ADAPTER_CONFIG}", hint=hint)

@@ -361,6 +361,10 @@ def test_calls_that_cannot_be(tmp_path):
         assert error.value.hint
     assert str(tmp_path / "trained" / "last") in error.value.hint
     assert not (tmp_path / "out").exists()
+    for place in ("adapter", "checkpoints/checkpoint-7"):
+        write_adapter(tmp_path / "run" / "outputs" / place)
+    with pytest.raises(UsageError, match=r"one is in \S+/run/outputs/adapter$"):
+        merge(base, [str(tmp_path / "run")], str(tmp_path / "out"))
 
 
 # --- places, and what travels along
