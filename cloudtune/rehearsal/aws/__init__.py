@@ -11,6 +11,7 @@ service's words. The ``aws`` and ``rehearse`` extras must be installed.
     training_jobs   SageMaker training jobs; training_limits: what the service refuses
     training_control, training_nodes, training_files   what leads one job, its nodes, its files from and to S3
     logs         CloudWatch Logs: late, and with pages that are empty though more follows
+    quotas       Service Quotas: how many instances of a type may run
     borrowed     what moto's server answers: S3, IAM, STS, ECR, Secrets Manager and whatever else it knows
 
 A further service is a class with ``operations``, and a row here.
@@ -24,4 +25,5 @@ from collections.abc import Mapping
 SERVICES: Mapping[str, tuple[str, ...]] = {
     "sagemaker": ("cloudtune.rehearsal.aws.training_jobs:TrainingJobs",),
     "logs": ("cloudtune.rehearsal.aws.logs:Logs",),
+    "servicequotas": ("cloudtune.rehearsal.aws.quotas:Quotas",),
 }

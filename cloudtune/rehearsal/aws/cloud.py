@@ -21,7 +21,7 @@ from cloudtune.rehearsal.aws.borrowed import Borrowed
 from cloudtune.rehearsal.aws.checker import checked, must_fit
 from cloudtune.rehearsal.aws.models import model_of, operation_by_path, snake
 from cloudtune.rehearsal.aws.principals import Keys, Principals
-from cloudtune.rehearsal.aws.speech import refuse, reply, signed_for
+from cloudtune.rehearsal.aws.speech import denied, refuse, reply, signed_for
 from cloudtune.rehearsal.identity import Identity
 from cloudtune.rehearsal.messages import Refused, Request, Response, json_response
 from cloudtune.rehearsal.routes import Route, Service
@@ -34,6 +34,13 @@ SESSION_EXPIRES = "session expires"
 _CREDENTIALS = "/rehearsed/credentials/"
 #: Services that are signed for under another's name, by that name; in the order in which their paths are tried.
 _ALIKE = {"sagemaker": ("sagemaker-runtime",), "bedrock": ("bedrock", "bedrock-runtime")}
+#: Operations that go by another right than the one that is called as they are.
+_ACTIONS = {
+    "HeadObject": "GetObject",
+    "HeadBucket": "ListBucket",
+    "ListObjectsV2": "ListBucket",
+    "ListObjects": "ListBucket",
+}
 _TAG = "<{0}>([^<]*)</{0}>"
 
 
@@ -95,8 +102,9 @@ class AwsCloud:
     """AWS on a stage, for the one user that the identity is.
 
     Roles, subnets, images and keys are not made here: any well-formed name of one is taken for one that exists, unless
-    it is in ``absent``. ``quotas`` are the instances that may run by type; a type that is not in it has no limit.
-    Buckets must exist; the user has one from the beginning.
+    it is in ``absent``. Everybody may do everything but the actions in ``denied`` (``s3:PutObject``). ``quotas`` are
+    the instances that may run by type; a type that is not in it has no limit. Buckets must exist; the user has one
+    from the beginning.
     """
 
     def __init__(
@@ -116,6 +124,7 @@ class AwsCloud:
         self.principals = Principals(identity, self.account, region)
         self.borrowed = Borrowed(self.account, region)
         self.absent: set[str] = set()
+        self.denied: set[str] = set()
         self.quotas: dict[str, int] = {}
         self.bucket = f"sagemaker-{region}-{self.account}"
         self._asked = threading.local()
@@ -197,6 +206,9 @@ class AwsCloud:
         if self.stage.faults.event(SESSION_EXPIRES, route.operation):
             self.principals.end_sessions()
         caller = self.principals.admit(request, body_sha256=hashlib.sha256(asked.body or b"").hexdigest())
+        action = _ACTIONS.get(asked.operation, asked.operation)
+        if f"{asked.service}:{action}" in self.denied:
+            raise denied(caller.arn, f"{asked.service}:{action}")
         self._asked.one = attrs.evolve(asked, caller=caller)
 
     def _own(self, request: Request) -> Response:

@@ -16,7 +16,7 @@ import attrs
 from cloudtune.errors import MissingExtra
 
 #: Services whose folder in botocore's data is not called as requests are signed for.
-_FOLDERS = {"sagemaker-runtime": "sagemaker-runtime", "monitoring": "cloudwatch"}
+_FOLDERS = {"servicequotas": "service-quotas", "monitoring": "cloudwatch"}
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _HOLE = re.compile(r"\\\{(\w+)(\\\+)?\\\}")
 

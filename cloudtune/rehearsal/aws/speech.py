@@ -28,9 +28,12 @@ def invalid(message: str) -> Refused:
     return Refused(400, "ValidationException", message)
 
 
-def denied(who: str, action: str, resource: str = "*") -> Refused:
-    """Return the refusal for want of a right."""
-    message = f"User: {who} is not authorized to perform: {action} on resource: {resource}"
+def denied(who: str, action: str) -> Refused:
+    """Return the refusal for want of a right, such as ``s3:PutObject``."""
+    why = f"because no identity-based policy allows the {action} action"
+    message = f"User: {who} is not authorized to perform: {action} on resource: * {why}"
+    if action.startswith(("s3:", "iam:", "sts:")):
+        return Refused(403, "AccessDenied", message)
     return Refused(400, "AccessDeniedException", message)
 
 

@@ -153,6 +153,8 @@ class Control:
         synced_at = ran_at
         while not self.stage.stopping.is_set():
             now = clock.time_s()
+            if fault is not None and self._is_due(fault.after_lines, ran_at + fault.seconds):
+                return "interrupted", ""
             ends = [node.end for node in self._running]
             failure = self._failure(ends)
             if failure is not None:
@@ -165,8 +167,6 @@ class Control:
                 return "MaxRuntimeExceeded", "Training job runtime exceeded MaxRuntimeInSeconds provided"
             if self._has_waited_too_long():
                 return "MaxWaitTimeExceeded", _WAITED
-            if fault is not None and self._is_due(fault.after_lines, ran_at + fault.seconds):
-                return "interrupted", ""
             if now >= synced_at + self.cloud.timing.sync_s:
                 self._sync()
                 synced_at = now

@@ -101,6 +101,19 @@ def test_quotas_are_counted_over_the_jobs_that_run(place: AwsPlace) -> None:
     assert code == "ResourceLimitExceeded"
     assert "'ml.g5.12xlarge for training job usage' is 3 Instances, with current utilization of 2" in message
     client.create_training_job(**place.job("two", "true"))
+    pages = place.sdk("service-quotas").get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
+    values = {quota["QuotaName"]: quota["Value"] for page in pages for quota in page["Quotas"]}
+    assert values["ml.g5.12xlarge for training job usage"] == 3.0
+    assert values["ml.p4d.24xlarge for spot training job usage"] > 3.0
+
+
+def test_a_right_that_is_missing_is_named(place: AwsPlace) -> None:
+    place.cloud.denied |= {"sagemaker:CreateTrainingJob", "s3:ListBucket"}
+    code, message = refused(place.sdk("sagemaker").create_training_job, **place.job("one", "true"))
+    assert code == "AccessDeniedException"
+    assert f"{place.cloud.principals.user} is not authorized to perform: sagemaker:CreateTrainingJob on" in message
+    assert refused(place.sdk("s3").list_objects_v2, Bucket=place.bucket)[0] == "AccessDenied"
+    place.sdk("s3").put_object(Bucket=place.bucket, Key="x", Body=b"")
 
 
 def test_a_job_is_stopped_once_and_deleted_when_it_is_over(place: AwsPlace) -> None:

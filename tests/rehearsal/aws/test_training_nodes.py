@@ -152,8 +152,10 @@ def test_time_limits_end_a_job_as_stopped(place: AwsPlace) -> None:
 
 def test_a_spot_job_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
     script = """
+    trap 'over=yes' TERM
     for step in $(seq 1 6); do
       [ -e /opt/ml/checkpoints/$step ] && continue
+      [ $over ] && exit 1
       echo step $step; echo $step > /opt/ml/checkpoints/$step; sleep 0.05
     done; ls /opt/ml/checkpoints | tr '\\n' ' ' > /opt/ml/model/steps
     """
@@ -198,7 +200,11 @@ def test_machines_that_are_not_there_and_machines_that_die(tmp_path: Path) -> No
         job = run(place, "never", "true", **on("ml.g6.xlarge"), **spot)
         assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
         job = run(
-            place, "again", "echo hello; sleep 0.3", **on("ml.g5.xlarge", 2), RetryStrategy={"MaximumRetryAttempts": 1}
+            place,
+            "again",
+            "echo hello; [ $CURRENT_HOST = algo-1 ] || sleep 2",
+            **on("ml.g5.xlarge", 2),
+            RetryStrategy={"MaximumRetryAttempts": 1},
         )
         assert job["TrainingJobStatus"] == "Completed"
         assert steps(job).count("Restarting") == 1
