@@ -51,7 +51,7 @@ def command(
         )
     for note in result.notes:
         say(f"note: {note}")
-    say(f"consolidated {result.tensors} tensors of {checkpoint}: {result.layout}")
+    say(f"consolidated {result.tensors} tensors of {result.checkpoint}: {result.layout}")
     if form == "text":
         click.echo(result.path)
     else:

@@ -77,7 +77,7 @@ def command(
         )
     for note in result.notes:
         say(f"note: {note}")
-    say(f"merged {', '.join(adapter)} into {base}")
+    say(f"merged {', '.join(result.adapters)} into {result.base}")
     if form == "text":
         click.echo(result.path)
     else:

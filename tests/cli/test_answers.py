@@ -95,6 +95,8 @@ def test_merge_prints_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
         path: str
         checksums: dict[str, str]
         notes: tuple[str, ...] = ()
+        base: str = "base"
+        adapters: tuple[str, ...] = ("adapter",)
 
     asked: dict[str, Any] = {}
 

@@ -21,6 +21,20 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 """
 
 
+#: A real Ctrl-C after the first bytes, also where whoever started the tests has it ignored.
+INTERRUPTED = """
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from cloudtune import cli
+from cloudtune.cli import meter
+def interrupt(self, done, total):
+    if 0 < done < total:
+        signal.raise_signal(signal.SIGINT)
+meter.Meter.__call__ = interrupt
+cli.main()
+"""
+
+
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
     """Return the folders of a base of 67 MB, an adapter, and the merged model."""
@@ -71,6 +85,21 @@ def test_killed_at_any_moment_it_is_whole_or_not_there_and_goes_on(given, tmp_pa
     assert (found.pop("log.txt", None) == b"mine") is there
     assert found == files(wanted)
     assert hidden(place) == []
+
+
+def test_interrupted_it_says_how_it_goes_on_and_where_what_is_done_lies(given, tmp_path):
+    base, adapter, wanted = given
+    output = tmp_path / "out"
+    argv = [sys.executable, "-c", INTERRUPTED, "merge", base, adapter, "-o", output, "--no-checksums"]
+    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    (work,) = hidden(tmp_path)
+    said = f"interrupted; the same command goes on where it stopped ({work} holds what is done)"
+    assert done.stderr.strip() == said
+    assert not output.exists()
+    assert start(base, adapter, output).wait(60) == 0
+    assert files(output) == files(wanted)
+    assert hidden(tmp_path) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own count of memory")
