@@ -35,7 +35,11 @@ Progress = Callable[[int, int], None]
 _EXTRAS = {"s3": "aws", "s3a": "aws", "oci": "oci", "ocilake": "oci", "hf": "local"}
 _SERVICES = {"s3": "aws.s3", "s3a": "aws.s3", "oci": "oci.object_storage", "ocilake": "oci.object_storage"}
 #: What opens the file system of a scheme, by dotted name: the client of that cloud knows who the user is there.
-_OPENERS = {"oci": "cloudtune.clients.oci_storage:file_system"}
+_OPENERS = {
+    "oci": "cloudtune.clients.oci_storage:file_system",
+    "s3": "cloudtune.clients.aws_storage:file_system",
+    "s3a": "cloudtune.clients.aws_storage:file_system",
+}
 _SIGN_IN = {
     "aws.s3": "sign in to AWS: aws configure",
     "oci.object_storage": "set up a profile: oci setup config, or sign in again: oci session authenticate",

@@ -109,9 +109,7 @@ def test_refusals_say_who_can_mend_them(client: Any, place: AwsPlace) -> None:
     assert isinstance(raised(client.read, call("describe_training_job", Colour="red")), UsageError)
     assert isinstance(raised(client.read, call("paint_training_job")), UsageError)
     assert isinstance(raised(client.read, call("x", service="aws.nothing")), UsageError)
-    place.stage.faults.add(
-        refused("aws.*", "describe_training_job", status=400, code="AccessDeniedException", numbers=())
-    )
+    place.cloud.denied |= {"sagemaker:DescribeTrainingJob"}
     place.stage.faults.add(refused("aws.s3", "list_objects_v2", status=403, code="AccessDenied", numbers=()))
     denied = raised(client.read, describe("one"))
     assert isinstance(denied, NotAllowed)
@@ -246,6 +244,20 @@ def test_what_is_uploaded_is_checked_and_read_back_by_s3fs(client: Any, place: A
     plan = Plan(name="x", run_id="x", backend="sagemaker", steps=(step,))
     assert "train.py" in raised(client.make_ready, plan).message
     assert "train.py" in raised(client.send, put, files=(code,)).message
+
+
+def test_a_notebook_that_signs_in_again_opens_s3_as_the_new_user(place: AwsPlace) -> None:
+    from cloudtune.clients.aws_storage import file_system
+
+    uri = f"s3://{place.bucket}/x"
+    files, path = file_system(uri)
+    assert (path, file_system(uri)[0] is files) == (f"{place.bucket}/x", True)
+    files.pipe(path, b"1")
+    place.cloud.principals.end_sessions()
+    place.cloud.principals.sign_in()
+    again, _ = file_system(uri)
+    assert again is not files
+    assert again.cat(path) == b"1"
 
 
 def test_the_larger_sdk_is_not_imported() -> None:
