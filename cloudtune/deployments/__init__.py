@@ -184,7 +184,7 @@ def _model_folder(model: str) -> tuple[Path, str]:
     if folder is None:
         known = name.rpartition("/")[2] if place != model else "NAME"
         hint = f"fetch it first: cloudtune register {shown(place)} --name {known}"
-        raise UsageError(f"{shown(model)} is not on this machine", hint=hint)
+        raise UsageError(f"model {shown(model)} is not on this machine", hint=hint)
     if place == model and not (folder / "config.json").is_file():
         raise UsageError(
             f"{model} is neither a registered model nor a folder with a config.json",
