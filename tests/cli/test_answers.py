@@ -110,7 +110,13 @@ def test_merge_prints_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told.err == "note: it was quantized\nmerged adapter into base\n"
     assert (asked["weight"], asked["checksums"], asked["for_"], asked["notebook"]) == ((0.5,), False, "bedrock", False)
     answer = call("merge", "base", "adapter", "-o", "there", "-o", "json")
-    assert json.loads(answer.out) == {"path": "there", "checksums": {"a": "0"}, "notes": ["it was quantized"]}
+    assert json.loads(answer.out) == {
+        "path": "there",
+        "checksums": {"a": "0"},
+        "notes": ["it was quantized"],
+        "base": "base",
+        "adapters": ["adapter"],
+    }
     assert asked["output"] == "there"
     call("merge", "base", "adapter", "-o", "json")
     assert asked["output"] is None
