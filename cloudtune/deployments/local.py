@@ -20,6 +20,8 @@ import attrs
 
 from cloudtune.errors import CloudtuneError, MissingExtra, ServiceError, UsageError
 from cloudtune.node import processes
+from cloudtune.ranges import Reader
+from cloudtune.weights.files.safetensors import read_header
 
 HOST = "127.0.0.1"
 #: Seconds after SIGTERM until what is left of a server is killed.
@@ -53,7 +55,7 @@ def reserve(model_dir: Path, *, name: str, directory: Path) -> LocalDeployment:
     ``directory`` will receive its log.
 
     Raises:
-        UsageError: the folder holds no model.
+        UsageError: the folder holds no model, or one that is not whole.
         MissingExtra: the server's packages are not installed.
     """
     _check(model_dir)
@@ -192,6 +194,12 @@ def _check(model_dir: Path) -> None:
         if (model_dir / "adapter_config.json").is_file():
             hint = f"it is an adapter; merge it first: cloudtune merge BASE {model_dir} -o DIR"
         raise UsageError(f"{model_dir} holds no model: it has no config.json", hint=hint)
+    files = sorted(model_dir.glob("*.safetensors"))
+    if not files and not any(model_dir.glob("*.bin")):
+        raise UsageError(f"{model_dir} has a config but no weights", hint="give the whole folder of the model")
+    for path in files:
+        with Reader(str(path)) as reader:
+            read_header(reader.read, reader.size, str(path))
     if any(importlib.util.find_spec(name) is None for name in _NEEDED):
         raise MissingExtra("local", "serving a model on this machine")
 

@@ -19,6 +19,7 @@ import pytest
 from cloudtune.deployments import local
 from cloudtune.errors import ServiceError, UsageError
 from tests.processes import eventually, running
+from tests.registries.models import safetensors
 
 PIECES = ["What ", "is ", "true?"]
 
@@ -118,11 +119,18 @@ def test_what_is_no_model_is_refused_before_anything_starts(tmp_path):
     with pytest.raises(UsageError) as error:
         local.reserve(tmp_path, name="m", directory=tmp_path / "d")
     assert "merge it first" in error.value.hint
+    (tmp_path / "config.json").touch()
+    with pytest.raises(UsageError, match="a config but no weights"):
+        local.reserve(tmp_path, name="m", directory=tmp_path / "d")
+    (tmp_path / "model.safetensors").write_bytes(safetensors()[:-1])
+    with pytest.raises(UsageError, match=r"model\.safetensors is no whole safetensors file"):
+        local.reserve(tmp_path, name="m", directory=tmp_path / "d")
     assert not (tmp_path / "d").exists()
 
 
 def test_a_port_that_is_taken_is_refused(served, tmp_path):
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(safetensors())
     reserved = local.reserve(tmp_path, name="m", directory=tmp_path / "d")
     with pytest.raises(UsageError, match="cannot be had"):
         local.deploy(reserved, port=int(served.url.rpartition(":")[2]))
