@@ -11,6 +11,7 @@ from cloudtune.deployments import local
 from cloudtune.errors import CloudtuneError, UsageError
 from tests import tiny
 from tests.processes import running
+from tests.registries.models import safetensors
 
 pytestmark = pytest.mark.heavy
 
@@ -53,6 +54,7 @@ def test_a_server_that_ends_shows_its_last_lines(tmp_path):
     model = tmp_path / "broken"
     model.mkdir()
     (model / "config.json").write_text('{"model_type": "no such thing"}')
+    (model / "model.safetensors").write_bytes(safetensors())
     with pytest.raises(CloudtuneError, match="ended with exit code") as error:
         local.deploy(local.reserve(model, name="broken", directory=tmp_path / "d"))
     log = tmp_path / "d" / "log"
