@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import attrs
@@ -14,6 +15,8 @@ from cloudtune.workspace import Workspace, gather
 
 #: The training scripts that cloudtune ships; a recipe NAME is the folder NAME with the entry NAME.py.
 RECIPES = Path(__file__).parent / "recipes"
+#: Files of other recipes that travel with one, beside its own.
+SHARED = {"prepare": ("sft/flags.py", "sft/places.py", "sft/rows.py")}
 
 
 def code_path(job: JobSpec) -> Path | None:
@@ -62,8 +65,9 @@ def gather_code(job: JobSpec) -> Workspace | None:
     if job.runtime.recipe is None:
         return workspace
     # an installer compiles the recipes, each Python otherwise: that is no part of them
-    kept = tuple(file for file in workspace.files if "__pycache__" not in file.path.split("/"))
-    return attrs.evolve(workspace, files=kept)
+    kept = [file for file in workspace.files if "__pycache__" not in file.path.split("/")]
+    kept += [file for name in SHARED.get(job.runtime.recipe.name, ()) for file in gather(RECIPES / name).files]
+    return attrs.evolve(workspace, files=tuple(sorted(kept, key=lambda file: os.fsencode(file.path))))
 
 
 def _recipe(name: str) -> Path:

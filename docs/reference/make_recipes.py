@@ -18,7 +18,7 @@ import cloudtune
 
 PAGE = Path(__file__).with_name("recipes.md")
 RECIPES = Path(cloudtune.__file__).parent / "recipes"
-TITLES = {"sft": "supervised fine-tuning"}
+TITLES = {"prepare": "rows for training", "sft": "supervised fine-tuning"}
 KINDS = {
     "str": "text",
     "int": "integer",
@@ -39,39 +39,45 @@ HEAD = """# The recipes
 
 <!-- written by docs/reference/make_recipes.py; a test keeps it fresh -->
 
-A recipe is a training script that comes with cloudtune: `recipe: {name: sft, args: {...}}` in the place of code and
-command. These are its `args`. Names and types are checked before anything is sent.
+A recipe is a script that comes with cloudtune: `recipe: {name: sft, args: {...}}` in the place of code and command.
+These are the `args` of each. Names and types are checked before anything is sent.
 """
 
 
-def module_of(recipe: str) -> ModuleType:
-    """Return a recipe's options.py, loaded under a name of its own."""
-    name = f"_options_of_{recipe}"
-    spec = importlib.util.spec_from_file_location(name, RECIPES / recipe / "options.py")
+def module_of(recipe: str, stem: str = "options") -> ModuleType:
+    """Return a module of a recipe, loaded under a name of its own; what it imports lies beside it, or in sft."""
+    name = f"_{stem}_of_{recipe}"
+    spec = importlib.util.spec_from_file_location(name, RECIPES / recipe / f"{stem}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    beside = [str(RECIPES / recipe), str(RECIPES / "sft")]
+    sys.path[:0] = beside
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        for folder in beside:
+            sys.path.remove(folder)
     return module
 
 
 def options_of(recipe: str) -> list[dict[str, Any]]:
     """Return the options of a recipe, named as in a job file."""
-    module = module_of(recipe)
+    module, flags = module_of(recipe), module_of("sft", "flags")
     out = []
     for field in dataclasses.fields(module.Options):
         facts = field.metadata
-        text = re.sub(r"--[a-z][a-z-]*", lambda found: module.camel(found[0]), facts["help"])
+        text = re.sub(r"--[a-z][a-z-]*", lambda found: flags.camel(found[0]), facts["help"])
         out.append(
             {
-                "name": module.camel(field.name),
-                "aliases": [module.camel(name) for name in facts["names"]],
+                "name": flags.camel(field.name),
+                "aliases": [flags.camel(name) for name in facts["names"]],
                 "kind": KINDS[facts["kind"].__name__],
                 "choices": list(facts["choices"]),
                 "needed": field.name in module.NEEDED,
                 "default": list(field.default) if isinstance(field.default, tuple) else field.default,
-                "shown": module.show(field.default),
+                "shown": flags.show(field.default),
                 "help": text,
             }
         )

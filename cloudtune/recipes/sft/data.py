@@ -7,8 +7,9 @@ from typing import Any
 import datasets
 import rows
 from datasets import Dataset, Features, Json, List, Value
+from flags import called
 from model import say
-from options import Options, called
+from options import Options
 
 #: Files up to this size are held in memory; larger ones go through the data set cache on disk.
 IN_MEMORY_BYTES = 64 * 2**20

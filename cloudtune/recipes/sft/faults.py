@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from options import Options, called, in_job
+from flags import called, in_job
+from options import Options
 
 
 class RecipeError(Exception):

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from faults import RecipeError
-from options import Options, called
+from flags import called
+from options import Options
 from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.distributed import DistributedConfig

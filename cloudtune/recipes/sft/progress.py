@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from faults import RecipeError
+from flags import called
 from model import RANK, WORLD_SIZE, prove_sharding, say
-from options import Options, called
+from options import Options
 from torch import distributed
 from transformers import TrainerCallback
 

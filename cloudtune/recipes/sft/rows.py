@@ -9,11 +9,11 @@ A row is one JSON object a line, of one of these kinds (one kind a data set):
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from options import called
+from flags import called
 from places import looks_local, nothing_at
 
 Row = dict[str, Any]
@@ -160,7 +160,21 @@ def read_rows(
     bad_rows: str = "fail",
     tell: Callable[[str], object] = print,
 ) -> Iterator[Row]:
-    """Yield the checked rows of files, all of one kind.
+    """Yield the checked rows of files, all of one kind; see :func:`checked_rows`."""
+    raw = (item for path in paths for item in raw_rows(path))
+    named = ", ".join(map(str, paths))
+    yield from checked_rows(raw, named, system_message=system_message, bad_rows=bad_rows, tell=tell)
+
+
+def checked_rows(
+    raw_items: Iterable[tuple[str, Any]],
+    named: str,
+    *,
+    system_message: str = "",
+    bad_rows: str = "fail",
+    tell: Callable[[str], object] = print,
+) -> Iterator[Row]:
+    """Yield the rows that are as expected, all of one kind, from rows with their places; ``named`` is where they are.
 
     With ``bad_rows="skip"`` rows that are not as expected are left out, and ``tell`` is told how many; data without
     any good row still fails.
@@ -170,7 +184,7 @@ def read_rows(
     """
     faults: list[str] = []
     kind = ""
-    for place, raw in (item for path in paths for item in raw_rows(path)):
+    for place, raw in raw_items:
         row = judge(raw, kind, system_message)
         if isinstance(row, str):
             faults.append(f"{place}: {row}")
@@ -188,7 +202,7 @@ def read_rows(
     if faults:
         tell(f"data: {len(faults)} rows are left out; the first: {faults[0]}")
     if not kind:
-        raise DataError(f"no row in {', '.join(map(str, paths))}\n  expected: {EXPECTED}")
+        raise DataError(f"no row in {named}\n  expected: {EXPECTED}")
 
 
 def can_be_parted(count: int, fraction: float) -> bool:
