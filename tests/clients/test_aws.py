@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import subprocess
 import sys
 import tarfile
@@ -83,8 +84,6 @@ def test_a_reply_that_is_lost_is_found_again(client: Any, place: AwsPlace, fault
 
 
 def test_replies_are_json_data_with_the_time_of_the_service(client: Any, place: AwsPlace) -> None:
-    import json
-
     client.send(call("create_training_job", **place.job("one", "true")))
     reply = client.read(describe("one"))
     assert json.loads(json.dumps(reply)) == reply
@@ -191,6 +190,18 @@ def test_a_profile_assumes_its_role_and_regions_are_found(place: AwsPlace) -> No
         made = team.send(there)["TrainingJobArn"]
         assert ":ap-south-1:" in made
         assert team.read(call("list_tags", ResourceArn=made))["Tags"] == []
+
+
+def test_a_notebook_of_studio_knows_its_region(place: AwsPlace, monkeypatch: Any, tmp_path: Path) -> None:
+    from cloudtune.clients import aws_auth
+
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    facts = {"AppType": "JupyterLab", "ResourceArn": "arn:aws:sagemaker:eu-north-1:123456789012:app/d-1/u/JupyterLab/x"}
+    (tmp_path / "facts.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(aws_auth, "_STUDIO", tmp_path / "facts.json")
+    assert aws_auth.Account().region == "eu-north-1"
+    monkeypatch.setenv("AWS_REGION", "us-east-2")
+    assert aws_auth.Account().region == "us-east-2"
 
 
 def test_nobody_at_the_other_end_may_be_over_later(place: AwsPlace, monkeypatch: Any) -> None:

@@ -19,7 +19,7 @@ import attrs
 from cloudtune.rehearsal.aws import SERVICES
 from cloudtune.rehearsal.aws.borrowed import Borrowed
 from cloudtune.rehearsal.aws.checker import checked, must_fit
-from cloudtune.rehearsal.aws.models import model_of, operation_by_path, snake
+from cloudtune.rehearsal.aws.models import model_of, operation_by_path, require_sdk, snake
 from cloudtune.rehearsal.aws.principals import Keys, Principals
 from cloudtune.rehearsal.aws.speech import denied, refuse, reply, signed_for
 from cloudtune.rehearsal.identity import Identity
@@ -116,6 +116,7 @@ class AwsCloud:
         delivery: Delivery | None = None,
         region: str = "us-west-2",
     ) -> None:
+        require_sdk()
         self.stage = stage
         self.region = region
         self.timing = timing or Timing()

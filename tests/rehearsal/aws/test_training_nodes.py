@@ -102,6 +102,14 @@ def test_nodes_see_their_channels_their_names_and_each_other(place: AwsPlace) ->
     assert second[7:] == ['{"lr": "1e-4"}', "1", "algo-2", "a  b" if second[-1] == "a  b" else "a b"]
 
 
+def test_hosts_are_in_the_order_of_their_letters(place: AwsPlace) -> None:
+    script = "tr -d '\\n' < /opt/ml/input/config/resourceconfig.json > /opt/ml/model/$CURRENT_HOST"
+    loose = {"OutputDataConfig": {"S3OutputPath": f"s3://{place.bucket}/out", "CompressionType": "NONE"}}
+    assert run(place, "many", script, nodes=11, **loose)["TrainingJobStatus"] == "Completed"
+    config = json.loads(got(place, "out/many/output/model/algo-2"))
+    assert config["hosts"] == ["algo-1", "algo-10", "algo-11", *(f"algo-{number}" for number in range(2, 10))]
+
+
 def test_what_nodes_leave_is_sent_as_one_archive_or_as_it_is(place: AwsPlace) -> None:
     script = "echo $CURRENT_HOST > /opt/ml/model/$CURRENT_HOST; mkdir /opt/ml/output/data/d; echo 1 > /opt/ml/output/data/d/x"
     job = run(place, "packed", script, nodes=2)
