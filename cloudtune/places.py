@@ -100,13 +100,12 @@ class Place:
             if waiting is not None:
                 yield from waiting.over()
             yield from found
+            some, found = bool(found), ()  # thousands of lines are not kept while others are fetched
             state = cursor or {}
-            if (state["ended"] if tells_end else over and not found) or (
-                not follow and state.get("caughtUp", not found)
-            ):
+            if (state["ended"] if tells_end else over and not some) or (not follow and state.get("caughtUp", not some)):
                 return  # who does not follow is not interested in what is written from now on
-            more = state.get("more", bool(found))
-            if state.get("soon", more and bool(found)):
+            more = state.get("more", some)
+            if state.get("soon", more and some):
                 pause = first
             if not more:
                 time.sleep(pause)

@@ -24,6 +24,10 @@ from cloudtune.states import LogLine
 
 #: Seconds that a line waits for earlier ones of other nodes which have none to show.
 HORIZON_S = 3.0
+#: Seconds that a reader in a flood may be behind, and seconds back to which late lines are looked for, without
+#: searching on at once.
+BEHIND_S = 10.0
+BACK_S = 20.0
 #: Seconds that the lines of an agent that was started again wait for the last ones of the agent before it.
 RESTART_S = 10.0
 #: What is searched again for late entries: so many seconds, or so many entries if these are less time.
@@ -216,6 +220,11 @@ class _Batch:
             held = held or not self.streams[name].end
         return None
 
+    def _is_whole(self) -> bool:
+        """Whether every node has told its last line."""
+        ends = [self.streams[names[-1]].end for names in self.starts.values()]
+        return 0 < self.of <= len(ends) and all(ends)
+
     @staticmethod
     def _advance(stream: Stream, line: Line) -> None:
         stream.key, stream.at = max(stream.key, line.key), line.at
@@ -231,24 +240,26 @@ class _Batch:
         ready = [line.at for queue in (self.others, *(one.queue for one in self.lines.values())) for line in queue]
         gaps = [(name in sweep.stuck, at) for name, one in self.lines.items() for at in one.waiting]
         held = len(ready) + len(gaps)
-        waiting = held + (sweep.low is not None)
+        low = None if self._is_whole() else sweep.low
+        waiting = held + (low is not None)
         lows = [one.floor for one in self.lines.values() if one.floor is not None]
-        again = bool(before["sweep"]) and waiting > 0 and (told > 0 or sweep.moved)
         if self.more:
             lows += [at for _, at in gaps if at < self.middle]
             at = self._next_search(ready, [at for stuck, at in gaps if not stuck and at >= self.middle])
-            # what is behind a line that is too young is younger still
-            again = not any(self.now - one < HORIZON_S for one in ready)
+            # what is behind is younger still: most of it would have to wait
+            again = self.now - self.top >= BEHIND_S
             overlap = at
         else:
             overlap = self._overlap(over)
-            at = min([overlap, *lows, *ready, *(at for _, at in gaps), *([] if sweep.low is None else [sweep.low])])
+            at = min([overlap, *lows, *ready, *(at for _, at in gaps), *([] if low is None else [low])])
+            moved = bool(before["sweep"]) and waiting > 0 and (told > 0 or sweep.moved)
+            again = moved and self.now - at >= BACK_S
         whole = max(before["whole"], min([overlap, *(line.at for line in self.others)]))
         seen = {mark: taken for mark, taken in self.seen.items() if taken >= whole}
         if len(seen) > _SEEN:
             seen = dict(sorted(seen.items(), key=lambda item: item[1])[-_SEEN:])
             whole = max(whole, min(seen.values()))
-        low = min([*lows, *([] if sweep.low is None else [sweep.low])], default=None)
+        low = min([*lows, *([] if low is None else [low])], default=None)
         return {
             "at": at,
             "begin": before["begin"],

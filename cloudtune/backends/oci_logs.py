@@ -27,8 +27,8 @@ from cloudtune.backends.oci_runs import (
 from cloudtune.plan import Call
 from cloudtune.states import Handle, LogLine
 
-#: Pages that one search may have.
-PAGES = 20
+#: Pages that one search may have: with more of them at once, the memory of who watches grows.
+PAGES = 15
 #: Seconds after the end of a run, or the last new line, after which a log that does not say so is taken for complete.
 QUIET_S = 5.0
 #: Seconds after the end of a run in which lines that are known to have been written are waited for.

@@ -11,7 +11,7 @@ import inspect
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -270,7 +270,7 @@ def _reply(response: Any, keep: Mapping[str, Mapping[str, str]]) -> Reply:
     elif keep:
         for name, fields in keep.items():
             rows = data if name == "items" else getattr(data, name, None)
-            found[name] = [{field: _at(row, path) for field, path in fields.items()} for row in rows or ()]
+            found[name] = _kept(rows or (), fields)
     elif data is not None:
         plain = _plain(data)
         found = dict(plain) if isinstance(plain, Mapping) else {"items": plain}
@@ -278,6 +278,16 @@ def _reply(response: Any, keep: Mapping[str, Mapping[str, str]]) -> Reply:
         if response.headers.get(header) is not None:
             found.setdefault(name, response.headers[header])
     return found
+
+
+def _kept(rows: Iterable[Any], fields: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return what is wanted of many entries; texts that are the same are one."""
+    same: dict[str, str] = {}
+
+    def one(value: Any) -> Any:
+        return same.setdefault(value, value) if isinstance(value, str) else value
+
+    return [{field: one(_at(row, path)) for field, path in fields.items()} for row in rows]
 
 
 def _size(reply: Reply) -> int:

@@ -66,21 +66,26 @@ def page_of(
 
     A page's name holds where it begins, and a digest of what was asked: it is good for the same question alone.
     """
+    start, end = page_asked_for(request, most=most, usual=usual, about=about)
+    headers = []
+    if end < len(things):
+        name = base64.urlsafe_b64encode(json.dumps([end, _digest(request, about)]).encode()).decode()
+        headers.append(("opc-next-page", name))
+    return things[start:end], headers
+
+
+def page_asked_for(request: Request, *, most: int = MOST, usual: int = PAGE, about: str = "") -> tuple[int, int]:
+    """Return where the page that the query asks for begins and ends, if there is as much."""
     limit, start = _number(request, "limit", usual, most), 0
-    question = _digest(request, about)
     if "page" in request.query:
         try:
             named = json.loads(base64.urlsafe_b64decode(request.query["page"]))
             start, asked = int(named[0]), named[1]
         except (ValueError, TypeError, LookupError):
             raise Refused(400, "InvalidParameter", "page: no page is called that") from None
-        if asked != question:
+        if asked != _digest(request, about):
             raise Refused(400, "InvalidParameter", "page: it belongs to another question")
-    headers = []
-    if start + limit < len(things):
-        name = base64.urlsafe_b64encode(json.dumps([start + limit, question]).encode()).decode()
-        headers.append(("opc-next-page", name))
-    return things[start : start + limit], headers
+    return start, start + limit
 
 
 def _digest(request: Request, about: str) -> str:

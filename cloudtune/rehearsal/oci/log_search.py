@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import bisect
 import json
-import math
 import random
 import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from cloudtune.rehearsal.messages import Refused, Request, Response, json_response
 from cloudtune.rehearsal.nodes import Line
-from cloudtune.rehearsal.oci.lists import page_of
+from cloudtune.rehearsal.oci.lists import page_asked_for, page_of
 from cloudtune.rehearsal.oci.log_query import Path, Query, read_query
 from cloudtune.rehearsal.oci.logs import GROUP, LOG
 from cloudtune.rehearsal.oci.speech import moment, read_moment
@@ -80,6 +80,7 @@ class Entry:
         return value
 
 
+_OLDEST_FIRST = ((("datetime",), False),)
 #: Entries, each with what is said of its log.
 Found = list[tuple[Entry, Mapping[str, str]]]
 
@@ -91,10 +92,8 @@ class LogSearch:
 
     def __init__(self, cloud: OciCloud) -> None:
         self.cloud = cloud
-        self._entries: dict[str, list[Entry]] = {}  # of each log, by time
+        self._entries: dict[str, list[Entry]] = {}  # of each log, by time; of a moment by lot
         self._chance = random.Random(cloud.delivery.seed)  # noqa: S311 - a rehearsal that can be repeated
-        self._writes = 0
-        self._last: tuple[object, float, Found] | None = None
         self._lock = threading.Lock()
 
     def routes(self) -> Iterable[Route]:
@@ -105,7 +104,6 @@ class LogSearch:
         """Write lines of a job run to a log."""
         how, chance, now = self.cloud.delivery, self._chance, self.cloud.stage.clock.time_s()
         with self._lock:
-            self._writes += 1
             kept = self._entries.setdefault(log_id, [])
             for line in lines:
                 number = chance.getrandbits(128)
@@ -119,7 +117,7 @@ class LogSearch:
                         found_s=now + chance.uniform(how.least_s, how.most_s),
                         lot=chance.random(),
                     )
-                    bisect.insort(kept, entry, key=_time_ms)
+                    bisect.insort(kept, entry, key=_place)
 
     def search(self, request: Request) -> Response:
         """Return a page of what can be found by now."""
@@ -131,28 +129,23 @@ class LogSearch:
             raise Refused(400, "InvalidParameter", "timeEnd must be later than timeStart")
         if end - start > WINDOW_S:
             raise Refused(400, "InvalidParameter", "timeStart must be within 14 days of timeEnd")
-        entries = self._found(details["searchQuery"], start, end)
-        question = json.dumps([details["searchQuery"], details["timeStart"], details["timeEnd"]])
-        page, headers = page_of(request, entries, most=MOST, usual=USUAL, about=question)
-        results = [{"data": entry.data(about)} for entry, about in page]
+        about = json.dumps([details["searchQuery"], details["timeStart"], details["timeEnd"]])
+        _, last = page_asked_for(request, most=MOST, usual=USUAL, about=about)
+        entries = self._found(details["searchQuery"], start, end, most=last + 1)
+        page, headers = page_of(request, entries, most=MOST, usual=USUAL, about=about)
+        results = [{"data": entry.data(place)} for entry, place in page]
         summary = {"resultCount": len(results), "fieldCount": 0}
         answer = json_response({"results": results, "fields": [], "summary": summary}, headers=headers)
         if isinstance(answer.body, bytes) and len(answer.body) > MOST_BYTES:
             raise Refused(400, "InvalidParameter", "search result is too large: ask for less, or for a shorter time")
         return answer
 
-    def _found(self, text: str, start: float, end: float) -> Found:
-        """Return what fits, in the query's order; what is of the same moment in any.
-
-        The last answer is kept as long as it is the right one: who reads page after page asks the same again.
-        """
+    def _found(self, text: str, start: float, end: float, *, most: int) -> Found:
+        """Return what fits, in the query's order, ``most`` at least if there are so many; of a moment in any order."""
         query, now = read_query(text), self.cloud.stage.clock.time_s()
-        with self._lock:
-            question = (text, start, end, self._writes, self.cloud.stage.store.version)
-            if self._last is not None and self._last[0] == question and now < self._last[1]:
-                return self._last[2]
-        found, until = Found(), math.inf
-        for log in self._logs(query):
+        logs, found = self._logs(query), Found()
+        ready = query.order == _OLDEST_FIRST and len(logs) == 1  # as the entries are kept
+        for log in logs:
             about = {
                 "compartmentid": log.data["compartmentId"],
                 "loggroupid": log.data["logGroupId"],
@@ -164,12 +157,10 @@ class LogSearch:
                 edges = (round(time_s * 1000, 2) for time_s in (start, end))
                 first, last = (bisect.bisect_left(kept, edge, key=_time_ms) for edge in edges)
                 among = kept[first:last]
-            until = min([until, *(entry.found_s for entry in among if entry.found_s > now)])
             fits = (entry for entry in among if entry.found_s <= now and query.test(partial(entry.look, about)))
-            found += [(entry, about) for entry in fits]
-        _sort(found, query)
-        with self._lock:
-            self._last = (question, until, found)
+            found += [(entry, about) for entry in islice(fits, most if ready else None)]
+        if not ready:
+            _sort(found, query)
         return found
 
     def _logs(self, query: Query) -> list[Resource]:
@@ -189,6 +180,10 @@ class LogSearch:
 
 def _time_ms(entry: Entry) -> int:
     return entry.time_ms
+
+
+def _place(entry: Entry) -> tuple[int, float]:
+    return entry.time_ms, entry.lot
 
 
 def _sort(found: Found, query: Query) -> None:
