@@ -53,10 +53,11 @@ def test_help_loads_nothing_heavy_or_slow():
     assert not loaded_by(code) & (HEAVY | SLOW)
 
 
-def test_a_dry_run_in_a_cloud_loads_nothing_heavy():
+@pytest.mark.parametrize("spec", ["oci-llama2-lora/job.yaml", "sagemaker-llama3-qlora-bedrock/pipeline.yaml"])
+def test_a_dry_run_in_a_cloud_loads_nothing_heavy(spec):
     code = (
         "from cloudtune.cli import cli\n"
-        "try: cli.main(['run', '--dry-run', '-f', 'specs/oci-llama2-lora/job.yaml'])\nexcept SystemExit: pass"
+        f"try: cli.main(['run', '--dry-run', '-f', 'specs/{spec}'])\nexcept SystemExit: pass"
     )
     assert not loaded_by(code) & (HEAVY | {"fsspec", "rich", "numpy"})
 
