@@ -1,0 +1,186 @@
+"""Watching loud jobs on OCI: every line once and in order, peak memory, searches a poll interval.
+
+    python benchmarks/watch.py                            8 nodes, 200 lines a second each, for a minute
+    python benchmarks/watch.py --nodes 2 --seconds 10     less of it
+
+The stand-in of Oracle Cloud runs the job on this machine: real agents number the lines of real processes, the service's
+log delivers them 1 to 8 seconds late, 5 % of them twice and in no order, and `cloudtune watch -o json` in a process of
+its own follows them by the OCI SDK over HTTP, from the run's OCID alone, at the pace at which it asks the real service
+(the stand-in is otherwise asked oftener). No time is compressed. Memory is the highest resident size of the watching
+process (VmHWM); the lines are compared with what each node must have written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from cloudtune import DataScienceJob, Job, PyTorchDistributedRuntime
+from cloudtune.rehearsal.identity import Identity
+from cloudtune.rehearsal.oci.cloud import OciCloud, Timing
+from cloudtune.rehearsal.oci.ocids import new_ocid
+from cloudtune.rehearsal.record import Recorded
+from cloudtune.rehearsal.stage import Stage
+
+#: MB of memory that the watching process may take.
+GOAL_MB = 100
+#: Seconds between two looks at the real service, at first and later; see cloudtune.clients.oci.
+LOOK_S = (1.0, 3.0)
+TALK = """
+import os, sys, time
+rate, seconds = int(sys.argv[1]), int(sys.argv[2])
+node, begin = os.environ["CLOUDTUNE_NODE_RANK"], time.monotonic()
+for number in range(1, rate * seconds + 1):
+    time.sleep(max(0.0, begin + number / rate - time.monotonic()))
+    print(f"node {node} line {number}: loss 1.2345 and whatever else a training step has to say", flush=True)
+"""
+WATCH = f"""
+import atexit, re
+from cloudtune.cli import main
+from cloudtune.clients.oci import OciClient
+
+OciClient.look_s = {LOOK_S}
+
+
+def keep_peak():
+    with open("/proc/self/status") as status, open("{{}}", "w") as peak:
+        peak.write(re.search(r"VmHWM:\\s+(\\d+)", status.read())[1])
+
+
+atexit.register(keep_peak)
+main()
+"""
+
+
+def job(folder: Path, place: DataScienceJob, *, nodes: int, rate: int, seconds: int) -> Job:
+    """Return a job whose nodes write so many lines a second each."""
+    (folder / "talk.py").write_text(TALK)
+    runtime = PyTorchDistributedRuntime(
+        command=f"{sys.executable} talk.py {rate} {seconds}", replicas=nodes, script_path_uri=str(folder / "talk.py")
+    )
+    return Job(name="loud", infrastructure=place, runtime=runtime)
+
+
+def follow(ocid: str, environ: dict[str, str], folder: Path) -> dict[str, Any]:
+    """Watch a run in a process of its own; return what it showed, when, and what it took."""
+    peak = folder / "peak"
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-c", WATCH.format(peak), "watch", ocid, "-o", "json"], stdout=subprocess.PIPE, env=environ
+    )
+    assert process.stdout is not None
+    shown = [(time.time(), json.loads(line)) for line in process.stdout]
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"the watch ended with exit code {process.returncode}; see the lines above")
+    return {
+        "shown": shown,
+        "peakMb": int(peak.read_text()) / 1024,
+        "cpuS": usage.ru_utime + usage.ru_stime,
+        "wallS": time.monotonic() - started,
+    }
+
+
+def compared(shown: list[tuple[float, dict[str, Any]]], *, nodes: int, lines: int) -> dict[str, Any]:
+    """Return how the shown lines compare with the written ones; lines that are not there once and in order end it."""
+    waits = []
+    for node in range(nodes):
+        mine = [(when, line) for when, line in shown if line["replica"] == node and line["stream"] == "stdout"]
+        numbers = [int(line["text"].split()[3].rstrip(":")) for _, line in mine if line["text"].startswith("node ")]
+        if numbers != list(range(1, lines + 1)):
+            sys.exit(
+                f"node {node}: {len(numbers)} lines of {lines}, {len(set(numbers))} of them different, or not in order"
+            )
+        waits += [when - datetime.fromisoformat(line["time"].replace("Z", "+00:00")).timestamp() for when, line in mine]
+    told = [line["time"] for _, line in shown if line["stream"] == "stdout"]
+    backwards = sum(later < one for one, later in pairwise(told))
+    waits.sort()
+    return {
+        "lines": nodes * lines,
+        "earlierThanTheOneBefore": backwards,
+        "waitMedianS": statistics.median(waits),
+        "waitMostS": waits[-1],
+    }
+
+
+def searched(calls: tuple[Recorded, ...]) -> dict[str, Any]:
+    """Return how often the log was searched; the pages of a search have the same body."""
+    pages = [call for call in calls if call.operation == "search_logs"]
+    firsts = [call for call in pages if "page=" not in call.target]
+    gaps = [later.time_s - one.time_s for one, later in pairwise(firsts)]
+    return {"searches": len(firsts), "pages": len(pages), "leastGapS": min(gaps), "medianGapS": statistics.median(gaps)}
+
+
+def measure(folder: Path, *, nodes: int, rate: int, seconds: int) -> dict[str, Any]:
+    """Run a loud job on the stand-in and watch it."""
+    timing = Timing(job_s=0.1, accepted_s=0.2, provisioning_s=0.5, cluster_file_s=0.5)
+    with Identity() as identity, Stage(folder / "oci") as stage:
+        cloud = OciCloud(stage, identity, timing=timing)
+        given = cloud.environment()
+        kinds = {"compartment_id": "compartment", "project_id": "datascienceproject", "log_group_id": "loggroup"}
+        owner = {name: new_ocid(kind) for name, kind in kinds.items()}
+        place = DataScienceJob(shape_name="VM.Standard2.1", block_storage_size=50, **owner)
+        with identity.applied(given):
+            run = job(folder, place, nodes=nodes, rate=rate, seconds=seconds).run()
+            assert run.handle is not None
+            before = len(stage.record.calls)
+            followed = follow(run.handle.id, dict(os.environ), folder)
+            calls = stage.record.calls[before:]
+            log = stage.store.all("oci.job_run")[0].data
+        if stage.errors:
+            sys.exit("\n".join(stage.errors))
+    ended = datetime.fromisoformat(log["timeFinished"].replace("Z", "+00:00")).timestamp()
+    shown = followed.pop("shown")
+    return {
+        "nodes": nodes,
+        "linesASecond": rate,
+        "seconds": seconds,
+        **compared(shown, nodes=nodes, lines=rate * seconds),
+        **searched(calls),
+        **followed,
+        "lastLineAfterEndS": shown[-1][0] - ended,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, default=8, help="nodes of the job (default: 8)")
+    parser.add_argument("--rate", type=int, default=200, help="lines a second of each node (default: 200)")
+    parser.add_argument("--seconds", type=int, default=60, help="for how long they talk (default: 60)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        os.environ["CLOUDTUNE_HOME"] = str(Path(name) / "home")
+        found = measure(Path(name), nodes=options.nodes, rate=options.rate, seconds=options.seconds)
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return
+    met = "met" if found["peakMb"] < GOAL_MB else "NOT met"
+    print(
+        "| nodes x lines/s x s | lines, each once | peak MB | goal | searches (pages) | least / median s between | ",
+        end="",
+    )
+    print("written to shown, median / most s | CPU s |")
+    print("|---|---|---|---|---|---|---|---|")
+    print(
+        f"| {found['nodes']} x {found['linesASecond']} x {found['seconds']} | {found['lines']} | {found['peakMb']:.0f} "
+        f"| {GOAL_MB} {met} | {found['searches']} ({found['pages']}) "
+        f"| {found['leastGapS']:.1f} / {found['medianGapS']:.1f} "
+        f"| {found['waitMedianS']:.1f} / {found['waitMostS']:.1f} | {found['cpuS']:.1f} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
