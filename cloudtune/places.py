@@ -128,9 +128,13 @@ class Patience:
         self._since: float | None = None
         self._pause_s = first_s
 
-    def after(self, error: CloudtuneError) -> Iterator[LogLine]:
-        """Wait a little after an error that may pass; raise it if it does not, or not soon enough."""
-        if not error.passing:
+    def after(self, error: CloudtuneError, *, until: float | None = None) -> Iterator[LogLine]:
+        """Wait a little after an error that may pass; raise it if it does not, or not soon enough.
+
+        ``until`` is a moment of time.monotonic() from which on it is too late.
+        """
+        left_s = float("inf") if until is None else until - time.monotonic()
+        if not error.passing or left_s <= 0:
             raise error
         if self._since is None:
             self._since = time.monotonic()
@@ -141,7 +145,7 @@ class Patience:
             back = f"the run goes on; come back with: cloudtune watch {self.run}"
             error.hint = f"{error.hint}; {back}" if error.hint else back
             raise error
-        time.sleep(self._pause_s)
+        time.sleep(min(self._pause_s, left_s))
         self._pause_s = min(self._pause_s * 2, _LONGEST_S)
 
     def over(self) -> Iterator[LogLine]:

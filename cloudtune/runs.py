@@ -211,7 +211,7 @@ class Run:
                     patience = Patience(self.id, first_s=place.look_s[0])
                 status = self._recorded_or(place)
             except CloudtuneError as error:
-                for _ in patience.after(error):
+                for _ in patience.after(error, until=deadline):
                     pass
                 continue
             patience.reset()

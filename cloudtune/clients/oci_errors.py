@@ -11,6 +11,8 @@ from cloudtune.plan import Call
 
 #: Where the rights that a call needs are granted; an administrator applies it.
 POLICY = "infrastructure/oci"
+#: What the service says of a request whose token it knows from another one, or from something that is gone.
+_WORN = "InvalidatedRetryToken"
 _FULL = ("LimitExceeded", "QuotaExceeded", "OutOfCapacity", "OutOfHostCapacity")
 #: What the service says of a request that it has not carried out.
 _REFUSED = range(400, 500)
@@ -53,9 +55,15 @@ def _refused(error: Any, call: Call, kind: str) -> CloudtuneError:
         service=call.service,
         operation=call.operation,
         request_id=error.request_id,
-        definite=status in _REFUSED and status not in {408, 409, 429},
-        hint="wait a little and run it again" if status == 429 or status >= 500 else None,
+        definite=code == _WORN or (status in _REFUSED and status not in {408, 409, 429}),
+        hint=_hint(status, code),
     )
+
+
+def _hint(status: int, code: str) -> str | None:
+    if code == _WORN:
+        return "what was begun there cannot be continued: submit it as a new run"
+    return "wait a little and run it again" if status == 429 or status >= 500 else None
 
 
 def _rights(said: str, call: Call) -> str:

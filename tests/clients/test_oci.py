@@ -152,6 +152,10 @@ def test_refusals_say_who_can_mend_them(client, service):
     broken = refused(400, "InvalidParameter", "shapeName")
     assert isinstance(broken, ServiceError)
     assert (broken.definite, broken.request_id) == (True, "request-1")
+    gone = refused(409, "InvalidatedRetryToken")
+    assert isinstance(gone, ServiceError)
+    assert gone.definite
+    assert "submit it as a new run" in gone.hint
     with pytest.raises(UsageError, match="takes no colour"):
         client.read(call("get_job", jobId=JOB, colour="red"))
 
