@@ -37,7 +37,7 @@ from cloudtune.spec.fields import freeze
 from cloudtune.spec.infrastructure import LocalJob
 from cloudtune.spec.job import JobSpec, PipelineSpec, PipelineStep
 from cloudtune.spec.order import order_of_steps
-from cloudtune.spec.runtimes import PyTorchDistributedRuntime
+from cloudtune.spec.runtimes import PyTorchDistributedRuntime, Recipe, Runtime, ScriptRuntime
 from cloudtune.spec.secrecy import secrets_of_steps, without_secrets
 from cloudtune.states import Handle, Status
 from cloudtune.store import Record, Store, new_run_id
@@ -58,6 +58,7 @@ POSITIONAL = {
 _ON_BY_DEFAULT = frozenset({("merge", "checksums")})
 #: Verbs that the command line of this release has, and where each of them can go.
 BUILT: dict[str, frozenset[str]] = {
+    "prepare": frozenset(),
     "merge": frozenset(),
     "consolidate": frozenset(),
     "check": frozenset(),
@@ -129,6 +130,8 @@ def _moved(path: str, pipeline: PipelineSpec, step: PipelineStep) -> str:
         if step.job is not None and step.job.infrastructure == LocalJob():
             return f"spec.{rest}"  # the step says nothing of where, so the pipeline does
     inner = f"{place}.job" if step.job is not None else f"{place}.{step.verb}"
+    if step.verb == "prepare":
+        rest = rest.removeprefix("runtime.spec.").removeprefix("recipe.args.").replace("outputUri", "output")
     return f"{inner}.{rest}" if rest else inner
 
 
@@ -206,10 +209,40 @@ def job_of(pipeline: PipelineSpec, step: PipelineStep, outputs: Mapping[str, str
         )
         job = attrs.evolve(step.job, infrastructure=infrastructure, name=step.job.name or step.name)
     else:
-        job = JobSpec(name=step.name, infrastructure=step.infrastructure or LocalJob(), runtime=_verb(step))
+        prepares = step.verb == "prepare"
+        runtime: Runtime = _prepare(_filled(step.options, outputs)) if prepares else _verb(step)
+        job = JobSpec(name=step.name, infrastructure=step.infrastructure or LocalJob(), runtime=runtime)
     filled = _filled(job, outputs)
     assert isinstance(filled, JobSpec)
     return filled
+
+
+def _prepare(given: Mapping[str, Any]) -> ScriptRuntime:
+    """Return the recipe of the verb's name: it can run in a cloud, too, beside the data.
+
+    Data of an object store become inputs of the job, and a file of this machine is named by its whole path.
+    """
+    options = dict(given)
+    if not options.get("data"):
+        hint = "a .jsonl file, a folder, an s3:// URI, or the name of a data set on the Hub"
+        raise SpecError([Fault(path="spec.runtime.spec.recipe.args.data", message="'data' is missing", hint=hint)])
+    output, inputs = options.pop("output", None), {}
+    for key in ("data", "testData"):
+        value = options.get(key)
+        if not isinstance(value, str) or not value or "${" in value:
+            continue
+        if "://" in value and not value.startswith("file://"):
+            options[key] = f"input-{key}/{value.rstrip('/').rpartition('/')[2]}"
+            inputs[value] = options[key]
+        elif Path(value).exists():
+            options[key] = str(Path(value).absolute())
+    if isinstance(output, str) and output and "://" not in output:
+        output = str(Path(output).absolute())
+    return ScriptRuntime(
+        recipe=Recipe(name="prepare", args=freeze(options)),
+        inputs=freeze(inputs),
+        output_uri=output or None,
+    )
 
 
 def _verb(step: PipelineStep) -> PyTorchDistributedRuntime:

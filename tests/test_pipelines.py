@@ -96,11 +96,39 @@ def test_a_killed_conductor_can_be_followed_up(tmp_path: Path) -> None:
     assert [one.id for one in again.steps] == [f"{run.id}-one", f"{run.id}-two"]
 
 
-def test_an_unbuilt_verb_is_refused_before_anything_runs() -> None:
-    pipeline = PipelineSpec(name="p", steps=(PipelineStep(name="c", verb="prepare"),))
-    with pytest.raises(SpecError, match="prepare"):
-        pipelines.start_pipeline(pipeline)
+def test_a_verb_that_lacks_something_is_refused_before_anything_runs() -> None:
+    options = {"oddTurn": "skip", "data": "rows.jsonl"}
+    for given, place in (({}, "spec.steps[0].prepare.data"), (options, "spec.steps[0].prepare.oddTurn")):
+        pipeline = PipelineSpec(name="p", steps=(PipelineStep(name="c", verb="prepare", options=given),))
+        with pytest.raises(SpecError) as raised:
+            pipelines.start_pipeline(pipeline)
+        assert [fault.path for fault in raised.value.faults] == [place]
     assert runs.runs() == []
+
+
+def test_rows_are_prepared_as_a_step_and_the_next_one_reads_them(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    turns = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}]
+    odd = [*turns, {"role": "user", "content": "Really?"}]
+    Path("rows.jsonl").write_text("".join(json.dumps({"messages": one}) + "\n" for one in (turns, odd, turns)))
+    options = {"data": "rows.jsonl", "systemMessage": "Be kind.", "badRows": "skip", "output": "rows"}
+    prepare = PipelineStep(name="rows", verb="prepare", options=options)
+    read = step("count", "wc -l < ${steps.rows.outputs}/train.jsonl", needs=("rows",))
+    run = pipelines.start_pipeline(PipelineSpec(name="p", steps=(prepare, read)))
+    assert run.wait(60).state == "succeeded"
+    assert "2" in [line.text.strip() for line in run.lines()]
+    rows = [json.loads(line) for line in Path("rows/train.jsonl").read_text().splitlines()]
+    assert rows == [{"messages": [{"role": "system", "content": "Be kind."}, *turns]}] * 2
+
+
+def test_rows_in_a_bucket_are_an_input_of_the_step_and_go_to_a_bucket() -> None:
+    options = {"data": "s3://b/raw/rows.jsonl", "output": "s3://b/rows"}
+    rows = PipelineStep(name="rows", verb="prepare", options=options)
+    plan = pipelines.plan_pipeline(PipelineSpec(name="p", steps=(rows, step("next", "true", needs=("rows",)))), "r")
+    order = next(one.parameters["order"] for one in plan.steps if one.id == "rows.stage")
+    assert order["inputs"] == {"s3://b/raw/rows.jsonl": "input-data/rows.jsonl"}
+    assert order["outputs"]["uri"] == "s3://b/rows"
+    assert "input-data/rows.jsonl" in str(order["command"])
 
 
 def test_literal_secrets_reach_the_step_and_no_file() -> None:
