@@ -350,13 +350,17 @@ def invoke(
     prompt: str | None = None,
     *,
     body: Mapping[str, Any] | None = None,
+    image: Sequence[str | os.PathLike[str]] = (),
     show: Callable[[str], object] | None = None,
 ) -> str:
-    """Ask a served model and return its answer; with ``show`` the pieces are handed over as they come."""
+    """Ask a served model and return its answer; with ``show`` the pieces are handed over as they come.
+
+    ``image`` names pictures that the prompt is about; ``body`` is a whole request of OpenAI's chat completions instead.
+    """
     found = Store().deployments(deployment)
     if not found:
         raise RunNotFound(f"there is no deployment {deployment}", hint="cloudtune list --deployments shows all")
-    return deployments_room.ask(found[0], prompt, body=body, show=show)
+    return deployments_room.ask(found[0], prompt, body=body, image=image, show=show)
 
 
 def kept_plan(run: str) -> dict[str, Any]:

@@ -15,9 +15,16 @@ from cloudtune.cli import options
 @click.command("invoke")
 @click.argument("deployment")
 @click.argument("prompt", required=False)
+@click.option(
+    "--image",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A picture; repeatable.",
+)
 @click.option("--body", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="The whole request as JSON.")
 @options.output("text", "json")
-def command(deployment: str, prompt: str | None, body: str | None, output: str) -> None:
+def command(deployment: str, prompt: str | None, image: tuple[str, ...], body: str | None, output: str) -> None:
     """Ask a served model; without a prompt it is read from standard input. The answer appears as it comes.
 
     With ``-o json`` it is printed at the end, as {"answer": ...}.
@@ -29,11 +36,11 @@ def command(deployment: str, prompt: str | None, body: str | None, output: str) 
     if text is not None and not text.strip():
         raise click.UsageError("there is no prompt")
     if output == "json":
-        options.emit({"answer": verbs.invoke(deployment, text, body=data)}, "json")
+        options.emit({"answer": verbs.invoke(deployment, text, body=data, image=image)}, "json")
     elif data is not None:
-        click.echo(verbs.invoke(deployment, text, body=data))
+        click.echo(verbs.invoke(deployment, text, body=data, image=image))
     else:
-        verbs.invoke(deployment, text, show=lambda piece: click.echo(piece, nl=False))
+        verbs.invoke(deployment, text, image=image, show=lambda piece: click.echo(piece, nl=False))
         click.echo()
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from cloudtune.cli import options
+
+if TYPE_CHECKING:
+    from cloudtune.store import Deployment
 
 
 @click.command("list")
@@ -48,9 +53,9 @@ def command(
     if deployments:
         kept = verbs.list(deployments=True, state=state, since=since, name=name, backend=backend, limit=limit)
         if output == "json":
-            options.emit([{**_plain(one), "state": verbs.deployment_state(one)} for one in kept], "json")
+            options.emit([{**_plain(one), "state": _state(one)} for one in kept], "json")
             return
-        rows_ = [(one.name, one.backend, verbs.deployment_state(one), one.url or "", one.model) for one in kept]
+        rows_ = [(one.name, one.backend, _state(one), one.url or "", one.model) for one in kept]
         table(("name", "backend", "state", "url", "model"), rows_, empty="nothing is deployed")
         return
     runs = verbs.list(state=state, since=since, name=name, backend=backend, limit=limit)
@@ -64,6 +69,19 @@ def command(
 def _short(metrics: object) -> str:
     items = metrics.items() if isinstance(metrics, dict) else ()
     return " ".join(f"{key}={value:.3g}" for key, value in items if isinstance(value, float) and "loss" in key)
+
+
+def _state(deployment: Deployment) -> str:
+    """Return the state of a deployment; that one cannot be asked is no reason to hide the others."""
+    from cloudtune import verbs
+    from cloudtune.cli.talk import say
+    from cloudtune.errors import CloudtuneError
+
+    try:
+        return verbs.deployment_state(deployment)
+    except CloudtuneError as error:
+        say(f"{deployment.name}: {error.message}")
+        return "unknown"
 
 
 def _plain(value: object) -> dict[str, object]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from cloudtune.deployments.pictures import question
 from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.home import check_name, is_name
 from cloudtune.naming import place_of
@@ -143,9 +145,14 @@ def ask(
     prompt: str | None,
     *,
     body: Mapping[str, Any] | None = None,
+    image: Sequence[str | os.PathLike[str]] = (),
     show: Callable[[str], object] | None = None,
 ) -> str:
-    """Send a prompt, or a whole request body, and return the answer."""
+    """Send a prompt, perhaps with pictures, or a whole request body, and return the answer."""
+    if image:
+        if prompt is None or body is not None:
+            raise UsageError("pictures go with a prompt", hint="a body names its pictures itself")
+        body, prompt = question(prompt, image), None
     if deployment.url is None:
         hint = "cloudtune list --deployments tells its state; delete it if it is lost, and deploy it again"
         raise UsageError(f"deployment {deployment.name} does not answer yet", hint=hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import attrs
 import pytest
+from click.testing import CliRunner
 
 import cloudtune
+from cloudtune.cli import cli
 from cloudtune.deployments import oci_request
-from cloudtune.errors import CloudtuneError, NoCapacity, ServiceError, UsageError
+from cloudtune.errors import CloudtuneError, NoCapacity, RunNotFound, ServiceError, UsageError
 from cloudtune.rehearsal import faults
 from cloudtune.spec.oci import DataScienceJob
 from tests.deployments.oci_serving import IMAGE, MANAGED, SHAPE, Serving
@@ -21,7 +24,7 @@ from tests.oci_place import oci_place
 pytest.importorskip("oci", reason="the oci SDK is not installed")
 
 
-def test_a_model_answers_until_it_is_taken_down(serving: Serving) -> None:
+def test_a_model_answers_until_it_is_taken_down(serving: Serving, tmp_path: Path) -> None:
     serving.profile(logGroupId=serving.place.log_group, subnetId=serving.place.subnet)
     said: list[str] = []
     made = serving.deploy(replicas=2, progress=said.append)
@@ -46,6 +49,13 @@ def test_a_model_answers_until_it_is_taken_down(serving: Serving) -> None:
     body = {"model": "llama", "messages": [{"role": "user", "content": "whole"}]}
     assert cloudtune.invoke("llama", body=body) == "whole"
     assert cloudtune.invoke("llama", body={**body, "stream": True}) == "whole"
+    (tmp_path / "a.png").write_bytes(b"png")
+    assert cloudtune.invoke("llama", "what is it?", image=[tmp_path / "a.png"]) == "image_url text"
+    for wrong, words in ((tmp_path / "m" / "config.json", "is no picture"), (tmp_path / "b.png", "cannot be read")):
+        with pytest.raises(UsageError, match=words):
+            cloudtune.invoke("llama", "what is it?", image=[wrong])
+    with pytest.raises(UsageError, match="pictures go with a prompt"):
+        cloudtune.invoke("llama", body=body, image=["a.png"])
     deleted = cloudtune.delete("llama")
     assert (deleted.kind, deleted.kept) == ("deployment", ("model llama:1",))
     assert (serving.deployments(), cloudtune.list(deployments=True)) == ([], ())
@@ -122,6 +132,29 @@ def test_what_is_lost_is_told(serving: Serving) -> None:
     assert cloudtune.verbs.deployment_state(made) in ("stopping", "lost")
     cloudtune.delete("llama")
     assert cloudtune.list(deployments=True) == ()
+
+
+def test_the_command_line_deploys_and_shows(serving: Serving) -> None:
+    def call(*words: str) -> Any:
+        return CliRunner().invoke(cli, words)
+
+    assert isinstance(call("status", "llama").exception, RunNotFound)
+    done = call("deploy", "llama", "--to", "oci", "--shape", SHAPE, "--image", IMAGE)
+    assert (done.exit_code, done.stdout) == (0, ""), done.output
+    assert "llama answers at http://" in done.stderr
+    shown = call("status", "llama")
+    assert (shown.exit_code, "state    running" in shown.stdout) == (0, True)
+    assert json.loads(call("status", "llama", "-o", "json").stdout)["details"]["complete"] is True
+    assert call("invoke", "llama", "how are you").stdout == "how are you\n"
+    done = len([one for one in serving.place.stage.record.calls if one.operation == "get_model_deployment"])
+    fault = faults.refused("oci.data_science", "get_model_deployment", status=500, numbers=range(done + 1, done + 9))
+    serving.place.stage.faults.add(fault)
+    listed = call("list", "--deployments", "-o", "json")
+    assert json.loads(listed.stdout)[0]["state"] == "unknown"
+    assert "llama: " in listed.stderr
+    deleted = call("delete", "llama")
+    assert deleted.exit_code == 0
+    assert "llama: active" in deleted.stderr
 
 
 def test_what_cannot_be_deployed_is_said_before_anything_is_sent(serving: Serving, tmp_path: Path) -> None:

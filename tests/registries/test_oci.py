@@ -228,7 +228,7 @@ def test_a_call_that_fails_for_good_leaves_nothing_double(filing: Filing, tmp_pa
 
 
 def test_what_was_killed_is_gone_on_with(filing: Filing, tmp_path: Path) -> None:
-    """Killed while the model's entry is being made, whose OCID nobody hears."""
+    """Killed after the model's entry was made, and before its OCID is heard."""
     stage = filing.place.stage
     tries: dict[str, Any] = {"operation": "create_model", "numbers": range(1, TRIES + 1)}
     stage.faults.add(faults.slow(SERVICE, seconds=2.0, **tries), faults.lost(SERVICE, **tries))
@@ -236,16 +236,13 @@ def test_what_was_killed_is_gone_on_with(filing: Filing, tmp_path: Path) -> None
     environ = {**os.environ, **filing.place.environ}
     process = subprocess.Popen([sys.executable, "-m", "cloudtune", *words], env=environ, stderr=subprocess.PIPE)
     until_s = time.monotonic() + 120
-    while not (stage.faults.fired or filing.models()):
+    while not filing.models():
         assert process.poll() is None, process.stderr and process.stderr.read()
         assert time.monotonic() < until_s
         time.sleep(0.01)
     process.kill()
     process.communicate()
     assert cloudtune.list(models=True) == ()
-    while not filing.models():
-        assert time.monotonic() < until_s
-        time.sleep(0.01)
     assert filing.file(tmp_path / "m").version == "1"
     assert len(filing.models()) == 1
 

@@ -100,8 +100,15 @@ class Works:
             deed(work)
         except WorkFailed as failed:
             why = failed
+        except Exception as error:
+            # nobody must wait for ever because the stand-in itself has failed
+            self._end(work, WorkFailed("InternalServerError", f"the stand-in failed: {error!r}"), then)
+            raise
         if self.cloud.stage.stopping.is_set():
             return
+        self._end(work, why, then)
+
+    def _end(self, work: Work, why: WorkFailed | None, then: Then) -> None:
         if then is not None:
             then(why)
         work.end(why)

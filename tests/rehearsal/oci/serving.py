@@ -67,7 +67,10 @@ class Handler(BaseHTTPRequestHandler):
         if asked["model"] != known.served_model_name:
             self.say(404, {"code": "NotFoundError", "message": f"The model {asked['model']} does not exist."})
             return
-        words = asked["messages"][-1]["content"].split(" ")
+        content = asked["messages"][-1]["content"]
+        if isinstance(content, list):
+            content = " ".join(one["type"] for one in content)
+        words = content.split(" ")
         if not asked.get("stream") or "slow" in words:
             self.say(200, {"choices": [{"message": {"content": " ".join(words)}}]})
             return

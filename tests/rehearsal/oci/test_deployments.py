@@ -210,8 +210,6 @@ def test_a_token_makes_one_deployment(deployed: Deployed) -> None:
 
 def test_the_services_own_images_and_machines_are_told(deployed: Deployed) -> None:
     found = deployed.client.list_containers(is_latest=True).data
-    assert [one.container_name for one in found if one.family_name == "odsc-vllm-serving"] == [
-        "odsc-vllm-serving"
-    ]
+    assert [one.container_name for one in found if one.family_name == "odsc-vllm-serving"] == ["odsc-vllm-serving"]
     names = [one.name for one in deployed.client.list_model_deployment_shapes(deployed.place.compartment).data]
     assert "VM.GPU.A10.1" in names
