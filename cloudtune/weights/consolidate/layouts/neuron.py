@@ -220,4 +220,4 @@ def _layout(folder: Folder, files: Sequence[Sequence[str]]) -> str:
 def _left(folder: Folder, prefix: str) -> Iterator[str]:
     """Yield what else lies in the folder, in words that may travel."""
     for other in sorted({match[1] for path in folder.files if (match := _RANK_PATH.fullmatch(path))} - {prefix}):
-        yield f"{other or 'the folder itself'} holds other shards, which were not read"
+        yield f"{other.rstrip('/') or 'the folder itself'} holds other shards, which were not read"
