@@ -63,7 +63,8 @@ class SageMakerBackend(Unsubmitted):
         output_path = place.output_path or _bucket_of(runtime.output_uri) or around.bucket
         outputs, left = _outputs(runtime, run_id, output_path and f"{output_path.rstrip('/')}/{title}", place)
         prefix = f"{(place.staging_uri or output_path or _NO_BUCKET).rstrip('/')}/{title}/input/"
-        files = () if container_of(runtime) else _files(job, how, run_id, name, outputs, place)
+        workspace = None if container_of(runtime) else gather_code(job)
+        files = () if container_of(runtime) else _files(job, how, run_id, name, outputs, workspace)
         request = wire.training_job(
             place,
             name=title,
@@ -78,7 +79,8 @@ class SageMakerBackend(Unsubmitted):
             tags={**place.tags, **runtime.freeform_tags},
         )
         steps = (*_uploads(files, prefix, place, run_id), _job(request, title, run_id))
-        warnings = (*how.warnings, *doubts(job, place, runtime, around, output_path))
+        passed_over = [(_WHAT, note) for note in (workspace.notes if workspace else ())]
+        warnings = (*how.warnings, *doubts(job, place, runtime, around, output_path), *passed_over)
         return Plan(
             name=name,
             run_id=run_id,
@@ -185,13 +187,12 @@ def _outputs(
 
 
 def _files(
-    job: JobSpec, how: Launch, run_id: str, name: str, outputs: Mapping[str, Any], place: SageMakerTrainingJob
+    job: JobSpec, how: Launch, run_id: str, name: str, outputs: Mapping[str, Any], workspace: Workspace | None
 ) -> tuple[tuple[str, tuple[File, ...]], ...]:
     """Return the objects that travel by name: one file each, or those below ``code/`` that go into an archive."""
-    workspace = gather_code(job)
     code = {"kind": "archive", "path": "code.tar.gz"} if workspace is not None else None
     order, _ = order_of(job, how, run_id, name=name, code=code, outputs=outputs)
-    order["environment"] = {**_facts(how, place), **order["environment"]}
+    order["environment"] = {**_facts(how, _place(job)), **order["environment"]}
     # escaped, so that what is no Unicode text arrives as the bytes that it was
     text = json.dumps(order, indent=1)
     made = (("agent.pyz", (_made("agent.pyz", agent_bytes()),)), ("order.json", (_made("order.json", text.encode()),)))
