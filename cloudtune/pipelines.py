@@ -45,6 +45,8 @@ from cloudtune.submit import Progress, submit
 
 #: Variables in which the conductor gets a step's literal secrets: this, the step's place in the file, ``_``, the name.
 _GIVEN = "CLOUDTUNE_STEP_"
+#: Seconds between two looks at whether the pipeline is to end.
+_STOP_LOOK_S = 0.2
 _REFERENCE = re.compile(r"\$\{steps\.([^.}]+)\.outputs\}")
 #: Options of a verb that stand on the command line without a flag, in order.
 POSITIONAL = {
@@ -416,7 +418,7 @@ def _step_run(
 
 def _end_of(run: Run, stopping: Callable[[], bool]) -> Status:
     """Wait for the end of a step; a place that cannot be asked for a while is no reason to give it up."""
-    pause, since_s = 0.05, time.monotonic()
+    pause, most_s, since_s = 0.05, run.look_s[1], time.monotonic()
     while True:
         try:
             status, since_s = run.status, time.monotonic()
@@ -426,7 +428,17 @@ def _end_of(run: Run, stopping: Callable[[], bool]) -> Status:
         else:
             if status.finished:
                 return status
-        if stopping():
+        if _stopped_within(pause, stopping):
             return run.cancel()
-        time.sleep(pause)
-        pause = min(pause * 1.3, 0.5)
+        pause = min(pause * 1.3, most_s)
+
+
+def _stopped_within(seconds: float, stopping: Callable[[], bool]) -> bool:
+    """Wait, and return whether it is to be stopped meanwhile."""
+    until = time.monotonic() + seconds
+    while not stopping():
+        left = until - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(left, _STOP_LOOK_S))
+    return True

@@ -111,6 +111,11 @@ class Run:
             return self.record.state if self.record else "unknown"
 
     @property
+    def look_s(self) -> tuple[float, float]:
+        """Seconds between two looks at the run's place, at first and at most; as for this machine before it has one."""
+        return LOOK_S if self._submitted() is None else self._place().look_s
+
+    @property
     def failure(self) -> Failure | None:
         """Which replica and rank failed first, and how; None unless the run failed."""
         return self.status.failure

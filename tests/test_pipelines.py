@@ -176,6 +176,7 @@ def test_a_place_that_is_away_for_a_while_ends_no_step(monkeypatch: pytest.Monke
         """A run whose place answers the third time."""
 
         id = "abcdefgh"
+        look_s = (0.0, 0.0)
         answers: ClassVar[list[Any]] = [away, away, Status(state="running"), away, Status(state="succeeded")]
 
         @property
