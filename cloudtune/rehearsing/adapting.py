@@ -10,8 +10,8 @@ import attrs
 
 from cloudtune.errors import UsageError
 from cloudtune.launch import launch
+from cloudtune.pipelines import job_of
 from cloudtune.spec.fields import freeze
-from cloudtune.spec.infrastructure import LocalJob
 from cloudtune.spec.job import JobSpec, PipelineSpec
 from cloudtune.spec.placeholders import placeholders
 
@@ -106,22 +106,17 @@ def with_jobs(spec: Spec, change: Callable[[JobSpec], JobSpec]) -> Spec:
         if step.job is None:
             steps.append(step)
             continue
-        own = step.job.infrastructure if step.job.infrastructure != LocalJob() else spec.infrastructure
-        placed = step.job.with_infrastructure(step.infrastructure or own)
-        steps.append(attrs.evolve(step, job=step.job.with_runtime(change(placed).runtime)))
+        changed = change(job_of(spec, step, {})).runtime
+        steps.append(attrs.evolve(step, job=step.job.with_runtime(changed)))
     return attrs.evolve(spec, steps=tuple(steps))
 
 
 def jobs_of(spec: Spec) -> Iterator[JobSpec]:
-    """Yield the jobs of a spec, those of a pipeline each with the infrastructure on which it runs."""
-    found: list[JobSpec] = []
-
-    def seen(job: JobSpec) -> JobSpec:
-        found.append(job)
-        return job
-
-    with_jobs(spec, seen)
-    yield from found
+    """Yield the jobs that a spec consists of, verbs included, each with the infrastructure on which it runs."""
+    if isinstance(spec, JobSpec):
+        yield spec
+    else:
+        yield from (job_of(spec, step, {}) for step in spec.steps)
 
 
 def _value(path: str, text: str, new_ocid: Callable[[str], str]) -> str:

@@ -80,8 +80,6 @@ def kinds_of(spec: Spec) -> tuple[str, ...]:
         to = step.options.get("to") if step.verb is not None else None
         if to is not None and to not in _HERE:
             wanted[_TARGETS.get(to, to)] = None
-        if step.verb is not None and step.infrastructure is not None and step.infrastructure.type != "local":
-            wanted[step.infrastructure.type] = None
     missing = [kind for kind in wanted if kind not in STANDINS]
     if missing:
         hint = f"what can be rehearsed: {', '.join(STANDINS)}; cloudtune run --dry-run shows what would be sent"

@@ -75,7 +75,7 @@ def test_the_same_placeholder_is_the_same_everywhere_also_in_options_of_verbs() 
     assert isinstance(filled, PipelineSpec)
     steps = {step.name: step for step in filled.steps}
     assert steps["merge"].options["output"] == "oci://your-bucket@your-namespace/llama2-lora/merged"
-    (train,) = jobs_of(filled)
+    train = next(jobs_of(filled))
     assert train.runtime is not None
     assert train.runtime.output_uri == "oci://your-bucket@your-namespace/llama2-lora/train"
     secrets = [kind_of(one.secret) for one in train.runtime.env if one.secret]
@@ -123,6 +123,11 @@ def test_code_from_here_does_not(url: str) -> None:
     ("steps", "place", "kinds"),
     [
         (("{name: r, register: {model: m, to: oci, name: n}}",), "local", ("dataScienceJob",)),
+        (
+            ("{name: p, prepare: {data: rows.jsonl}, infrastructure: {kind: infrastructure, type: dataScienceJob}}",),
+            "local",
+            None,
+        ),
         (("{name: j, job: {runtime: {type: python, spec: {recipe: {name: quickstart}}}}}",), "dataScienceJob", None),
     ],
 )
