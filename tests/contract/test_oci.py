@@ -43,10 +43,11 @@ class TestOci(BackendContract):
                 good=job(on, "echo one; echo two >&2"),
                 bad=job(on, 'echo "about to fail"; if [ "$CLOUDTUNE_NODE_RANK" = 1 ]; then exit 3; fi; sleep 30'),
                 long=job(on, "sleep 300"),
+                # the flood comes later: of what nodes write in one moment, it may hide some for a while
                 talkative=job(
                     on,
                     'if [ "$CLOUDTUNE_NODE_RANK" = 1 ]; then for i in 1 2 3 4 5; do echo "short $i"; sleep 0.1; done; fi;'
-                    ' if [ "$CLOUDTUNE_NODE_RANK" = 0 ]; then seq -f "a line of a long log: %.0f" 9000; fi',
+                    ' if [ "$CLOUDTUNE_NODE_RANK" = 0 ]; then sleep 2; seq -f "a line of a long log: %.0f" 9000; fi',
                 ),
             )
 
