@@ -54,7 +54,7 @@ def put_up(
     found, called, *run = place.find(model, store) if to in CLOUDS else _model_folder(model)
     name = name or called
     check_name(name, "name of a deployment")
-    reserved = place.reserve(found, name=name, run=run[0], **chosen) if to in CLOUDS else None
+    reserved = place.reserve(found, name=name, run=run[0], step=_step(store), **chosen) if to in CLOUDS else None
     earlier = _earlier(to, name, reserved, store)
     if earlier is not None:
         reserved = earlier
@@ -88,6 +88,15 @@ def _earlier(to: str, name: str, asked: Any, store: Store) -> Any:
                 return kept
         raise UsageError(f"deployment {name} exists already", hint=f"cloudtune delete {name}, or give --name")
     return None
+
+
+def _step(store: Store) -> str | None:
+    """Return the step of a pipeline that this is; None outside of one."""
+    try:
+        record = store.run(os.environ.get("CLOUDTUNE_RUN_ID") or "")
+    except CloudtuneError:
+        return None
+    return f"{record.parent}/{record.step}" if record.parent else None
 
 
 class _Kept:

@@ -57,6 +57,7 @@ class OciDeployment:
     max_length: int | None = None
     infrastructure: str | None = None
     run: str | None = None
+    step: str | None = None
     mark: str = ""
     compartment: str = ""
     project: str = ""
@@ -100,6 +101,7 @@ def reserve(
     *,
     name: str,
     run: str | None,
+    step: str | None,
     shape: str | None,
     image: str | None,
     replicas: int | None,
@@ -122,13 +124,18 @@ def reserve(
         max_length=max_length,
         infrastructure=infrastructure,
         run=run,
+        step=step,
         mark=_mark(),
     )
 
 
 def goes_on(kept: OciDeployment, asked: OciDeployment) -> bool:
-    """Whether what was kept is an interrupted try of the very deployment that is asked for."""
-    return not kept.complete and kept.asked == asked.asked
+    """Whether what was kept is the very deployment that is asked for, and not complete, or of the same step.
+
+    A pipeline that was killed before it knew that a step is done asks for it again when it is resumed.
+    """
+    same_step = kept.step is not None and kept.step == asked.step
+    return kept.asked == asked.asked and (same_step or not kept.complete)
 
 
 def deploy(reserved: OciDeployment, *, keep: Keep, store: Store, progress: Say | None = None) -> OciDeployment:
@@ -145,7 +152,8 @@ def deploy(reserved: OciDeployment, *, keep: Keep, store: Store, progress: Say |
     found = _seen(client, reserved)
     if found is None or found["lifecycleState"] in _GOING:
         # of one that went again the service would remember the token, and not make another
-        fresh = reserved if found is None else attrs.evolve(reserved, mark=_mark(), id="", work="", serves="")
+        gone = found is not None or bool(reserved.id)
+        fresh = attrs.evolve(reserved, mark=_mark(), id="", work="", serves="") if gone else reserved
         served = _begin(client, fresh, keep, store, say)
     else:
         say(f"{reserved.name} has been begun: going on with it")
@@ -190,9 +198,9 @@ def stop(deployment: OciDeployment, *, progress: Say | None = None) -> None:
         if line != told:
             say(line)
             told = line
-        if current not in ("CREATING", "UPDATING", "DELETING"):
-            if asked and current == "FAILED":
-                raise _failed(f"{deployment.name} was not taken down: {found.get('lifecycleDetails') or current}")
+        if asked and current == "FAILED":
+            raise _failed(f"{deployment.name} was not taken down: {found.get('lifecycleDetails') or current}")
+        if not asked and current not in ("CREATING", "UPDATING", "DELETING"):
             _delete(client, str(found["id"]))
             asked = True
         if pauses.over:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import cloudtune
+from cloudtune.errors import UsageError
 from cloudtune.rehearsal import faults
 from cloudtune.store import Store
 from tests.deployments.oci_serving import IMAGE, SHAPE, Serving
@@ -16,7 +17,7 @@ from tests.registries.models import merged
 pytest.importorskip("oci", reason="the oci SDK is not installed")
 
 
-def test_steps_file_and_deploy(serving: Serving, tmp_path: Path) -> None:
+def test_steps_file_and_deploy(serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config" / "mine.yaml").unlink()  # the pipeline itself says whose all is
     owner = {"compartmentId": serving.place.compartment, "projectId": serving.place.project}
     place = {"kind": "infrastructure", "type": "dataScienceJob", "spec": owner}
@@ -43,5 +44,13 @@ def test_steps_file_and_deploy(serving: Serving, tmp_path: Path) -> None:
     (container,) = [one.model_deployment_configuration_details for one in serving.deployments()]
     assert container.environment_configuration_details.cmd[-2:] == ["--max-model-len", "4096"]
     assert cloudtune.invoke("clerk", "hello") == "hello"
+    # the same step again, as after a crash at its very end
+    (step,) = [one for one in Store().runs(parent=run.id) if one.step == "serve" and one.state == "succeeded"]
+    monkeypatch.setenv("CLOUDTUNE_RUN_ID", step.id)
+    again = serving.deploy("clerk", max_length=4096)
+    assert [one.id for one in serving.deployments()] == [again.details["id"]]
+    monkeypatch.delenv("CLOUDTUNE_RUN_ID")
+    with pytest.raises(UsageError, match="exists already"):
+        serving.deploy("clerk", max_length=4096)
     cloudtune.delete("clerk")
     assert serving.deployments() == []
