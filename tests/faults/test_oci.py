@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudtune import deletion, jobs, places, runs
+from cloudtune import deletion, jobs, places, runs, verbs
 from cloudtune.backends import oci_logs, oci_runs
 from cloudtune.errors import CloudtuneError, NotAllowed, ServiceError, UsageError
 from cloudtune.rehearsal import faults
@@ -30,6 +30,7 @@ from tests.rehearsal.conftest import namespaces  # noqa: F401 - a fixture
 
 pytest.importorskip("oci", reason="the oci SDK is not installed")
 from cloudtune.clients import oci_endpoint
+from cloudtune.rehearsal.oci.cloud import Timing
 from cloudtune.rehearsal.oci.job_runs import JobRuns
 from cloudtune.rehearsal.oci.run_control import NEEDS_ATTENTION
 
@@ -421,6 +422,19 @@ def test_a_run_that_ends_without_a_word_is_over(end: str, tmp_path: Path, monkey
         eventually(lambda: states(on, "oci.job") == ["DELETED"])
 
 
+def test_a_run_that_is_slow_to_end_does_not_hold_who_cancels_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "CANCEL_S", 0.3)
+    with oci_place(tmp_path, speed=SPEED, timing=Timing(canceling_s=1e9)) as on:
+        run = jobs.start(job(on, "sleep 300"))
+        eventually(lambda: run.state == "running")
+        for _ in range(2):
+            assert run.cancel().state == "stopping"
+        with pytest.raises(UsageError, match="is stopping"):
+            run.delete()
+
+
 def test_without_a_log_the_state_is_followed(on: OciPlace) -> None:
     run = jobs.start(job(on, logged=False))
     shown: list[str] = []
@@ -451,16 +465,16 @@ def test_a_run_of_two_nodes_that_somebody_else_started(on: OciPlace) -> None:
         assert run.handle is not None
         Store().remove_run(run.id)
         ocids.append(run.handle.id)
-    ending, ended = (runs.get(ocid) for ocid in ocids)
+    ending, ended = (verbs.status(ocid) for ocid in ocids)
     eventually(lambda: ending.state == ended.state == "running")
     go_on(on, ended)
-    lines = list(ended.lines(follow=True))
+    shown: list[str] = []
+    assert verbs.watch(ended.id, show=shown.append).state == "succeeded"
     for node in range(2):
-        assert written([line for line in lines if line.replica == node]) == TEXTS
-    assert (ended.state, ended.exit_code) == ("succeeded", 0)
+        assert [line.removeprefix(mark) for line in shown if line.startswith(mark := f"[{node}/{node}] ")] == TEXTS
     assert ended.to_dict()["name"].startswith("fault-")
-    assert ending.cancel().state == "cancelled"
-    for run in (ended, ending):
-        run.delete()
+    assert verbs.cancel(ending.id).state == "cancelled"
+    for ocid in ocids:
+        verbs.delete(ocid)
     assert states(on, "oci.job_run") == ["DELETED", "DELETED"]
     assert states(on, "oci.job") == ["ACTIVE", "ACTIVE"]  # they are somebody else's
