@@ -40,7 +40,8 @@ def what_it_is(subject: Subject) -> Iterator[Finding]:
         return
     base = text_of(subject.config, "base_model_name_or_path")
     message = f"this is an adapter{f' for {shown(base)}' if base else ''}, and no model by itself"
-    hint = f"cloudtune merge {shown(base) if base else 'BASE'} ADAPTER -o MODEL; vLLM serves the two together, also"
+    merging = f"cloudtune merge {shown(base) if base else 'BASE'} ADAPTER -o MODEL"
+    hint = f"{merging}; vLLM can also serve base and adapter together"
     yield _finding("adapter-alone", "note", message, hint)
 
 

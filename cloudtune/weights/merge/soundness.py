@@ -41,7 +41,7 @@ def notes_of(base: Origin, folder: Folder, config: Mapping[str, Any], given: Seq
         elif trained_on and not says_nothing(trained_on) and not any(same_model(trained_on, name) for name in names):
             yield (
                 f"{title} was trained on {trained_on}, and nothing of {base.title} says that it is that model: "
-                "another one of the same shape gives no sense"
+                "if it is another one of the same shape, the result makes no sense"
             )
 
 
