@@ -1,7 +1,8 @@
 """Which right each operation of a service needs, in the words of its policies; the same that infrastructure/ grants.
 
-The tables are data (``oci.json``): a right is one statement, an operation is the SDK's name of a request and lists the
-rights of all who have a part in it. Tests hold them against ``infrastructure/oci`` and against what is really called.
+The tables are data, one a cloud (``oci.json``): a right is one statement, an operation is the SDK's name of a request
+and lists the rights of all who have a part in it. Tests hold them against ``infrastructure/`` and against what is
+really called.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _UNKNOWN = {
     "deployments": "<dynamic group of model deployments>",
     "network": "<compartment of the network>",
     "vault": "<compartment of the vault>",
+    "images": "<account of the images>",
+    "secrets": "",
 }
 
 
@@ -30,19 +33,22 @@ _UNKNOWN = {
 class Right:
     """One statement of a policy: who may do what, for which feature of cloudtune, and why.
 
-    ``may`` has blanks: ``{compartment}``, ``{bucket}`` and such. ``feature`` is the key under which infrastructure/ has
-    it.
+    In the words of OCI it is ``may``; in AWS's, ``actions`` on ``resources`` under a ``condition``. They have blanks:
+    ``{compartment}``, ``{bucket}`` and such. ``feature`` is the key under which infrastructure/ has it.
     """
 
     id: str
     subject: str
-    may: str
     feature: str
     why: str
+    may: str = ""
+    actions: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    resources: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    condition: Mapping[str, Any] | None = None
 
     @property
     def who(self) -> str:
-        """Whose right it is: ``users``, ``job_runs``, ``deployments``, or a service of the cloud."""
+        """Whose right it is: ``users``, the nodes of jobs, deployments, or a service of the cloud."""
         return self.id.partition(".")[0]
 
     def statement(self, facts: Mapping[str, str | None] = {}) -> str:
@@ -52,7 +58,12 @@ class Right:
             name = blank[1]
             return facts.get(name) or _UNKNOWN.get(name, f"<{name.replace('_', ' ')}>")
 
-        return _BLANK.sub(filled, f"allow {self.subject} to {self.may}")
+        return _BLANK.sub(filled, self._policy() if self.actions else f"allow {self.subject} to {self.may}")
+
+    def _policy(self) -> str:
+        """Return the statement as JSON on one line."""
+        parts = {"Effect": "Allow", "Action": self.actions, "Resource": self.resources, "Condition": self.condition}
+        return json.dumps({name: value for name, value in parts.items() if value is not None})
 
 
 @cache

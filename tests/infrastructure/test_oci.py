@@ -237,7 +237,7 @@ def test_what_is_not_known_of_a_statement_is_left_to_the_reader():
         "allow dynamic-group <dynamic group of job runs> to read secret-bundles in compartment id <compartment of the vault>"
     )
     assert rights.needed_for("oci.secrets", "get_secret_bundle", who="users") == ()
-    assert rights.needed_for("oci.data_science", "no_such") == rights.needed_for("aws.s3", "put_object") == ()
+    assert rights.needed_for("oci.data_science", "no_such") == rights.needed_for("else.s3", "put_object") == ()
 
 
 # --- against what cloudtune calls
