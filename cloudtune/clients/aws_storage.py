@@ -21,6 +21,7 @@ _FOLDERS = (".aws/sso/cache", ".aws/login/cache", ".aws/cli/cache")
 _OPTIONS: Mapping[str, Any] = {"connect_timeout": 10, "read_timeout": 120, "retries": {"mode": "standard"}}
 
 _known: tuple[object, ...] | None = None
+_former: list[Any] = []
 _lock = threading.Lock()
 
 
@@ -30,7 +31,10 @@ def file_system(uri: str) -> tuple[Any, str]:
     facts = _facts(os.environ)
     with _lock:
         if _known is not None and _known != facts:
-            import_module("s3fs").S3FileSystem.clear_instance_cache()
+            kind: Any = import_module("s3fs").S3FileSystem
+            # kept alive: another thread may still use one, and s3fs closes what is dropped in a tenth of a second or not
+            _former.extend(kind._cache.values())  # noqa: SLF001 - there is no other list of them
+            kind.clear_instance_cache()
         _known = facts
     given = import_module("fsspec.config").conf.get("s3", {})
     options = {} if "config_kwargs" in given else {"config_kwargs": dict(_OPTIONS)}
