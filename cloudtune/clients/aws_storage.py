@@ -32,7 +32,7 @@ def file_system(uri: str) -> tuple[Any, str]:
     with _lock:
         if _known is not None and _known != facts:
             kind: Any = import_module("s3fs").S3FileSystem
-            # kept alive: another thread may still use one, and s3fs closes what is dropped in a tenth of a second or not
+            # kept: another thread may be using one, and s3fs is in a hurry when it closes what is dropped
             _former.extend(kind._cache.values())  # noqa: SLF001 - there is no other list of them
             kind.clear_instance_cache()
         _known = facts
