@@ -139,10 +139,11 @@ def _searched(
     if again:
         return told, {**cursor, "caughtUp": False}
     if run["finished"] is None:
-        present = not lines["waiting"] or now - cursor["began"] > PRESENT_S
+        seen = not more or lines["top"] >= cursor["began"]  # of a flood nobody sees the end
+        present = seen and (not lines["waiting"] or now - cursor["began"] > PRESENT_S)
         return told, {**cursor, "caughtUp": present}
     whole = numbered.ended(lines)
-    ended = whole or _is_over(handle, cursor)
+    ended = whole or (not more and _is_over(handle, cursor))
     last = () if whole or not ended else tuple(_lacking(handle, cursor))
     return (*told, *last), {**cursor, "next": "search", "caughtUp": ended, "ended": ended, "soon": True}
 

@@ -123,14 +123,14 @@ class Clock:
         raise AssertionError("a watch changes nothing")
 
 
-def watch(service: Service, *, kind: str = AGENT_RUN, begin: float = 0.0) -> Watched:
-    """Follow a run from a moment on."""
+def watch(service: Service, *, kind: str = AGENT_RUN, begin: float = 0.0, follow: bool = True) -> Watched:
+    """Follow a run from a moment on, or see what there is then."""
     handle = Handle(backend="oci", scope="us-ashburn-1", kind=kind, id=RUN)
     clock = Clock(service, begin)
     place = Place(run=RUN, handle=handle, backend=OciBackend(), client=clock)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(places, "time", clock)
-        lines = [(clock.now - BEGIN, line.text) for line in place.lines(follow=True, finished=lambda: False)]
+        lines = [(clock.now - BEGIN, line.text) for line in place.lines(follow=follow, finished=lambda: False)]
     return Watched(lines=lines, ended=clock.now - BEGIN)
 
 
@@ -252,6 +252,16 @@ def test_a_log_of_a_month_ago_is_read_in_windows(days: int) -> None:
     watched = watch(service, begin=days * DAY_S)
     assert len([text for text in watched.texts if text.startswith("line")]) == 6000
     assert watched.ended - days * DAY_S <= 30
+
+
+@pytest.mark.parametrize("finished", [39.0, 1000.0])
+def test_all_that_was_written_by_now_is_seen_without_following(finished: float) -> None:
+    """A log of many searches that has just been written, of a run that goes on and of one that is over."""
+    service = Service(finished=finished, state="FAILED", details="... failed with exit code 137.")
+    agents(service, nodes=2, lines=oci_logs.PAGES * oci_runs.LIMIT, until=38.0, late_s=0.5, said_goodbye=0)
+    seen = watch(service, begin=41.0, follow=False)
+    assert len([text for text in seen.texts if text.startswith("line")]) == len(service.entries)
+    assert seen.ended <= 70
 
 
 def test_who_failed_first_is_asked_for_no_longer_than_it_can_be_told() -> None:
