@@ -11,6 +11,9 @@ service's words. The ``aws`` and ``rehearse`` extras must be installed.
     training_jobs   SageMaker training jobs; training_limits: what the service refuses
     training_control, training_nodes, training_files   what leads one job, its nodes, its files from and to S3
     logs         CloudWatch Logs: late, and with pages that are empty though more follows
+    imports      Bedrock's imports and imported models; import_limits: what is refused of their files
+    bedrock_runtime   what imported models answer; serving: the nodes that serve a model
+    rest         parameters in paths and headers; event_streams: replies in pieces
     quotas       Service Quotas: how many instances of a type may run
     borrowed     what moto's server answers: S3, IAM, STS, ECR, Secrets Manager and whatever else it knows
 
@@ -25,5 +28,7 @@ from collections.abc import Mapping
 SERVICES: Mapping[str, tuple[str, ...]] = {
     "sagemaker": ("cloudtune.rehearsal.aws.training_jobs:TrainingJobs",),
     "logs": ("cloudtune.rehearsal.aws.logs:Logs",),
+    "bedrock": ("cloudtune.rehearsal.aws.imports:Imports",),
+    "bedrock-runtime": ("cloudtune.rehearsal.aws.bedrock_runtime:BedrockRuntime",),
     "servicequotas": ("cloudtune.rehearsal.aws.quotas:Quotas",),
 }

@@ -21,6 +21,7 @@ from cloudtune.rehearsal.aws.borrowed import Borrowed
 from cloudtune.rehearsal.aws.checker import checked, must_fit
 from cloudtune.rehearsal.aws.models import model_of, operation_by_path, require_sdk, snake
 from cloudtune.rehearsal.aws.principals import Keys, Principals
+from cloudtune.rehearsal.aws.rest import is_rest, parameters_of, plain_reply
 from cloudtune.rehearsal.aws.speech import denied, refuse, reply, signed_for
 from cloudtune.rehearsal.identity import Identity
 from cloudtune.rehearsal.messages import Refused, Request, Response, json_response
@@ -34,6 +35,8 @@ SESSION_EXPIRES = "session expires"
 _CREDENTIALS = "/rehearsed/credentials/"
 #: Services that are signed for under another's name, by that name; in the order in which their paths are tried.
 _ALIKE = {"sagemaker": ("sagemaker-runtime",), "bedrock": ("bedrock", "bedrock-runtime")}
+#: Services whose rights are called as another service's.
+_RIGHTS = {"sagemaker-runtime": "sagemaker", "bedrock-runtime": "bedrock"}
 #: Operations that go by another right than the one that is called as they are.
 _ACTIONS = {
     "HeadObject": "GetObject",
@@ -55,8 +58,9 @@ class Asked:
     caller: Keys | None = None
 
 
-#: One operation: its parameters, checked, and who asks; the reply's fields, None for a reply without any.
-Deed = Callable[[Mapping[str, Any], Asked], "Mapping[str, Any] | None"]
+#: One operation: its parameters, checked, and who asks; the reply's fields, None for a reply without any, or a whole
+#: reply of one that streams.
+Deed = Callable[[Mapping[str, Any], Asked], "Mapping[str, Any] | Response | None"]
 
 
 class Part(Protocol):
@@ -82,6 +86,10 @@ class Timing:
     capacity_s: float = 30.0
     sync_s: float = 20.0
     grace_s: float = 120.0
+    importing_s: float = 300.0
+    loading_s: float = 60.0
+    creating_s: float = 120.0
+    deleting_s: float = 30.0
 
 
 @attrs.frozen(kw_only=True)
@@ -208,23 +216,28 @@ class AwsCloud:
             self.principals.end_sessions()
         caller = self.principals.admit(request, body_sha256=hashlib.sha256(asked.body or b"").hexdigest())
         action = _ACTIONS.get(asked.operation, asked.operation)
-        if f"{asked.service}:{action}" in self.denied:
-            raise denied(caller.arn, f"{asked.service}:{action}")
+        right = f"{_RIGHTS.get(asked.service, asked.service)}:{action}"
+        if right in self.denied:
+            raise denied(caller.arn, right)
         self._asked.one = attrs.evolve(asked, caller=caller)
 
     def _own(self, request: Request) -> Response:
         """Answer by a part of this cloud: what comes and what goes is checked against the service's model."""
         asked: Asked = self._asked.one
+        model = model_of(asked.service)
+        operation = model["operations"][asked.operation]
+        rest = is_rest(asked.service)
         try:
-            given = json.loads(asked.body or b"{}")
+            given = parameters_of(request, asked) if rest else json.loads(asked.body or b"{}")
         except ValueError as error:
             raise Refused(400, "SerializationException", f"the body is not JSON: {error}") from error
-        operation = model_of(asked.service)["operations"][asked.operation]
         parameters = checked(asked.service, operation["input"]["shape"], given)
         made = self._deeds[asked.service, asked.operation](parameters, asked)
+        if isinstance(made, Response):
+            return made
         if made is not None and "output" in operation:
             must_fit(asked.service, operation["output"]["shape"], made)
-        return reply(made)
+        return plain_reply(operation, made) if rest else reply(made)
 
     def _lent(self, request: Request) -> Response:
         asked: Asked = self._asked.one

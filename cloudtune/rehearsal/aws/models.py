@@ -82,6 +82,14 @@ def operation_by_path(
     return max(fitting, key=lambda form: form.weight).name if fitting else ""
 
 
+def path_parameters(service: str, operation: str, path: str) -> dict[str, str]:
+    """Return what a request's path says, not decoded, by the names that the operation's own path has for it."""
+    template = model_of(service)["operations"][operation]["http"]["requestUri"].partition("?")[0]
+    pattern = _HOLE.sub(lambda hole: f"(?P<{hole[1]}>.+)" if hole[2] else f"(?P<{hole[1]}>[^/]+)", re.escape(template))
+    found = re.fullmatch(pattern + "/?", path)
+    return found.groupdict() if found is not None else {}
+
+
 @cache
 def _forms(service: str) -> tuple[_Form, ...]:
     model = model_of(service)
