@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import attrs
+
+from cloudtune import rights
 from cloudtune.clients.aws_auth import Account
 from cloudtune.clients.aws_auth import sdk_errors as sdk
 from cloudtune.errors import CloudtuneError, NoCapacity, NotAllowed, RunNotFound, ServiceError, UsageError
@@ -155,8 +158,8 @@ def _refused(error: Any, call: Call, account: Account) -> CloudtuneError:
         return RunNotFound(f"SageMaker has no training job {name}, or you may not see it", hint=hint)
     if code in _FORBIDDEN or status == 403:
         action = missing_action(said, error.operation_name, call.service)
-        hint = f"your administrator grants {action} with the policies of {POLICY}"
-        return NotAllowed(f"{where}: you lack {action}: {said or code}{tail}", policy=POLICY, hint=hint)
+        message = f"{where}: you lack {action}: {said or code}{tail}"
+        return NotAllowed(message, policy=POLICY, hint=granting(action))
     if code in _FULL:
         hint = "ask for a higher quota (Service Quotas), take another instance type or region, or try again later"
         return NoCapacity(f"{where}: {said or code}{tail}", hint=hint)
@@ -178,6 +181,15 @@ def missing_action(said: str, operation: str, service: str) -> str:
     name = service.removeprefix("aws.").replace("_", "-")
     action = f"{_PREFIXES.get(name, name)}:{operation}"
     return _ACTIONS.get(action, action)
+
+
+def granting(action: str) -> str:
+    """Return who grants an action, and by which statement where it is one that cloudtune knows to need."""
+    known = (right for right in rights.rights("aws").values() if right.who == "users" and action in right.actions)
+    right = next(known, None)
+    alone: Any = {"actions": (action,)}
+    statement = f": {attrs.evolve(right, **alone).statement()}" if right is not None else ""
+    return f"your administrator grants {action} with the policies of {POLICY}{statement}"
 
 
 def _failed(

@@ -114,6 +114,7 @@ def test_refusals_say_who_can_mend_them(client: Any, place: AwsPlace) -> None:
     assert isinstance(denied, NotAllowed)
     assert "sagemaker:DescribeTrainingJob" in denied.message
     assert denied.policy == "infrastructure/sagemaker"
+    assert '{"Effect": "Allow", "Action": ["sagemaker:DescribeTrainingJob"], "Resource": [' in str(denied.hint)
     listed = raised(client.read, call("list_objects_v2", service="aws.s3", Bucket=place.bucket))
     assert "s3:ListBucket" in listed.message
 
