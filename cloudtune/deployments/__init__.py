@@ -69,7 +69,7 @@ def put_up(
         more = {"keep": kept.keep, "store": store} if to in CLOUDS else {}
         served = place.deploy(reserved, progress=progress, **more)
     except BaseException as error:
-        kept.end(error)
+        kept.end(error, progress or str)
         raise
     try:
         return kept.keep(served)
@@ -115,14 +115,16 @@ class _Kept:
             self._store.replace_deployment(self._deployment)
         return self._deployment
 
-    def end(self, error: BaseException) -> None:
+    def end(self, error: BaseException, say: Callable[[str], object]) -> None:
         """Forget what is not there; what a cloud goes on with stays, and the error says so."""
+        name = self._deployment.name
+        left = f"{name} is kept: deploy it again to go on, or take it down: cloudtune delete {name}"
         if not self._goes_on:
-            self._store.remove_deployment(self._deployment.name)
+            self._store.remove_deployment(name)
         elif isinstance(error, CloudtuneError):
-            name = self._deployment.name
-            left = f"{name} is kept: deploy it again to go on, or take it down: cloudtune delete {name}"
             error.hint = f"{error.hint}; {left}" if error.hint else left
+        else:
+            say(f"the cloud goes on; {left}")
 
 
 def state_of(deployment: Deployment) -> str:

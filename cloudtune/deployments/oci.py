@@ -8,6 +8,7 @@ never makes a second one.
 
 from __future__ import annotations
 
+import difflib
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -93,6 +94,9 @@ def find(model: str, store: Store) -> tuple[str, str, str | None]:
             return one.uri.removeprefix(SCHEME), name, one.run
     what = known[0].uri if known else model
     hint = f"file it there first: cloudtune register {what} --to oci --name {name.rpartition('/')[2] or 'NAME'}"
+    there = sorted({one.name for one in store.models() if one.uri.startswith(SCHEME)})
+    if near := difflib.get_close_matches(name, there, n=3):
+        hint = f"nearest: {', '.join(near)}; or {hint}"
     raise UsageError(f"{model} is no model that was registered with --to oci", hint=hint)
 
 

@@ -164,6 +164,7 @@ def test_what_cannot_be_deployed_is_said_before_anything_is_sent(serving: Servin
         ({"shape": "VM.Standard2.1"}, "vLLM wants a GPU"),
         ({"model": str(tmp_path / "m")}, "no model that was registered with --to oci"),
         ({"model": "llama:7"}, "no model that was registered"),
+        ({"model": "lama"}, "nearest: llama; or file it there first"),
         ({"replicas": 0}, "--replicas must be 1 or more"),
         ({"max_length": 0}, "--max-length must be 1 or more"),
         ({"infrastructure": "local"}, "is of type local"),

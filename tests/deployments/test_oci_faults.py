@@ -104,7 +104,10 @@ def test_what_was_interrupted_is_gone_on_with_or_taken_down(serving: Serving) ->
     main = threading.main_thread().ident
     assert main is not None
 
+    said: list[str] = []
+
     def interrupt(line: str) -> None:
+        said.append(line)
         if line.startswith("deployment: "):
             signal.pthread_kill(main, signal.SIGINT)
 
@@ -114,11 +117,12 @@ def test_what_was_interrupted_is_gone_on_with_or_taken_down(serving: Serving) ->
             serving.deploy(progress=interrupt)
     finally:
         signal.signal(signal.SIGINT, handler)
+    assert said[-1].startswith("the cloud goes on; llama is kept: deploy it again")
     (kept,) = cloudtune.list(deployments=True)
     assert cloudtune.verbs.deployment_state(kept) in ("starting", "running")
     with pytest.raises(UsageError, match="exists already"):
         serving.deploy(replicas=2)  # another one
-    said: list[str] = []
+    said.clear()
     assert serving.deploy(progress=said.append).details["id"] == kept.details["id"]
     assert said[0] == "llama has been begun: going on with it"
     with pytest.raises(UsageError, match="exists already"):
