@@ -64,7 +64,7 @@ def is_missing(error: Exception) -> bool:
     if not isinstance(error, sdk.ClientError):
         return False
     code = code_of(error)
-    named = code.startswith(("ResourceNotFound", "NoSuch", "NotFound")) or code == "404"
+    named = "NotFound" in code or code.startswith("NoSuch") or code == "404"
     return named or (code == "ValidationException" and _MISSING.search(_said(error)) is not None)
 
 

@@ -15,6 +15,7 @@ from cloudtune.errors import MissingExtra
 PLACES: dict[str, str] = {
     "local": "cloudtune.diagnosis.local:checks",
     "dataScienceJob": "cloudtune.diagnosis.oci:checks",
+    "sageMakerTrainingJob": "cloudtune.diagnosis.aws:checks",
 }
 
 

@@ -1,14 +1,13 @@
-"""Questions to Oracle Cloud with the user's own rights: what an answer, and what a refusal, means for a job."""
+"""Questions to a cloud with the user's own rights: what an answer, and what a refusal, means for a job."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
 from cloudtune import rights
-from cloudtune.clients.oci import OciClient
 from cloudtune.diagnosis.findings import Finding
 from cloudtune.errors import CloudtuneError, NotAllowed, ServiceError, UsageError
 from cloudtune.plan import Call
@@ -48,6 +47,13 @@ class Question:
         )
 
 
+class Reader(Protocol):
+    """A client that carries out reads; see :class:`cloudtune.submit.Client`."""
+
+    def read(self, call: Call) -> Mapping[str, Any]:
+        """Carry out a read."""
+
+
 class Refused(Exception):
     """A question that was not answered as hoped, which is no error of anybody's; ``finding`` is what that means."""
 
@@ -57,9 +63,9 @@ class Refused(Exception):
 
 
 class Questions:
-    """Asks one thing after the other; once nobody answers, or nobody knows the user, nothing more is asked."""
+    """Asks Oracle Cloud one thing after the other; once nobody answers, or knows the user, nothing more is asked."""
 
-    def __init__(self, client: OciClient) -> None:
+    def __init__(self, client: Reader) -> None:
         self._client = client
         self._facts: Facts = {}
         self._region: str | None = None

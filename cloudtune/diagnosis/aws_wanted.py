@@ -1,0 +1,138 @@
+"""What a job needs to find on AWS, gathered from its spec."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from urllib.parse import urlsplit
+
+import attrs
+
+from cloudtune.backends.sagemaker_surroundings import account_of, surroundings
+from cloudtune.diagnosis.document import Subject
+from cloudtune.spec.runtime import Runtime
+from cloudtune.spec.sagemaker import SageMakerTrainingJob
+
+_IMAGE = re.compile(
+    r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/(?P<repository>[^:@]+)"
+    r"(?::(?P<tag>[^@]+))?(?:@(?P<digest>.+))?"
+)
+_SECRET = re.compile(r"arn:aws[\w-]*:secretsmanager:([\w-]+):\d{12}:secret:.+")
+#: What is still to be filled in, or is only known later.
+_OPEN = re.compile(r"[<$]")
+
+
+@attrs.frozen(kw_only=True)
+class Objects:
+    """A place in S3: why the job has it, where it says so, and whether it writes there."""
+
+    bucket: str
+    prefix: str
+    use: str
+    where: str
+    written: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Image:
+    """An image in Amazon's container registry."""
+
+    account: str
+    region: str
+    repository: str
+    tag: str | None
+    digest: str | None
+    where: str
+
+
+@attrs.frozen(kw_only=True)
+class Wanted:
+    """What one job needs to find."""
+
+    subject: Subject
+    place: SageMakerTrainingJob
+    region: str | None
+    role: str | None
+    nodes: int
+    objects: tuple[Objects, ...]
+    secrets: tuple[tuple[str, str], ...]
+    image: Image | None
+
+    @property
+    def facts(self) -> Mapping[str, str | None]:
+        """What statements of a policy can be filled in with."""
+        bucket = next((one.bucket for one in self.objects if one.written), None)
+        return {
+            "account": account_of(self.role),
+            "region": self.region,
+            "bucket": bucket or next((one.bucket for one in self.objects), None),
+            "training_role": self.role and self.role.partition(":role/")[2],
+            "repository": self.image.repository if self.image is not None else None,
+        }
+
+    def at(self, key: str) -> str:
+        """Return the YAML path of a key of the infrastructure."""
+        return self.subject.at(f"infrastructure.spec.{key}")
+
+
+def wanted_by(subject: Subject, environ: Mapping[str, str]) -> Wanted:
+    """Return what a job needs; what it does not say is taken from where it is submitted, as its plan does."""
+    place, runtime = subject.job.infrastructure, subject.job.runtime
+    assert isinstance(place, SageMakerTrainingJob)
+    around = surroundings(place, environ)
+    return Wanted(
+        subject=subject,
+        place=place,
+        region=settled(around.region),
+        role=settled(around.role),
+        nodes=subject.launch.nodes if subject.launch is not None else 1,
+        objects=tuple(_objects(subject, place, runtime, around.bucket)),
+        secrets=tuple(_secrets(subject, runtime)),
+        image=_image(subject, place, runtime),
+    )
+
+
+def settled(text: str | None) -> str | None:
+    """Return a text unless something in it is still to be filled in."""
+    return text if text and not _OPEN.search(text) else None
+
+
+def _objects(
+    subject: Subject, place: SageMakerTrainingJob, runtime: Runtime | None, bucket: str | None
+) -> Iterator[Objects]:
+    def at(uri: str | None, use: str, key: str, *, written: bool = False) -> Iterator[Objects]:
+        parts = urlsplit(uri or "")
+        if parts.scheme == "s3" and settled(parts.netloc):
+            where = subject.at(key)
+            yield Objects(bucket=parts.netloc, prefix=parts.path.lstrip("/"), use=use, where=where, written=written)
+
+    here = "infrastructure.spec"
+    given = place.output_path or (runtime.output_uri if runtime is not None else None)
+    yield from at(given or bucket, "takes outputs", f"{here}.outputPath", written=True)
+    yield from at(place.staging_uri, "takes the code", f"{here}.stagingUri", written=True)
+    yield from at(place.checkpoint_uri, "keeps checkpoints", f"{here}.checkpointUri", written=True)
+    for index, channel in enumerate(place.inputs):
+        yield from at(channel.uri, "has inputs", f"{here}.inputs[{index}].uri")
+    if runtime is None:
+        return
+    yield from at(runtime.output_uri, "takes outputs", "runtime.spec.outputUri", written=True)
+    for uri in runtime.inputs:
+        yield from at(uri, "has inputs", "runtime.spec.inputs")
+    cache = getattr(runtime, "compile_cache_uri", None)
+    yield from at(cache, "keeps compiled graphs", "runtime.spec.compileCacheUri", written=True)
+
+
+def _secrets(subject: Subject, runtime: Runtime | None) -> Iterator[tuple[str, str]]:
+    """Yield (YAML path, ARN) of the secrets that nodes will read."""
+    for index, variable in enumerate(runtime.env if runtime is not None else ()):
+        if variable.secret and _SECRET.fullmatch(variable.secret) and settled(variable.secret):
+            yield subject.at(f"runtime.spec.env[{index}].secret"), variable.secret
+
+
+def _image(subject: Subject, place: SageMakerTrainingJob, runtime: Runtime | None) -> Image | None:
+    own = getattr(runtime, "image", None) if runtime is not None and runtime.type == "container" else None
+    found = _IMAGE.fullmatch(own or place.image or "")
+    if found is None:
+        return None
+    where = subject.at("runtime.spec.image" if own else "infrastructure.spec.image")
+    return Image(**found.groupdict(), where=where)
