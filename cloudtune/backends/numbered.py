@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -60,12 +60,12 @@ def beginning(at: float) -> dict[str, Any]:
 
 
 def take(
-    entries: Sequence[Entry], cursor: Mapping[str, Any], *, now: float, more: bool, over: float | None = None
+    entries: Iterable[Entry], cursor: Mapping[str, Any], *, now: float, more: bool, over: float | None = None
 ) -> tuple[tuple[LogLine, ...], dict[str, Any]]:
     """Return the lines that can be told, in order, and the cursor behind them.
 
-    ``entries`` are the first that the service has from ``cursor["at"]`` on, in the order of their times; ``more`` says
-    that it has others behind them. ``now`` is the service's time, ``over`` when the run ended. In the cursor, ``again``
+    ``entries`` are the first that the service has from ``cursor["at"]`` on; ``more`` says that it has others behind
+    them. ``now`` is the service's time, ``over`` when the run ended. In the cursor, ``again``
     says that the next search should follow at once, ``waiting`` whether there is something that was found and not told,
     ``news`` is when something new came.
     """
@@ -88,15 +88,17 @@ def farewells(cursor: Mapping[str, Any]) -> int:
 class _Batch:
     """What one search has found."""
 
-    def __init__(self, entries: Sequence[Entry], cursor: Mapping[str, Any], *, now: float, more: bool) -> None:
+    def __init__(self, entries: Iterable[Entry], cursor: Mapping[str, Any], *, now: float, more: bool) -> None:
         self.before = cursor
-        self.entries = sorted(entries, key=lambda entry: entry.at)
+        ordered = sorted(entries, key=lambda entry: entry.at)  # not kept: there may be many thousands
+        count = len(ordered)
         self.now = now
-        self.more = more = more and bool(entries)
+        self.more = more = more and bool(ordered)
         self.at = float(cursor["at"])
-        self.top = self.entries[-1].at if entries else self.at
-        self.middle = self.entries[len(entries) // 2].at if more else float("inf")
-        self.quarter = self.entries[len(entries) // 4].at if more else float("inf")
+        self.top = ordered[-1].at if ordered else self.at
+        self.middle = ordered[count // 2].at if more else float("inf")
+        self.quarter = ordered[count // 4].at if more else float("inf")
+        self.last_few = ordered[-OVERLAP].at if count > OVERLAP else None
         self.of = int(cursor["of"])
         self.streams = {name: Stream(*values) for name, values in cursor["streams"].items()}
         self.seen: dict[str, float] = dict(cursor["seen"])
@@ -104,7 +106,7 @@ class _Batch:
         self.sweep = Sweep(**cursor["sweep"]) if cursor["sweep"] else Sweep(start=self.at, nexts=nexts)
         self.hidden = 0
         view = View(begin=cursor["begin"], at=self.at, top=self.top, middle=self.middle, now=now, more=more)
-        found, self.others = self._sorted()
+        found, self.others = self._sorted(ordered)
         self.lines: dict[str, LineUp] = {
             name: line_up(name, stream, found.get(name, {}), self.sweep, view) for name, stream in self.streams.items()
         }
@@ -112,11 +114,11 @@ class _Batch:
         for name in sorted(self.streams):
             self.starts.setdefault(_node(name), []).append(name)
 
-    def _sorted(self) -> tuple[dict[str, dict[int, tuple[Numbered, float]]], deque[Line]]:
+    def _sorted(self, entries: Sequence[Entry]) -> tuple[dict[str, dict[int, tuple[Numbered, float]]], deque[Line]]:
         """Return the agents' lines by start and number, and the others, all without what was told before."""
         found: dict[str, dict[int, tuple[Numbered, float]]] = {}
         others: dict[str, Line] = {}
-        for entry in self.entries:
+        for entry in entries:
             line = parse_numbered(entry.text)
             if line is None:
                 mark = hashlib.blake2b(entry.id.encode(errors="replace"), digest_size=6).hexdigest()
@@ -289,8 +291,8 @@ class _Batch:
     def _overlap(self, over: float | None) -> float:
         """Return from when on late entries are looked for, missing ones aside."""
         start = (self.now if over is None else min(self.now, over)) - OVERLAP_S
-        if len(self.entries) > OVERLAP:
-            start = max(start, self.entries[-OVERLAP].at)
+        if self.last_few is not None:
+            start = max(start, self.last_few)
         elif self.before["sweep"]:
             start = max(start, self.at)
         if over is not None:

@@ -128,8 +128,8 @@ def _searched(
     part = until < now  # as far as one search could reach
     # beside the agent, which labels each line, it is the service that writes, or an agent that could not start
     agent = handle.kind == AGENT_RUN or bool(cursor["lines"]["of"])
-    rows = reply.get("results") or ()
-    entries = [entry for row in rows if (entry := _entry(row, run, "agent" if agent else None)) is not None]
+    found = (_entry(row, run, "agent" if agent else None) for row in reply.get("results") or ())
+    entries = (entry for entry in found if entry is not None)
     more = bool(reply.get("opcNextPage"))
     told, lines = numbered.take(
         entries, cursor["lines"], now=min(now, until), more=more, over=None if part else run["finished"]

@@ -54,8 +54,8 @@ _HEADERS = {
 }
 #: Parameters that are for this client, and go nowhere.
 OWN = frozenset({"region", "cursor", "pages", "keep"})
-#: Bytes after which no further page is fetched with those before.
-_MOST_BYTES = 24 << 20
+#: Bytes after which no further page is fetched with those before: who watches should not need more than 100 MB.
+_MOST_BYTES = 14 << 20
 _REGION = re.compile(r"ocid1\.[a-z0-9]+\.oc\d+\.([a-z0-9-]+)\.")
 
 

@@ -11,6 +11,7 @@ behind ``@`` is when that node's agent started: if it is started again, it numbe
 from __future__ import annotations
 
 import re
+import sys
 import time
 from typing import NamedTuple
 
@@ -92,7 +93,8 @@ def parse_numbered(text: str) -> Numbered | None:
     if node >= nodes or number == 0:
         return None
     rank, stream = _rank(match[12]), _STREAMS[match[13]]
-    return Numbered(node, nodes, match[10], number, time_s, rank, stream, match[14] or "")
+    start = sys.intern(match[10])  # thousands of lines share it
+    return Numbered(node, nodes, start, number, time_s, rank, stream, match[14] or "")
 
 
 def _rank(text: str) -> int | None:
