@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import attrs
 
+from cloudtune.backends import sagemaker_surroundings
 from cloudtune.backends.oci_surroundings import surroundings
 from cloudtune.errors import CloudtuneError, RunNotFound, SpecError, UsageError
 from cloudtune.plan import Call, Ref
@@ -21,6 +22,7 @@ from cloudtune.spec.document import load
 from cloudtune.spec.job import PipelineSpec
 from cloudtune.spec.oci import DataScienceJob
 from cloudtune.spec.place import Infrastructure
+from cloudtune.spec.sagemaker import SageMakerTrainingJob
 from cloudtune.store import Store
 from cloudtune.submit import Client
 
@@ -40,6 +42,24 @@ class OciOwner:
         """The owner as bodies of requests name it, with the region for the client if there is one."""
         region = {"region": self.place.region} if self.place.region else {}
         return {"compartmentId": self.compartment, "projectId": self.project, **region}
+
+
+@attrs.frozen(kw_only=True)
+class AwsOwner:
+    """As whom AWS's services act on a model, and where; ``place`` has the rest that a job would say.
+
+    ``bucket`` is the account's default one, None where nothing tells the account.
+    """
+
+    region: str | None
+    role: str
+    bucket: str | None
+    place: SageMakerTrainingJob
+
+    @property
+    def staging(self) -> str | None:
+        """The prefix of S3 to which a model is sent that is not there, None where nothing tells one."""
+        return self.place.staging_uri or self.bucket
 
 
 def infrastructure_for(kind: type[I], *, named: str | None, run: str | None, store: Store) -> I | None:
@@ -82,6 +102,20 @@ def oci_owner(
         hint = "name a profile or a job's file that does: --infrastructure NAME"
         raise UsageError(f"nothing says whose it is on OCI: {' and '.join(missing)} not known", hint=hint)
     return OciOwner(compartment=str(values["compartmentId"]), project=str(values["projectId"]), place=place)
+
+
+def aws_owner(*, named: str | None, run: str | None, store: Store) -> AwsOwner:
+    """Return as whom AWS's services act on a model or deployment.
+
+    Raises:
+        UsageError: nothing names a role.
+    """
+    place = infrastructure_for(SageMakerTrainingJob, named=named, run=run, store=store) or SageMakerTrainingJob()
+    around = sagemaker_surroundings.surroundings(place)
+    if not around.role:
+        hint = "name a profile or a job's file with roleArn: --infrastructure NAME"
+        raise UsageError("nothing says with which role AWS is to read the model", hint=hint)
+    return AwsOwner(region=around.region, role=around.role, bucket=around.bucket, place=place)
 
 
 def _of_run(run_id: str | None, store: Store) -> Iterator[Infrastructure]:

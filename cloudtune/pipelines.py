@@ -64,7 +64,7 @@ BUILT: dict[str, frozenset[str]] = {
     "merge": frozenset(),
     "consolidate": frozenset(),
     "check": frozenset(),
-    "register": frozenset({"folder", "hub", "oci"}),
+    "register": frozenset({"folder", "hub", "oci", "bedrock"}),
     "deploy": frozenset({"local", "oci"}),
 }
 

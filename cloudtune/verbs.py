@@ -26,7 +26,7 @@ from cloudtune.listing import deployment_state as deployment_state  # noqa: PLC0
 from cloudtune.listing import filed_by as filed_by  # noqa: PLC0414 - likewise
 from cloudtune.listing import list as list  # noqa: A004, PLC0414 - likewise
 from cloudtune.listing import models as models  # noqa: PLC0414 - likewise
-from cloudtune.naming import place_of
+from cloudtune.naming import place_of, registered
 from cloudtune.plan import Plan
 from cloudtune.runs import Run
 from cloudtune.spec.document import load, to_dict
@@ -298,8 +298,9 @@ def register(
     """File a model (a folder, a URI or ``NAME[:VERSION]``) under a name and a version; returns the record.
 
     ``to`` is ``folder``; ``hub`` for the Hugging Face Hub, where ``name`` is ``owner/name`` and only its owner sees the
-    model unless it is ``public``; or ``oci`` for the model catalog of OCI Data Science, where ``infrastructure`` (a
-    profile or a job's file) says whose it is. Interrupted, it goes on where it was when it is called again.
+    model unless it is ``public``; ``oci`` for the model catalog of OCI Data Science, or ``bedrock`` for an import into
+    Amazon Bedrock: there ``infrastructure`` (a profile or a job's file) says whose it is. Interrupted, it goes on where
+    it was when it is called again.
     """
     return registries.register(
         model if os.path.exists(model) else place_of(model, hub=True),  # noqa: PTH110 - it may be no path at all
@@ -353,14 +354,18 @@ def invoke(
     image: Sequence[str | os.PathLike[str]] = (),
     show: Callable[[str], object] | None = None,
 ) -> str:
-    """Ask a served model and return its answer; with ``show`` the pieces are handed over as they come.
+    """Ask a served model, or one that was imported into Bedrock, and return its answer.
+
+    With ``show`` the pieces are handed over as they come.
 
     ``image`` names pictures that the prompt is about; ``body`` is a whole request of OpenAI's chat completions instead.
     """
     found = Store().deployments(deployment)
-    if not found:
+    model = registered(deployment) if not found else None
+    asked = found[0] if found else deployments_room.answering(model) if model is not None else None
+    if asked is None:
         raise RunNotFound(f"there is no deployment {deployment}", hint="cloudtune list --deployments shows all")
-    return deployments_room.ask(found[0], prompt, body=body, image=image, show=show)
+    return deployments_room.ask(asked, prompt, body=body, image=image, show=show)
 
 
 def kept_plan(run: str) -> dict[str, Any]:

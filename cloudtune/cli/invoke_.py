@@ -25,7 +25,9 @@ from cloudtune.cli import options
 @click.option("--body", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="The whole request as JSON.")
 @options.output("text", "json")
 def command(deployment: str, prompt: str | None, image: tuple[str, ...], body: str | None, output: str) -> None:
-    """Ask a served model; without a prompt it is read from standard input. The answer appears as it comes.
+    """Ask a served model, or one of Bedrock's by its name; the answer appears as it comes.
+
+    Without a prompt it is read from standard input.
 
     With ``-o json`` it is printed at the end, as {"answer": ...}.
     """

@@ -10,7 +10,7 @@ from cloudtune.cli.talk import say
 
 @click.command("register")
 @click.argument("model")
-@click.option("--to", default="folder", show_default=True, help="Registry: folder, hub, oci.")
+@click.option("--to", default="folder", show_default=True, help="Registry: folder, hub, oci, bedrock.")
 @click.option("--name", required=True, help="Name of the model; on the Hub with its owner, as OWNER/NAME.")
 @click.option("--version", help="Version, on the Hub a tag; default: the next number.")
 @click.option("--public/--private", default=False, help="Who may see it on the Hub.  [default: private]")
@@ -23,7 +23,8 @@ def command(
 
     MODEL is a folder, a URI, or NAME[:VERSION] of another registry. Interrupted, it goes on where it was when it is
     called again. The Hugging Face Hub wants a token that may write: HF_TOKEN, or ``hf auth login``. A cloud wants to
-    know whose the model is: what trained it says so, or --infrastructure.
+    know whose the model is: what trained it says so, or --infrastructure. Bedrock's import is looked at beforehand and
+    followed to its end; then: cloudtune invoke NAME.
     """
     from cloudtune import verbs
 

@@ -61,6 +61,11 @@ class AwsClient:
         """Seconds between two looks at what goes on in the cloud, at first and later; a stand-in is asked oftener."""
         return (0.2, 0.5) if is_here() else (2.0, 5.0)
 
+    @property
+    def region(self) -> str:
+        """The region of calls that name none; UsageError where there is none."""
+        return self._account.region
+
     def make_ready(self, plan: Plan) -> None:
         """Read what the plan uploads, before anything is sent; raises CloudtuneError if a file has changed or gone."""
         for step in plan.steps:

@@ -16,12 +16,14 @@ from cloudtune.deployments.pictures import question
 from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.home import check_name, is_name
 from cloudtune.naming import place_of
-from cloudtune.store import Deployment, Store
-from cloudtune.uri import local_path, shown
+from cloudtune.store import Deployment, Model, Store
+from cloudtune.uri import local_path, scheme_of, shown
 
 PLACES = {"local": "cloudtune.deployments.local", "oci": "cloudtune.deployments.oci"}
 #: Places of clouds, which have to know the machines, and whose a deployment is.
 CLOUDS = frozenset({"oci"})
+#: Registries whose models answer without being deployed, by the scheme of their URIs: name and module.
+ANSWERING = {"bedrock-model": ("bedrock", "cloudtune.deployments.bedrock")}
 
 
 def put_up(
@@ -127,6 +129,15 @@ class _Kept:
             say(f"the cloud goes on; {left}")
 
 
+def answering(model: Model) -> Deployment | None:
+    """Return a registered model as what it can be asked as, without being deployed; None if it must be deployed."""
+    backend, _ = ANSWERING.get(scheme_of(model.uri) or "", (None, ""))
+    if backend is None:
+        return None
+    details = {"name": model.name, "uri": model.uri}
+    return Deployment(name=model.name, backend=backend, model=model.uri, url=model.uri, details=details)
+
+
 def state_of(deployment: Deployment) -> str:
     """Return ``starting`` until it answers, ``running``, or ``lost`` if nothing is there; in a cloud what that says."""
     place = _place(deployment.backend)
@@ -167,7 +178,7 @@ def ask(
     if deployment.url is None:
         hint = "cloudtune list --deployments tells its state; delete it if it is lost, and deploy it again"
         raise UsageError(f"deployment {deployment.name} does not answer yet", hint=hint)
-    place = _place(deployment.backend)
+    place = _who_answers(deployment.backend)
     answer: str = place.invoke(place.from_details(deployment.details), prompt, body=body, show=show)
     return answer
 
@@ -179,9 +190,17 @@ def _folder(store: Store, name: str) -> Path:
 
 def _place(to: str) -> Any:
     module = PLACES.get(to)
+    if module is None and any(to == name for name, _ in ANSWERING.values()):
+        hint = f"cloudtune register MODEL --to {to} --name NAME, then: cloudtune invoke NAME"
+        raise UsageError(f"models of {to} answer without being deployed", hint=hint)
     if module is None:
         raise UsageError(f"there is no place {to!r} to deploy to", hint=f"places of this release: {', '.join(PLACES)}")
     return import_module(module)
+
+
+def _who_answers(backend: str) -> Any:
+    modules = {**PLACES, **dict(ANSWERING.values())}
+    return import_module(modules[backend]) if backend in modules else _place(backend)
 
 
 def _check(to: str, chosen: Mapping[str, Any]) -> None:

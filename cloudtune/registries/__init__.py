@@ -14,9 +14,12 @@ REGISTRIES = {
     "folder": "cloudtune.registries.folder",
     "hub": "cloudtune.registries.hub",
     "oci": "cloudtune.registries.oci",
+    "bedrock": "cloudtune.registries.bedrock",
 }
 #: Registries of clouds, which have to know whose a model is.
-CLOUDS = frozenset({"oci"})
+CLOUDS = frozenset({"oci", "bedrock"})
+#: Registries whose models are deleted by themselves, by the scheme of their URIs.
+_SCHEMES = {"oci-model": "oci", "bedrock-model": "bedrock"}
 
 
 def register(
@@ -35,7 +38,9 @@ def register(
     if module is None:
         raise UsageError(f"there is no registry {to!r}", hint=f"registries of this release: {', '.join(REGISTRIES)}")
     if infrastructure is not None and to not in CLOUDS:
-        raise UsageError("--infrastructure is for clouds", hint=f"leave it out, or add --to {' or '.join(CLOUDS)}")
+        raise UsageError(
+            "--infrastructure is for clouds", hint=f"leave it out, or add --to {' or '.join(sorted(CLOUDS))}"
+        )
     if public and to in CLOUDS:
         raise UsageError("--public is for the Hub; a cloud has rights of its own", hint="leave --public out")
     options: dict[str, Any] = {"public": public}
@@ -55,8 +60,8 @@ def remove(model: Model, store: Store, *, files: bool) -> None:
     if files and scheme_of(model.uri) == "hf":
         hint = f"leave --outputs out to forget the record only; to end all its versions: hf repos delete {model.name}"
         raise UsageError(f"what is filed on the Hub is not deleted from here: {model.name}", hint=hint)
-    if files and scheme_of(model.uri) == "oci-model":
-        import_module(REGISTRIES["oci"]).remove(model)
+    if files and (registry := _SCHEMES.get(scheme_of(model.uri) or "")) is not None:
+        import_module(REGISTRIES[registry]).remove(model)
     elif files:
         import_module(REGISTRIES["folder"]).remove(model.uri)
     store.remove_model(model)

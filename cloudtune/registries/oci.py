@@ -25,9 +25,9 @@ from cloudtune.home import check_name
 from cloudtune.owners import OciOwner, oci_owner
 from cloudtune.plan import File
 from cloudtune.registries.oci_catalog import TAG, Catalog, Filed
-from cloudtune.registries.oci_notes import Notes, custom_metadata, digest_of, notes_of, provenance
-from cloudtune.registries.source import Source, each, find
-from cloudtune.storage import Entry
+from cloudtune.registries.oci_notes import Notes, custom_metadata, notes_of, provenance
+from cloudtune.registries.source import Source, find
+from cloudtune.registries.sums import digest_of, sums_of
 from cloudtune.store import Model, Store
 from cloudtune.uri import join, scheme_of, shown
 from cloudtune.work_requests import Say
@@ -72,7 +72,7 @@ def register(
     elsewhere = frozenset(one.version for one in store.models(name) if scheme_of(one.uri) != SCHEME)
     if version in elsewhere:
         raise UsageError(f"model {name} has a version {version} in another registry", hint="leave --version out")
-    filing = _Filing(source, _sums(source), notes, Catalog(client, owner, name), elsewhere, say)
+    filing = _Filing(source, sums_of(source), notes, Catalog(client, owner, name), elsewhere, say)
     filed = filing.file(version, owner, name, provenance(notes.run, store))
     return Model(
         name=name,
@@ -211,23 +211,6 @@ class _Filing:
         except CloudtuneError as second:
             left = f"left behind: model {filed.id} without files ({second.message})"
             error.hint = f"{error.hint} {left}" if error.hint else left
-
-
-def _sums(source: Source) -> dict[str, str]:
-    """Return the checksums of all files; of a model that is elsewhere, those in its record are believed."""
-    if source.folder is not None:
-        return source.verified()
-
-    def one(entry: Entry) -> str:
-        recorded = source.recorded.get(entry.path)
-        if recorded is not None:
-            return recorded
-        total = hashlib.sha256()
-        for chunk in source.chunks(entry):
-            total.update(chunk)
-        return total.hexdigest()
-
-    return each(one, source.files)
 
 
 def _bucket_of(source: Source, owner: OciOwner, below: str) -> _Place | None:

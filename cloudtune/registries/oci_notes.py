@@ -6,7 +6,6 @@ The catalog takes 255 characters a value and 32,000 bytes in all (as Oracle ADS 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from cloudtune import ranges, storage
 from cloudtune.errors import CloudtuneError, RunNotFound
 from cloudtune.registries.oci_catalog import STAGED
 from cloudtune.registries.source import RECORD, Source
+from cloudtune.registries.sums import digest_of
 from cloudtune.spec.document import load
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtime import Runtime
@@ -41,11 +41,6 @@ class Notes:
     metrics: Mapping[str, Any]
     rank: str | None
     method: str | None
-
-
-def digest_of(sums: Mapping[str, str]) -> str:
-    """Return one checksum of a model's files, by which the same model is known again."""
-    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 
 def notes_of(source: Source) -> Notes:

@@ -16,6 +16,7 @@ Wrong = tuple[str, str]
 
 _HUB_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 _HUB_TAG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,99}")
+_BEDROCK_NAME = re.compile(r"(?:[0-9a-zA-Z][_-]?)+")
 #: Words that mean a kind of repository where an owner could stand.
 _HUB_KINDS = frozenset({"models", "datasets", "spaces", "buckets", "kernels", "api"})
 
@@ -125,6 +126,14 @@ def wrong_hub_version(version: str) -> Wrong | None:
     return None
 
 
+def wrong_bedrock_name(name: str) -> Wrong | None:
+    """Return why a text cannot be the name of a model in Amazon Bedrock, or be part of one; None if it can."""
+    if not _BEDROCK_NAME.fullmatch(name) or len(name) > 63:
+        hint = "letters and digits with single dashes or underscores between them, no dots; 63 with the version"
+        return f"{name!r} cannot be the name of a model in Bedrock", hint
+    return None
+
+
 def of_register(options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str | None]]:
     """Find what cannot be in the options of a registration, which would else be said when all before it is done."""
     if options.get("to") == "hub":
@@ -133,7 +142,12 @@ def of_register(options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], s
             wrong = rule(value) if isinstance(value, str) else None
             if wrong is not None:
                 yield (key,), *wrong
-    elif options.get("public"):
+    elif options.get("to") == "bedrock":
+        parts = [options[key] for key in ("name", "version") if isinstance(options.get(key), str)]
+        wrong = wrong_bedrock_name("-".join(parts)) if parts else None
+        if wrong is not None:
+            yield ("name",), *wrong
+    if options.get("public") and options.get("to") != "hub":
         yield ("public",), "'public' is for the Hub only", "leave it out, or write `to: hub`"
     yield from _of_clouds(options, ("infrastructure",), {None, "folder", "hub"})
 
