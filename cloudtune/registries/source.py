@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,18 +14,21 @@ import attrs
 
 from cloudtune import ranges, storage
 from cloudtune.checksums import sha256
-from cloudtune.errors import UsageError
+from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.storage import Entry
 from cloudtune.uri import absolute, join, local_path, shown
+from cloudtune.weights.files.configs import text_of
+from cloudtune.weights.files.filenames import ADAPTER_CONFIG, CONFIG, METRICS, TRAINING, UNFINISHED
+from cloudtune.weights.files.filenames import RECORD as RECORD  # noqa: PLC0414 - registries know it from here
+from cloudtune.weights.files.folder import Folder
+from cloudtune.weights.files.records import plain
 from cloudtune.weights.files.safetensors import read_header
 
 T = TypeVar("T")
 
-#: The record that whoever made the model left in its folder, with the checksums of its files.
-RECORD = "cloudtune.json"
 #: The record that a registry leaves beside the files; never taken over from another place.
 FILED = "model.json"
-_CONFIGS = ("config.json", "adapter_config.json")
+_CONFIGS = (CONFIG, ADAPTER_CONFIG)
 _TENSORS = ".safetensors"
 _WEIGHTS = (_TENSORS, ".bin")
 #: What models consist of, in small letters; a list of what to leave out would publish what it does not know.
@@ -34,7 +36,7 @@ _MODEL_FILES = (
     "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json",
     "adapter_model.bin", "config.json", "*_config.json", "config_*.json", "tokenizer*", "special_tokens_map.json",
     "added_tokens.json", "vocab*", "merges.txt", "*.model", "chat_template*", "*.jinja", "modules.json", "*.py",
-    "training.json", "metrics.json", RECORD, "readme*", "license*", "licence*", "notice*", "use_policy*", "*.tiktoken",
+    TRAINING, METRICS, RECORD, "readme*", "license*", "licence*", "notice*", "use_policy*", "*.tiktoken",
 )  # fmt: skip
 _LEFT_OUT = (FILED, "training_args.bin")
 _INDEX = ".safetensors.index.json"
@@ -44,7 +46,6 @@ _PLACES = ("", "model", "adapter")
 _WORKERS = 4
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK_BYTES = 1 << 20
-_MAX_JSON_BYTES = 64 << 20
 
 
 @attrs.frozen(kw_only=True)
@@ -86,7 +87,7 @@ class Source:
         recorded = self.recorded.get(path)
         if recorded not in {None, sum_}:
             raise UsageError(
-                f"{_named(join(self.uri, path))} is not the file that {RECORD} beside it records:"
+                f"{_folder(self.uri).shown(path)} is not the file that {RECORD} beside it records:"
                 f" its sha256 is {sum_}, recorded is {recorded}",
                 hint="copy or merge the model again; if the change is meant, take the file's line out of that record",
             )
@@ -118,15 +119,16 @@ def find(model: str | os.PathLike[str]) -> Source:
     folder = local_path(root)
     place, entries = _listed_here(folder, named) if folder is not None else _listed_there(root)
     uri = join(root, place)
-    sizes = {entry.path: entry.bytes for entry in entries}
-    record = _object(uri, RECORD, sizes) if RECORD in sizes else {}
-    recorded = _checksums_of(record, uri)
+    whole = _folder(uri, entries)
+    record = whole.json(RECORD) if RECORD in whole else {}
+    recorded = _checksums_of(record, whole.shown(RECORD))
     files = tuple(entry for entry in entries if entry.path in recorded or _belongs(entry.path))
     if not any(entry.path.endswith(_WEIGHTS) for entry in files):
         raise UsageError(f"{shown(named)} has a config but no weights", hint="give the whole folder of the model")
-    _check_whole(uri, recorded, sizes)
-    each(lambda entry: _check_header(uri, entry), [entry for entry in files if entry.path.endswith(_TENSORS)])
-    return Source(named=named, uri=uri, files=files, recorded=recorded, facts=_facts(uri, record, sizes))
+    _check_names(whole, files)
+    _check_whole(whole, recorded)
+    each(lambda entry: _check_header(whole, entry), [entry for entry in files if entry.path.endswith(_TENSORS)])
+    return Source(named=named, uri=uri, files=files, recorded=recorded, facts=_facts(whole, record))
 
 
 def each(
@@ -179,13 +181,20 @@ def _no_model(named: str, found: str | None) -> UsageError:
 def _belongs(path: str) -> bool:
     """Whether a file is part of the model; logs, states of the optimizer and whatever else is there stay behind."""
     known = any(fnmatchcase(path.lower(), pattern) for pattern in _MODEL_FILES)
-    return known and "/" not in path and not path.startswith(".") and path not in _LEFT_OUT
+    return known and "/" not in path and path[0] != "." and not path.endswith(UNFINISHED) and path not in _LEFT_OUT
 
 
-def _checksums_of(record: Mapping[str, Any], uri: str) -> dict[str, str]:
+def _folder(uri: str, entries: Iterable[Entry] = ()) -> Folder:
+    """Return the files of a model, which messages call as people write it: by their path if they are here."""
+    path = local_path(uri)
+    return Folder(
+        uri=uri, files={entry.path: entry.bytes for entry in entries}, named=None if path is None else str(path)
+    )
+
+
+def _checksums_of(record: Mapping[str, Any], place: str) -> dict[str, str]:
     """Return the checksums that a model's record holds; raises UsageError if that is not what they are."""
     found = record.get("checksums") or {}
-    place = _named(join(uri, RECORD))
     if not isinstance(found, dict):
         raise UsageError(f"checksums in {place} is no object", hint="copy or merge the model again")
     for path, sum_ in found.items():
@@ -197,70 +206,52 @@ def _checksums_of(record: Mapping[str, Any], uri: str) -> dict[str, str]:
     return dict(found)
 
 
-def _check_whole(uri: str, recorded: Mapping[str, str], sizes: Mapping[str, int]) -> None:
+def _check_names(whole: Folder, files: Iterable[Entry]) -> None:
+    """Raise UsageError if a file has a name that no registry could write down."""
+    for entry in files:
+        if any("\ud800" <= character <= "\udfff" for character in entry.path):
+            message = f"{whole.shown()} has a file whose name is no text in UTF-8: {entry.path!a}"
+            raise UsageError(message, hint="rename it")
+
+
+def _check_whole(whole: Folder, recorded: Mapping[str, str]) -> None:
     """Raise UsageError if a file is missing that the record, or the index of the weights, says is there."""
     wanted = dict.fromkeys(recorded, RECORD)
-    for index in (path for path in sizes if path.endswith(_INDEX) and _belongs(path)):
-        shards = _object(uri, index, sizes).get("weight_map")
+    for index in (path for path in whole.files if path.endswith(_INDEX) and _belongs(path)):
+        shards = whole.json(index).get("weight_map")
         wanted |= {str(name): index for name in shards.values()} if isinstance(shards, dict) else {}
     for path, by in wanted.items():
-        if path not in sizes:
-            message = f"{_named(join(uri, by))} names {path}, which is not there"
+        if path not in whole:
+            message = f"{whole.shown(by)} names {path}, which is not there"
             raise UsageError(message, hint="give the whole folder of the model, or copy it again")
 
 
-def _check_header(uri: str, entry: Entry) -> None:
+def _check_header(whole: Folder, entry: Entry) -> None:
     """Raise UsageError if a file of tensors is not as long as its header says, or the header cannot be so."""
-    place = join(uri, entry.path)
-    with ranges.Reader(place, entry.bytes) as reader:
-        read_header(reader.read, reader.size, _named(place))
+    with whole.open(entry.path) as reader:
+        read_header(reader.read, reader.size, whole.shown(entry.path))
 
 
-def _facts(uri: str, record: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+def _facts(whole: Folder, record: Mapping[str, Any]) -> dict[str, Any]:
     """Return base, run and metrics as merging or training left them in the folder or one folder up."""
-    training, metrics = (_beside(uri, f"{name}.json", sizes) for name in ("training", "metrics"))
-    base = record.get("base") or training.get("base")
-    return {
-        "base": shown(base) if isinstance(base, str) else None,
-        "run": record.get("run") or training.get("run"),
-        "metrics": record.get("metrics") or metrics,
+    training, metrics = _beside(whole, TRAINING), record.get("metrics")
+    base = text_of(record, "base") or text_of(training, "base")
+    facts = {
+        "base": shown(base) if base is not None else None,
+        "run": text_of(record, "run") or text_of(training, "run"),
+        "metrics": metrics if metrics and isinstance(metrics, dict) else _beside(whole, METRICS),
     }
+    return plain(facts)
 
 
-def _beside(uri: str, name: str, sizes: Mapping[str, int]) -> dict[str, Any]:
+def _beside(whole: Folder, name: str) -> dict[str, Any]:
     """Return a JSON object of the training, also from the folder above; empty if there is none to be read."""
-    folder = local_path(uri)
+    path = local_path(whole.uri)
     try:
-        if name in sizes:
-            return _object(uri, name, sizes)
-        if folder is not None and (folder.parent / name).is_file():
-            return _object(absolute(folder.parent), name, {})
-    except (UsageError, OSError):  # what it says is good to know, and not needed
+        if name in whole:
+            return whole.json(name)
+        if path is not None and (path.parent / name).is_file():
+            return Folder(uri=absolute(path.parent), files={}).json(name)
+    except (CloudtuneError, OSError):  # what it says is good to know, and not needed
         pass
     return {}
-
-
-def _named(uri: str) -> str:
-    """Return how a file is called to people: a local path as they write it, a URI without its secrets."""
-    return str(local_path(uri) or shown(uri))
-
-
-def _object(uri: str, name: str, sizes: Mapping[str, int]) -> dict[str, Any]:
-    """Return the JSON object in a file of a model; raises UsageError if it holds none."""
-    place = join(uri, name)
-    if sizes.get(name, 0) > _MAX_JSON_BYTES:
-        raise UsageError(f"{_named(place)} has {sizes[name]} bytes", hint="that is no file of a model")
-    path = local_path(place)
-    try:
-        if path is not None:
-            with storage.told("read", place):
-                data = path.read_bytes()
-        else:
-            with ranges.Reader(place, sizes[name]) as reader:
-                data = reader.read(0, reader.size)
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{_named(place)} cannot be read: {error}", hint="copy it again") from error
-    if not isinstance(value, dict):
-        raise UsageError(f"{_named(place)} holds no JSON object", hint="copy it again")
-    return value

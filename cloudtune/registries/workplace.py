@@ -221,7 +221,7 @@ def _lines_of(journal: IO[str], source: Source) -> dict[str, Line] | None:
 
 def _identity(source: Source) -> str:
     """Return what tells one place from another; a URI may hold a password, so it is not written down itself."""
-    return hashlib.sha256(source.uri.encode()).hexdigest()
+    return hashlib.sha256(source.uri.encode(errors="surrogatepass")).hexdigest()
 
 
 def _write(file: IO[bytes], chunk: bytes | memoryview) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -294,6 +295,23 @@ def test_another_model_does_not_go_on_with_it(model, home, tmp_path):
     filed = registry.register(other, name="mine", home=home)
     assert on_shelf(home) == ["1"]
     assert filed_at(home / "models" / "mine" / "1")[1] == filed.checksums == checksums_of(other)
+
+
+def test_what_a_record_of_elsewhere_says_is_made_fit_to_be_kept(model, home):
+    odd = {"base": "org/\udcff", "run": ["abc"], "metrics": {"loss": float("nan"), "of": "\ud800"}}
+    (model / "cloudtune.json").write_text(json.dumps(odd))
+    filed = registries.register(str(model), to="folder", name="mine", version=None, store=Store())
+    assert (filed.base, filed.run, filed.metrics) == ("org/?", None, {"loss": None, "of": "?"})
+    assert Store().models("mine") == (filed,)
+
+
+def test_a_model_in_a_folder_of_any_name_is_filed_and_a_file_of_it_needs_a_name_that_is_text(model, home, tmp_path):
+    place = model.rename(tmp_path / os.fsdecode(b"mod\xff"))
+    (place / "tokenizer.json.part").write_text("{")  # a download that is not complete
+    assert "tokenizer.json.part" not in registry.register(place, name="mine", home=home).checksums
+    (place / os.fsdecode(b"tokenizer\xff.json")).write_text("{}")
+    with pytest.raises(UsageError, match=r"a file whose name is no text in UTF-8: 'tokenizer\\udcff.json'"):
+        registry.register(place, name="mine", home=home)
 
 
 def test_rights_of_the_hub_are_not_for_folders(model, home):

@@ -29,7 +29,7 @@ def card(record: Mapping[str, Any], checksums: Mapping[str, str]) -> str:
         lines += ["| | before | after |", "|---|---|---|", f"| evaluation loss | {losses} |", ""]
     if checksums:
         lines += ["| file | SHA-256 |", "|---|---|"]
-        lines += [f"| `{file}` | `{digest}` |" for file, digest in checksums.items()] + [""]
+        lines += [f"| `{_cell(file)}` | `{digest}` |" for file, digest in checksums.items()] + [""]
     return "\n".join([*lines, f"What it was made of is in `{RECORD}`.", ""])
 
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from cloudtune.ranges import LooseReader
 from cloudtune.uri import join
 from cloudtune.weights.files.assembly import Output, Span
+from cloudtune.weights.files.filenames import UNFINISHED
 from cloudtune.weights.files.folder import Folder
 
 _TOKENIZER = (
@@ -34,9 +35,13 @@ _COMPANIONS = (
 
 
 def companions_of(names: Iterable[str], *, tokenizer_only: bool = False) -> tuple[str, ...]:
-    """Return which files of a folder are tokenizer, chat template, generation config or licence."""
+    """Return which files of a folder are tokenizer, chat template, generation config or licence.
+
+    What a download has left unfinished (``tokenizer.json.part``) is none of them.
+    """
     patterns = _TOKENIZER if tokenizer_only else _COMPANIONS
-    return tuple(name for name in names if "/" not in name and any(fnmatchcase(name, one) for one in patterns))
+    whole = (name for name in names if "/" not in name and not name.endswith(UNFINISHED))
+    return tuple(name for name in whole if any(fnmatchcase(name, one) for one in patterns))
 
 
 def as_it_is(folder: Folder, name: str) -> Output:

@@ -17,3 +17,5 @@ CARD = "README.md"
 TRAINING, METRICS = "training.json", "metrics.json"
 #: The record that is kept with every model made here, always written last.
 RECORD = "cloudtune.json"
+#: How the names of files end that are not whole yet.
+UNFINISHED = ".part"

@@ -11,7 +11,7 @@ from cloudtune.weights.files.assembly import Output, Progress
 from cloudtune.weights.files.cards import card
 from cloudtune.weights.files.filenames import CARD, INDEX, RECORD
 from cloudtune.weights.files.modelfiles import Files
-from cloudtune.weights.files.records import record_text
+from cloudtune.weights.files.records import plain, record_text
 from cloudtune.weights.target import Target
 
 
@@ -42,7 +42,7 @@ def write_model(
     for name, text in model.texts.items():
         target.put(name, text)
     sums = target.checksums() if checksums else {}
-    target.put(CARD, card(record, sums).encode(errors="replace"))
-    whole = {**record, "checksums": sums}
+    whole = {**plain(record), "checksums": sums}
+    target.put(CARD, card(whole, sums).encode(errors="replace"))
     target.put(RECORD, record_text(whole))
     return whole

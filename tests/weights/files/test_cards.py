@@ -40,7 +40,7 @@ def head(text):
 
 
 def test_it_says_what_a_model_was_made_of():
-    text = card(MERGED, {"model.safetensors": "0f"})
+    text = card(MERGED, {"model.safetensors": "0f", "LICENSE\nof|mine": "1e"})
     for line in (
         "`org/base` fine-tuned with LoRA, the adapter merged into it.",
         "| adapter | `a` |",
@@ -52,6 +52,7 @@ def test_it_says_what_a_model_was_made_of():
         "Trained on something else.",
         "| evaluation loss | 3.0000 | 1.2500 |",
         "| `model.safetensors` | `0f` |",
+        "| `LICENSE of\\|mine` | `1e` |",
     ):
         assert line in text.splitlines()
 

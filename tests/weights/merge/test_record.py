@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import fsspec
 import pytest
@@ -104,3 +105,15 @@ def test_a_card_may_be_written_on_and_the_model_is_the_same(tmp_path):
     found = source.find(tmp_path / "out")
     assert {name: found.verified()[name] for name in result.checksums} == result.checksums
     assert checksums(tmp_path / "out").keys() - result.checksums.keys() == {"README.md", "cloudtune.json"}
+
+
+def test_a_record_is_json_for_every_program(tmp_path):
+    base = write_model(tmp_path / os.fsdecode(b"base\xff"))
+    adapter = write_adapter(tmp_path / "adapter")
+    (adapter / "metrics.json").write_text('{"eval_loss": NaN, "best": [Infinity], "of": "\\ud800"}')
+    result = merge(str(base), [str(adapter)], str(tmp_path / "out"))
+    text = (tmp_path / "out" / "cloudtune.json").read_bytes().decode()
+    record = json.loads(text, parse_constant=pytest.fail)
+    assert record["metrics"] == result.metrics == {"eval_loss": None, "best": [None], "of": "?"}
+    assert record["base"].endswith("base?")
+    assert source.find(tmp_path / "out").facts == {"base": record["base"], "run": None, "metrics": record["metrics"]}
