@@ -279,7 +279,7 @@ def config_of(model: str) -> Mapping[str, Any]:
 
 
 def _config_at(uri: str) -> Mapping[str, Any]:
-    from cloudtune.memory.models import ADAPTER_CONFIG, CONFIG, adapter_meant, parsed
+    from cloudtune.memory.models import ADAPTER_CONFIG, CONFIG, adapter_meant, check_size, parsed
     from cloudtune.storage import file_system, told
 
     for name in (CONFIG, ADAPTER_CONFIG):
@@ -287,6 +287,7 @@ def _config_at(uri: str) -> Mapping[str, Any]:
         with told("download", place):
             files, path = file_system(place)
             try:
+                check_size(files.info(path).get("size") or 0, shown(place))
                 config = parsed(files.cat_file(path), shown(place))
             except FileNotFoundError:
                 continue

@@ -179,6 +179,10 @@ def test_models_are_found_where_they_lie(tmp_path: Path, monkeypatch: pytest.Mon
     assert config_of("some/model") == expected
     with pytest.raises(cloudtune.UsageError, match=r"memory://bucket/nothing holds no model: no config\.json"):
         config_of("memory://bucket/nothing")
+    with fsspec.open("memory://bucket/large/config.json", "wb") as file:
+        file.write(bytes(17 << 20))
+    with pytest.raises(cloudtune.UsageError, match="bucket/large/config.json has 18 MB, and is no config of a model"):
+        config_of("memory://bucket/large")
 
 
 def test_neuron_cores_and_cpus_have_their_share() -> None:

@@ -6,15 +6,18 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cloudtune.errors import UsageError
+from cloudtune.errors import NotAllowed, UsageError
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
+#: Configs have some kilobytes; what is larger than this is another file, perhaps one of weights.
+_MOST_BYTES = 16 << 20
 _JOB = re.compile(rb"^kind: *(?:job|pipeline)\b", re.MULTILINE)
 
 
@@ -33,15 +36,19 @@ def local_config(source: str, *, folder: str | os.PathLike[str] = ".") -> Mappin
 
     Raises:
         UsageError: there is a folder without a config, or the config is none.
+        NotAllowed: it may not be read.
     """
     path = Path(folder, os.path.expanduser(source.removeprefix("file://")))  # noqa: PTH111
-    if path.is_dir():
-        if not (path / CONFIG).is_file():
-            raise _no_config(source, path)
-        path /= CONFIG
-    if not path.is_file():
+    if not os.path.exists(path):  # noqa: PTH110 - a name on the Hub may be too long for a path
         return None
-    data = path.read_bytes()
+    with _told(path):
+        if path.is_dir():
+            if not (path / CONFIG).is_file():
+                raise _no_config(source, path)
+            path /= CONFIG
+        if not path.is_file():
+            return None
+        data = _read(path)
     if path.name != CONFIG and _JOB.search(data):
         raise UsageError(f"{source} is a job, and a model is meant here", hint=f"cloudtune estimate -f {source}")
     return parsed(data, str(path))
@@ -51,10 +58,11 @@ def cached_config(name: str, *, environ: Mapping[str, str] | None = None) -> Map
     """Return the config of a model in the local cache of the Hub, as huggingface_hub lays it out; None if not there."""
     root = cache_folder(os.environ if environ is None else environ) / f"models--{name.replace('/', '--')}"
     commit = root / "refs" / "main"
-    if not commit.is_file():
+    if not os.path.isfile(commit):  # noqa: PTH113 - likewise
         return None
     path = root / "snapshots" / commit.read_text(encoding="utf-8").strip() / CONFIG
-    return parsed(path.read_bytes(), str(path)) if path.is_file() else None
+    with _told(path):
+        return parsed(_read(path), str(path)) if path.is_file() else None
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
@@ -65,6 +73,13 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
     if environ.get("HF_HOME"):
         return Path(environ["HF_HOME"]).expanduser() / "hub"
     return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"
+
+
+def check_size(size: int, place: str) -> None:
+    """Raise UsageError if a file has more bytes than any config, before it is read."""
+    if size > _MOST_BYTES:
+        hint = "name the folder of a model, or its config.json"
+        raise UsageError(f"{place} has {size / 1e6:.0f} MB, and is no config of a model", hint=hint)
 
 
 def parsed(data: bytes, place: str) -> Mapping[str, Any]:
@@ -108,12 +123,27 @@ def nothing_known(name: str) -> UsageError:
 def _no_config(source: str, folder: Path) -> UsageError:
     """Return the error that says what lies in a folder that holds no model."""
     if (folder / ADAPTER_CONFIG).is_file():
-        return adapter_meant(source, parsed((folder / ADAPTER_CONFIG).read_bytes(), str(folder / ADAPTER_CONFIG)))
+        return adapter_meant(source, parsed(_read(folder / ADAPTER_CONFIG), str(folder / ADAPTER_CONFIG)))
     below = next(iter(sorted(folder.glob(f"*/{CONFIG}"))), next(iter(sorted(folder.glob(f"*/{ADAPTER_CONFIG}"))), None))
     hint = "name the folder of a model, or its name on the Hub"
     return UsageError(
         f"{source} holds no model: no {CONFIG}", hint=f"one is in {below.parent}" if below is not None else hint
     )
+
+
+def _read(path: Path) -> bytes:
+    check_size(path.stat().st_size, str(path))
+    return path.read_bytes()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say of a file that cannot be read what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        hint = "ask whoever owns it for the right to read it"
+        raise NotAllowed(f"{error.filename or path} cannot be read: {error.strerror or error}", hint=hint) from error
 
 
 @cache

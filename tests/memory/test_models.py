@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudtune.errors import UsageError
+from cloudtune.errors import NotAllowed, UsageError
 from cloudtune.memory.models import cache_folder, cached_config, known_config, known_names, local_config, nothing_known
 
 CONFIG = {"model_type": "llama", "hidden_size": 64}
@@ -39,6 +39,29 @@ def test_a_config_that_is_none_is_said(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UsageError, match=r"no JSON|not a JSON object"):
         local_config(str(tmp_path))
+
+
+def test_a_file_that_cannot_be_a_config_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UsageError, match="has 1099512 MB, and is no config of a model"):
+        local_config(str(tmp_path / "model.safetensors"))
+
+
+def test_a_config_that_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+
+    def refused(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refused)  # the owner of a machine may read everything
+    with pytest.raises(NotAllowed, match=r"json cannot be read: Permission denied"):
+        local_config(str(tmp_path))
+
+
+def test_a_name_that_no_path_can_have_is_nothing_here() -> None:
+    assert local_config("a" * 5000) is cached_config("a" * 5000) is None
+    assert local_config("a\0b") is None
 
 
 def test_the_cache_of_the_hub_is_read_as_it_lies(tmp_path: Path) -> None:
