@@ -97,10 +97,16 @@ class MissingExtra(CloudtuneError, ImportError):
 
 
 class NotAllowed(CloudtuneError):
-    """The service refused for want of a right; ``policy`` names the file under infrastructure/ that grants it."""
+    """The service refused for want of a right; ``policy`` names the file under infrastructure/ that grants it.
 
-    def __init__(self, message: str, *, policy: str | None = None, hint: str | None = None) -> None:
+    ``hidden`` is True where the service says the same of what does not exist.
+    """
+
+    def __init__(
+        self, message: str, *, policy: str | None = None, hint: str | None = None, hidden: bool = False
+    ) -> None:
         self.policy = policy
+        self.hidden = hidden
         super().__init__(message, hint=hint or (f"ask your administrator to apply {policy}" if policy else None))
 
 

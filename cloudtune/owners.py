@@ -15,6 +15,7 @@ import attrs
 
 from cloudtune.backends import sagemaker_surroundings
 from cloudtune.backends.oci_surroundings import surroundings
+from cloudtune.backends.oci_wire import region_in
 from cloudtune.errors import CloudtuneError, RunNotFound, SpecError, UsageError
 from cloudtune.plan import Call, Ref
 from cloudtune.spec import profiles
@@ -38,9 +39,14 @@ class OciOwner:
     place: DataScienceJob
 
     @property
+    def region(self) -> str | None:
+        """The region of all that belongs to the owner: as a job says, else that of the project."""
+        return self.place.region or region_in(self.project)
+
+    @property
     def named(self) -> dict[str, str]:
         """The owner as bodies of requests name it, with the region for the client if there is one."""
-        region = {"region": self.place.region} if self.place.region else {}
+        region = {"region": self.region} if self.region else {}
         return {"compartmentId": self.compartment, "projectId": self.project, **region}
 
 

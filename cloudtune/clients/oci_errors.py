@@ -46,7 +46,8 @@ def _refused(error: Any, call: Call, kind: str) -> CloudtuneError:
         run = call.parameters.get("jobRunId")
         return RunNotFound(f"OCI has no job run {run}, or you may not see it", hint="check its OCID, and your profile")
     if status in {403, 404}:
-        return NotAllowed(f"{where}: {said or code}{request}", policy=POLICY, hint=_rights(said, call))
+        hint = _rights(said, call)
+        return NotAllowed(f"{where}: {said or code}{request}", policy=POLICY, hint=hint, hidden=status == 404)
     if code in _FULL or "out of host capacity" in said.lower():
         hint = "try another shape or availability domain, ask for a higher limit, or try again later"
         return NoCapacity(f"{where}: {said or code}{request}", hint=hint)

@@ -64,7 +64,9 @@ class Catalog:
             return True
         try:
             self._read("head_model_artifact", modelId=filed.id)
-        except NotAllowed:  # what is not there looks like what is not to be seen
+        except NotAllowed as error:  # what is not there looks like what is not to be seen
+            if not error.hidden:
+                raise
             return False
         return True
 
@@ -120,7 +122,7 @@ class Catalog:
             "bucketName": bucket,
             "prefix": prefix,
         }
-        compartment, region = self._owner.compartment, self._owner.place.region
+        compartment, region = self._owner.compartment, self._owner.region
         earlier = newest(self._client, model, _REFERS, compartment=compartment, region=region)
         if earlier is not None and earlier["status"] not in OVER:
             work = str(earlier["id"])
@@ -146,28 +148,33 @@ class Catalog:
         """Delete a model, and the set of its versions once that is empty; what is gone is fine.
 
         Returns:
-            Where registering put the model's files, if it did.
+            Where registering put the model's files, if it did and no other version needs them.
         """
         call = Call(service=SERVICE, operation="get_model", parameters={"modelId": model})
         try:
             found = client.read(call)
-        except NotAllowed:
+        except NotAllowed as error:
+            if not error.hidden:  # nobody is signed in, say: whether it is there is not known
+                raise
             return None
         owner = OciOwner(compartment=found["compartmentId"], project=found["projectId"], place=DataScienceJob())
         catalog, inside = cls(client, owner, name), found.get("modelVersionSetId")
         if found.get("lifecycleState") != "DELETED":
             catalog.delete(model)
-        if inside and not catalog.versions():
+        others = catalog.versions()
+        if inside and not others:
             with contextlib.suppress(NotAllowed):  # somebody else was faster, or the answer was lost
                 catalog._send("delete_model_version_set", {"modelVersionSetId": inside})
         notes = {row.get("key"): row.get("value") for row in found.get("customMetadataList") or ()}
-        return notes.get("source") if notes.get(STAGED) == "true" else None
+        # the same model may be there as another version, which refers to the same files
+        shared = (found.get("freeformTags") or {}).get(TAG) in {one.digest for one in others}
+        return notes.get("source") if notes.get(STAGED) == "true" and not shared else None
 
     # --- calls
 
     @property
     def _region(self) -> dict[str, str]:
-        return {"region": self._owner.place.region} if self._owner.place.region else {}
+        return {"region": self._owner.region} if self._owner.region else {}
 
     def _all(self, operation: str, **parameters: Any) -> Iterator[Mapping[str, Any]]:
         asked = {"compartmentId": self._owner.compartment, **parameters, "pages": 1000}

@@ -19,7 +19,9 @@ import pytest
 import cloudtune
 from cloudtune import storage
 from cloudtune.errors import CloudtuneError, NotAllowed, ServiceError, UsageError
-from cloudtune.registries import oci_notes
+from cloudtune.owners import OciOwner
+from cloudtune.plan import Call, File
+from cloudtune.registries import oci_catalog, oci_notes
 from cloudtune.rehearsal import faults
 from cloudtune.spec.document import dumps
 from cloudtune.spec.job import JobSpec
@@ -146,6 +148,54 @@ def test_a_large_model_is_staged_and_referred_to(filing: Filing, tmp_path: Path,
     assert (filing.models(), filing.shelf.find().objects) == ([], [])
     assert filing.client.list_model_version_sets(filing.place.compartment, lifecycle_state="ACTIVE").data == []
     assert record.uri.startswith("oci-model://ocid1.datasciencemodel.")
+
+
+def test_files_that_two_versions_refer_to_go_with_the_last_of_them(
+    filing: Filing, tmp_path: Path, by_reference: None
+) -> None:
+    for version in ("first", "second"):
+        filing.file(merged(tmp_path / version), version=version)
+    there = {one.name for one in filing.shelf.find().objects}
+    cloudtune.delete("llama:first", outputs=True)
+    (left,) = filing.models()
+    assert (left.version_label, {one.name for one in filing.shelf.find().objects}) == ("second", there)
+    cloudtune.delete("llama:second", outputs=True)
+    assert (filing.models(), filing.shelf.find().objects) == ([], [])
+
+
+def test_who_is_not_signed_in_forgets_no_model(filing: Filing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filing.file(merged(tmp_path / "m"))
+    with monkeypatch.context() as patch:
+        patch.setenv("OCI_CLI_PROFILE", "nobody")
+        with pytest.raises(NotAllowed, match="nobody"):
+            cloudtune.delete("llama:1", outputs=True)
+    assert (len(filing.models()), len(Store().models("llama"))) == (1, 1)
+
+
+def test_what_the_catalog_has_is_looked_for_where_it_is_made() -> None:
+    """The project's region is that of the catalog, whatever the user's profile says."""
+    asked: list[Call] = []
+
+    class Listening:
+        def read(self, call: Call) -> dict[str, Any]:
+            asked.append(call)
+            if call.operation == "get_model":
+                return {"compartmentId": "ocid1.compartment.oc1..aa", "projectId": project, "modelVersionSetId": "x"}
+            return {"items": []}
+
+        def send(self, call: Call, *, token: str | None = None, files: tuple[File, ...] = ()) -> dict[str, Any]:
+            asked.append(call)
+            return {"id": "x"}
+
+    project = "ocid1.datascienceproject.oc1.eu-frankfurt-1.aa"
+    owner = OciOwner(compartment="ocid1.compartment.oc1..aa", project=project, place=DataScienceJob())
+    catalog = oci_catalog.Catalog(Listening(), owner, "llama")
+    catalog.versions()
+    catalog.create({"modelVersionSetId": catalog.version_set()})
+    oci_catalog.Catalog.remove(Listening(), "ocid1.datasciencemodel.oc1.eu-frankfurt-1.aa", "llama")
+    operations = [call.operation for call in asked if call.parameters.get("region") == "eu-frankfurt-1"]
+    assert {"list_models", "list_model_version_sets", "create_model_version_set", "create_model"} <= {*operations}
+    assert [call.operation for call in asked if "region" not in call.parameters] == ["get_model"]
 
 
 def test_a_model_in_a_bucket_stays_where_it_is(filing: Filing, tmp_path: Path) -> None:
