@@ -16,7 +16,8 @@ from cloudtune.workspace import Workspace, gather
 #: The training scripts that cloudtune ships; a recipe NAME is the folder NAME with the entry NAME.py.
 RECIPES = Path(__file__).parent / "recipes"
 #: Files of other recipes that travel with one, beside its own.
-SHARED = {"prepare": ("sft/flags.py", "sft/places.py", "sft/rows.py")}
+_ROWS = ("sft/flags.py", "sft/places.py", "sft/rows.py")
+SHARED = {"prepare": _ROWS, "sft_neuron": _ROWS}
 
 
 def code_path(job: JobSpec) -> Path | None:

@@ -111,7 +111,7 @@ class Agent:
             ready.outputs.start()
         alone = order.launcher not in OWN_RANKS and order.processes_per_node == 1
         lines = (
-            precompile_line(order, python=ready.python, archive=ready.archive),
+            self._precompile_line(),
             command_line(order, python=ready.python, archive=ready.archive),
         )
         code = 0
@@ -124,6 +124,14 @@ class Agent:
         self.report.update(stopped=command.stopped, stoppedAt=command.stopped_at)
         self.tidy = True
         return code
+
+    def _precompile_line(self) -> list[str] | None:
+        """Return the argv of the pass before training; a rehearsal has no compiler and goes without."""
+        line = precompile_line(self.order, python=self.preparation.python, archive=self.preparation.archive)
+        if line is not None and self.surroundings.get("CLOUDTUNE_REHEARSED") and shutil.which(line[0]) is None:
+            self.log.say(f"rehearsed: substituted: compile -> nothing: {line[0]} is not on this machine")
+            return None
+        return line
 
     def on_signal(self, number: int, _frame: object) -> None:
         """Pass a signal on to the command, or stop what comes before it."""

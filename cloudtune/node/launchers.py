@@ -68,8 +68,13 @@ def environment(
 
 
 def contract(order: Order, place: Place) -> dict[str, str]:
-    """Return the variables that every process of every backend sees."""
+    """Return the variables that every process of every backend sees; degrees where the job has them."""
+    degrees = {
+        "CLOUDTUNE_TENSOR_PARALLEL_SIZE": order.neuron.get("tensorParallelSize"),
+        "CLOUDTUNE_PIPELINE_PARALLEL_SIZE": order.neuron.get("pipelineParallelSize"),
+    }
     return {
+        **{name: str(size) for name, size in degrees.items() if size is not None},
         "CLOUDTUNE_RUN_ID": order.run_id,
         "CLOUDTUNE_NODE_RANK": str(place.node_rank),
         "CLOUDTUNE_NUM_NODES": str(order.nodes),

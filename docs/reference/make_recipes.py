@@ -18,7 +18,11 @@ import cloudtune
 
 PAGE = Path(__file__).with_name("recipes.md")
 RECIPES = Path(cloudtune.__file__).parent / "recipes"
-TITLES = {"prepare": "rows for training", "sft": "supervised fine-tuning"}
+TITLES = {
+    "prepare": "rows for training",
+    "sft": "supervised fine-tuning",
+    "sft_neuron": "supervised fine-tuning on Trainium",
+}
 KINDS = {
     "str": "text",
     "int": "integer",

@@ -1,0 +1,89 @@
+"""Training on Neuron cores, by optimum-neuron 0.4 (transformers 4.57, trl 0.24, peft 0.17)."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import rows
+import torch
+from datasets import Dataset
+from options import Options
+from transformers import AutoTokenizer
+
+#: Set by neuron_parallel_compile: graphs are collected and nothing is computed.
+COMPILING = "NEURON_EXTRACT_GRAPHS_ONLY"
+#: Steps after which all graphs are known.
+COMPILED_STEPS = 10
+
+
+def settings_of(options: Options) -> dict[str, Any]:
+    """Return the options in the words of NeuronSFTConfig."""
+    compiling = os.environ.get(COMPILING) == "1"
+    return {
+        "output_dir": str(Path(options.output_dir) / "checkpoints"),
+        "num_train_epochs": options.epochs,
+        "max_steps": COMPILED_STEPS if compiling else options.max_steps,
+        "per_device_train_batch_size": options.batch_size,
+        "gradient_accumulation_steps": options.gradient_accumulation,
+        "learning_rate": options.rate,
+        "lr_scheduler_type": options.scheduler,
+        "warmup_steps": options.warmup,
+        "weight_decay": options.weight_decay,
+        "max_grad_norm": options.max_grad_norm,
+        "gradient_checkpointing": options.gradient_checkpointing,
+        "bf16": True,
+        "seed": options.seed,
+        "logging_steps": options.logging_steps,
+        "save_strategy": "no" if compiling else options.save_strategy,
+        "save_steps": options.save_steps,
+        "report_to": "none",
+        "max_length": options.max_length,
+        "packing": options.packing,
+        "tensor_parallel_size": options.tensor_parallel_size,
+        "pipeline_parallel_size": options.pipeline_parallel_size,
+        "kv_size_multiplier": options.kv_size_multiplier or None,
+        "zero_1": options.zero_1,
+    }
+
+
+def adapter_of(options: Options) -> Any:
+    """Return the settings of the adapter; None where the whole model is trained."""
+    if options.method == "full":
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=options.lora_r,
+        lora_alpha=options.alpha,
+        lora_dropout=options.lora_dropout,
+        target_modules=list(options.target_modules),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def train(options: Options, data: list[rows.Row]) -> None:
+    """Train, and save the shards of every rank in OUTPUT_DIR/final."""
+    from optimum.neuron import NeuronSFTConfig, NeuronSFTTrainer
+    from optimum.neuron.models.training import NeuronModelForCausalLM
+
+    arguments = NeuronSFTConfig(**settings_of(options))
+    tokenizer = AutoTokenizer.from_pretrained(options.model, revision=options.revision)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    model = NeuronModelForCausalLM.from_pretrained(
+        options.model, arguments.trn_config, revision=options.revision, torch_dtype=torch.bfloat16
+    )
+    trainer = NeuronSFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(data),
+        processing_class=tokenizer,
+        peft_config=adapter_of(options),
+    )
+    trainer.train()
+    if os.environ.get(COMPILING) == "1":
+        return
+    final = Path(options.output_dir) / "final"
+    trainer.save_model(str(final))
+    if os.environ.get("RANK", "0") == "0":
+        tokenizer.save_pretrained(final)
