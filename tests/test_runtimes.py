@@ -1,17 +1,23 @@
 """The images that jobs run in, as far as they can be tested without building them."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from cloudtune.backends.sagemaker_images import NEURON as NEURON_PROCESSOR
+from cloudtune.backends.sagemaker_images import image_uri
 from cloudtune.deployments import oci_request
+from cloudtune.spec.sagemaker import Framework
 
 ROOT = Path(__file__).parents[1]
 CPU, VLLM = ROOT / "runtimes" / "torch-cpu", ROOT / "runtimes" / "vllm"
+NEURON, ORACLE = ROOT / "runtimes" / "torch-neuron", os.environ.get("CLOUDTUNE_NEURON_PYTHON")
 
 
 def test_the_image_installs_what_is_pinned():
@@ -38,6 +44,33 @@ def test_the_server_takes_what_deployments_give_it():
     assert cmd == ["--model", oci_request.MODEL, "--host", "0.0.0.0", "--port", str(oci_request.PORT)]
     for source in re.findall(r"^COPY (\S+) ", text, re.MULTILINE):
         assert (VLLM / source).is_file()
+
+
+def test_the_image_for_trainium_is_one_of_the_table_with_what_is_pinned():
+    text = (NEURON / "Dockerfile").read_text()
+    (base,) = re.findall(r"^ARG BASE=(\S+)$", text, re.MULTILINE)
+    framework = Framework(name="huggingface", version="2.7.0", transformers_version="4.55.4")
+    known = image_uri(framework, region="us-west-2", processor=NEURON_PROCESSOR)
+    (registry,) = re.findall(r"^ARG REGISTRY=(\S+)$", text, re.MULTILINE)
+    assert f"{registry}/{base}" == known
+    (copied,) = re.findall(r"^COPY (.+) /opt/$", text, re.MULTILINE)
+    assert all((NEURON / name).is_file() for name in copied.split())
+
+
+@pytest.mark.skipif(ORACLE is None, reason="CLOUDTUNE_NEURON_PYTHON names no Python with optimum-neuron")
+def test_the_pins_for_trainium_are_optimum_neurons_own():
+    code = "import importlib.metadata as m; print(*m.requires('optimum-neuron'), sep='\\n')"
+    lines = subprocess.run([str(ORACLE), "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    asked = [Requirement(line) for line in lines]
+    extras = [{"extra": "neuronx"}, {"extra": "training"}]
+    wanted = {one.name: one.specifier for one in asked if not one.marker or any(map(one.marker.evaluate, extras))}
+    rows = [line for line in (NEURON / "requirements.txt").read_text().splitlines() if "==" in line]
+    pinned = dict(row.split("==") for row in rows)
+    assert {"torch-neuronx", "trl", "peft"} <= set(pinned) & set(wanted)
+    assert not [name for name in set(pinned) & set(wanted) if not wanted[name].contains(pinned[name])]
+    script = [str(ORACLE), str(NEURON / "smoke_test.py"), "--no-stack"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "has the pinned packages\n"), done.stderr
 
 
 @pytest.mark.heavy

@@ -197,7 +197,7 @@ def repository() -> dict[str, Any]:
         "Properties": {
             "RepositoryName": {"Ref": "Repository"},
             "ImageScanningConfiguration": {"ScanOnPush": True},
-            "ImageTagMutability": "IMMUTABLE",
+            "ImageTagMutability": "MUTABLE",
         },
     }
 
