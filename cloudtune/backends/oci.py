@@ -63,6 +63,14 @@ METRICS = "OCI__METRICS_NAMESPACE"
 _METRICS = re.compile(r"(?!oci_|oracle_)[A-Za-z][A-Za-z0-9_]{0,255}")
 _WHERE = "spec.infrastructure.spec"
 _WHAT = "spec.runtime.spec"
+#: What the OCID of each key must be of: the word after ``ocid1.``, the one that is meant first.
+_KINDS = {
+    "compartment_id": ("compartmentId", ("compartment", "tenancy")),
+    "project_id": ("projectId", ("datascienceproject",)),
+    "subnet_id": ("subnetId", ("subnet",)),
+    "log_group_id": ("logGroupId", ("loggroup",)),
+    "log_id": ("logId", ("log",)),
+}
 #: Keys of a runtime that the agent carries out, by attribute.
 _AGENTS_WORK = {
     "inputs": "inputs",
@@ -328,7 +336,12 @@ def _doubts(place: DataScienceJob, runtime: Runtime, around: Surroundings) -> It
 def _fields(
     job: JobSpec, place: DataScienceJob, runtime: Runtime, around: Surroundings, how: Launch
 ) -> Iterator[FieldNote]:
-    for path, reason in (*_missing(place, runtime, around, how), *_impossible(runtime), *_older(place, how)):
+    for path, reason in (
+        *_missing(place, runtime, around, how),
+        *_misplaced(place),
+        *_impossible(runtime),
+        *_older(place, how),
+    ):
         yield FieldNote(path=path, status="refused", reason=reason)
     if container_of(runtime) is not None:
         reason = "a container runs as given, without cloudtune's agent: no CLOUDTUNE_* variables, no ranks in the log"
@@ -356,6 +369,14 @@ def _missing(place: DataScienceJob, runtime: Runtime, around: Surroundings, how:
     conda = getattr(runtime, "conda", None)
     if conda is not None and conda.type == "published" and not (conda.region or region_of(place)):
         yield f"{_WHAT}.conda.region", "nothing says in which region the environment's bucket is: set conda.region"
+
+
+def _misplaced(place: DataScienceJob) -> Iterator[tuple[str, str]]:
+    """Yield what is no OCID of what its key asks for; the service says of it no more than that nothing is found."""
+    for attribute, (key, kinds) in _KINDS.items():
+        ocid = getattr(place, attribute) or ""
+        if ocid and not ocid.startswith(("<", *(f"ocid1.{kind}." for kind in kinds))):
+            yield f"{_WHERE}.{key}", f"{ocid!r} is no OCID of a {kinds[0]}: those begin with ocid1.{kinds[0]}."
 
 
 def _impossible(runtime: Runtime) -> Iterator[tuple[str, str]]:

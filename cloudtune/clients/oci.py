@@ -75,7 +75,12 @@ class OciClient:
         self._archives: dict[str, IO[bytes]] = {}
 
     def make_ready(self, plan: Plan) -> None:
-        """Build what the plan uploads, before anything is sent; raises CloudtuneError if a file has changed or gone."""
+        """Sign in, and build what the plan uploads, before anything is sent.
+
+        Raises:
+            CloudtuneError: there are no credentials, or a file has changed or gone.
+        """
+        self._signed_in()
         for step in plan.steps:
             if step.files:
                 self._archives[_key(step.token, step.files)] = artifact(step.files)
@@ -153,15 +158,18 @@ class OciClient:
 
     def _client(self, call: Call) -> tuple[Any, str]:
         """Return the SDK's client for a call, and how the user signed in."""
-        if self._identity is None:
-            self._identity = identity(self._environ)
-        who = self._identity
+        who = self._signed_in()
         region = call.parameters.get("region") or _region_in(call.parameters) or who.region
         module, name = _class_of(call)
         key = (module, name, region)
         if key not in self._clients:
             self._clients[key] = self._made(module, name, region, who)
         return self._clients[key], who.kind
+
+    def _signed_in(self) -> Identity:
+        if self._identity is None:
+            self._identity = identity(self._environ)
+        return self._identity
 
     def _made(self, module: str, name: str, region: str | None, who: Identity) -> Any:
         options = connection(self._environ)

@@ -102,6 +102,8 @@ def _profile(known: Mapping[str, str]) -> Identity:
         key = sdk.signer.load_private_key_from_file(config["key_file"], config.get("pass_phrase"))
         return Identity(kind="session", config=config, signer=sdk.auth.signers.SecurityTokenSigner(text, key))
     except (sdk.exceptions.ClientError, OSError, ValueError, KeyError) as error:
+        if not file.exists():
+            raise NotAllowed(f"no credentials for OCI: {file} does not exist", hint=_SET_UP) from error
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise NotAllowed(f"no credentials for OCI in {file}, profile {profile}: {reason}", hint=_SET_UP) from error
 

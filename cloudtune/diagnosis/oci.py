@@ -24,15 +24,6 @@ from cloudtune.errors import CloudtuneError
 _LIMIT_S = 45.0
 #: Seconds by which clocks may differ before requests are refused, and before that is near.
 _REFUSED_S, _NEAR_S = 300, 60
-#: What an OCID of each key must be of: the word after ``ocid1.``.
-_KINDS = {
-    "compartment_id": ("compartmentId", ("compartment", "tenancy")),
-    "project_id": ("projectId", ("datascienceproject",)),
-    "subnet_id": ("subnetId", ("subnet",)),
-    "log_group_id": ("logGroupId", ("loggroup",)),
-    "log_id": ("logId", ("log",)),
-}
-
 #: What is looked at, one after the other; each may be refused by itself.
 Look = Callable[[Wanted, Questions, Surroundings], Iterator[Finding]]
 LOOKS: tuple[Look, ...] = (
@@ -87,14 +78,8 @@ def _carefully(one: Look, wanted: Wanted, questions: Questions, surroundings: Su
 
 
 def _offline(subject: Subject) -> Iterator[Finding]:
-    """Look at what the OCIDs themselves say: of what they are, and of which region."""
+    """Look at what the OCIDs themselves say of regions; of what each is, the plan says."""
     place = filled_in(subject.job.infrastructure)
-    for attribute, (key, kinds) in _KINDS.items():
-        ocid = getattr(place, attribute) or ""
-        if ocid and not ocid.startswith(tuple(f"ocid1.{kind}." for kind in kinds)):
-            message = f"{ocid} is no OCID of a {kinds[0]}"
-            where = subject.at(f"infrastructure.spec.{key}")
-            yield Finding(check="oci", status="problem", message=message, hint="ocid1." + kinds[0] + "...", where=where)
     regions = regions_in(place)
     named = region_of(place)
     if len({*regions.values(), *([named] if named else [])}) > 1:

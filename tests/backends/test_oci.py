@@ -449,7 +449,7 @@ def test_the_region_of_a_published_conda_environment() -> None:
     ):
         found = details(variables(conda, place))["jobConfigurationDetails"]["environmentVariables"]
         assert found["CONDA_ENV_REGION"] == region
-    nowhere = attrs.evolve(PLACE, project_id="p", log_group_id="g")
+    nowhere = attrs.evolve(PLACE, project_id="ocid1.datascienceproject.p", log_group_id="ocid1.loggroup.g")
     assert refused(variables(pack, nowhere)) == {"spec.runtime.spec.conda.region"}
     with pytest.raises(SpecError, match=r"conda\.uri"):
         variables(attrs.evolve(pack, uri="s3://b/pack"))
@@ -506,6 +506,17 @@ def test_what_the_place_must_know_is_asked_for() -> None:
     assert refused(found) == {"spec.infrastructure.spec.compartmentId", "spec.infrastructure.spec.projectId"}
     assert any(note.path == "spec.infrastructure.spec.stagingUri" for note in found.fields)
     assert any("log group" in warning.message for warning in found.warnings)
+
+
+def test_ocids_of_something_else_are_refused() -> None:
+    tenancy = attrs.evolve(SUBNET, compartment_id="ocid1.tenancy.oc1..t")
+    open_still = attrs.evolve(SUBNET, project_id="<project ocid>", log_id="ocid1.log.oc1.iad.xxxx")
+    assert refused(plan(TRAIN, tenancy)) == refused(plan(TRAIN, open_still)) == set()
+    found = plan(TRAIN, attrs.evolve(SUBNET, compartment_id="root", subnet_id="ocid1.vcn.oc1.iad.v"))
+    assert {note.path.rpartition(".")[2]: note.reason for note in found.refused} == {
+        "compartmentId": "'root' is no OCID of a compartment: those begin with ocid1.compartment.",
+        "subnetId": "'ocid1.vcn.oc1.iad.v' is no OCID of a subnet: those begin with ocid1.subnet.",
+    }
 
 
 def test_neuron_cores_are_refused() -> None:

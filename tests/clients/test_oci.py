@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from cloudtune.errors import CloudtuneError, NoCapacity, NotAllowed, RunNotFound, ServiceError, UsageError
-from cloudtune.plan import Call, File
+from cloudtune.plan import Call, File, Plan
 
 pytest.importorskip("oci", reason="the oci SDK is not installed")
 pytest.importorskip("cryptography")
@@ -238,5 +238,10 @@ def test_without_credentials_it_says_how_to_get_them(tmp_path):
     with pytest.raises(NotAllowed, match="no credentials") as error:
         OciClient({"OCI_CONFIG_FILE": str(tmp_path / "none")}).read(call("get_job", jobId=JOB))
     assert "oci setup config" in error.value.hint
+    # before a step is told as begun, and there is nothing that would be taken back
+    with pytest.raises(NotAllowed, match=r"none does not exist\n"):
+        OciClient({"OCI_CONFIG_FILE": str(tmp_path / "none")}).make_ready(
+            Plan(name="j", run_id="abcdefgh", backend="oci")
+        )
     with pytest.raises(UsageError, match="no way to sign in"):
         OciClient({"OCI_CLI_AUTH": "magic"}).read(call("get_job", jobId=JOB))
