@@ -29,7 +29,7 @@ from cloudtune.jobs import (
     start,
 )
 from cloudtune.places import PATIENCE_S
-from cloudtune.plan import Call, FieldNote, IfGiven, Masked, Plan, Ref, Step
+from cloudtune.plan import Call, FieldNote, IfGiven, Masked, Notice, Plan, Ref, Step
 from cloudtune.runs import Run, client_of, run_of
 from cloudtune.spec.document import checked, dumps
 from cloudtune.spec.document import load as load_document
@@ -37,6 +37,7 @@ from cloudtune.spec.fields import freeze
 from cloudtune.spec.infrastructure import LocalJob
 from cloudtune.spec.job import JobSpec, PipelineSpec, PipelineStep
 from cloudtune.spec.order import order_of_steps
+from cloudtune.spec.placeholders import placeholders, placeholders_in
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime, Recipe, Runtime, ScriptRuntime
 from cloudtune.spec.secrecy import secrets_of_steps, without_secrets
 from cloudtune.states import Handle, Status
@@ -65,7 +66,7 @@ BUILT: dict[str, frozenset[str]] = {
     "consolidate": frozenset(),
     "check": frozenset(),
     "register": frozenset({"folder", "hub", "oci", "bedrock"}),
-    "deploy": frozenset({"local", "oci"}),
+    "deploy": frozenset({"local", "oci", "sagemaker"}),
 }
 
 
@@ -87,7 +88,7 @@ def plan_pipeline(pipeline: PipelineSpec, run_id: str) -> Plan:
             launches[step.name] = plan.launch
         steps += [_flattened(step.name, one) for one in plan.steps]
         fields += [attrs.evolve(note, path=_moved(note.path, pipeline, step)) for note in plan.fields]
-        warnings += [attrs.evolve(notice, path=_moved(notice.path, pipeline, step)) for notice in plan.warnings]
+        warnings += _warnings_of(plan, pipeline, step)
         fields += [attrs.evolve(note, path=f"{_place_of(pipeline, step)}.{note.path}") for note in _unbuilt(step)]
     return Plan(
         name=pipeline.name or "pipeline",
@@ -97,8 +98,20 @@ def plan_pipeline(pipeline: PipelineSpec, run_id: str) -> Plan:
         steps=tuple(steps),
         outputs=tuple(uri for uri in outputs.values() if uri),
         fields=tuple(fields),
-        warnings=tuple(warnings),
+        warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _warnings_of(plan: Plan, pipeline: PipelineSpec, step: PipelineStep) -> Iterator[Notice]:
+    """Yield what a step's plan warns of; a placeholder that came by a reference is told where it was written."""
+    left = {path for path, _ in placeholders(job_of(pipeline, step, {}))}
+    for notice in plan.warnings:
+        if "is a placeholder" not in notice.message or (
+            notice.path in left and (step.verb is None or not notice.path.startswith("spec.runtime."))
+        ):
+            yield attrs.evolve(notice, path=_moved(notice.path, pipeline, step))
+    for path, text in placeholders_in(f"{_place_of(pipeline, step)}.{step.verb}", step.options):
+        yield Notice(path=path, message=f"{text!r} is a placeholder: fill it in")
 
 
 def _plans(pipeline: PipelineSpec, run_id: str, outputs: Mapping[str, str]) -> Iterator[tuple[PipelineStep, Plan]]:

@@ -52,6 +52,29 @@ def test_the_plan_is_flat_and_stable() -> None:
     assert f"{plan.run_id}-one/outputs/data.txt" in plan.to_json()
 
 
+def test_each_placeholder_is_told_once_and_where_it_was_written() -> None:
+    oci = DataScienceJob(
+        compartment_id="ocid1.compartment.oc1..xxxxxx", project_id="<project>", shape_name="VM.GPU.A10.1"
+    )
+    runtime = PyTorchDistributedRuntime(command="make", output_uri="oci://<bucket>@namespace/one")
+    further = attrs.evolve(runtime, inputs={"${steps.one.outputs}/data": "data"}, output_uri="oci://b@n/two")
+    merge = {"base": "org/base", "adapter": ("${steps.two.outputs}/adapter",), "output": "oci://<bucket>@n/merged"}
+    steps = (
+        PipelineStep(name="one", job=JobSpec(runtime=runtime)),
+        PipelineStep(name="two", job=JobSpec(runtime=further), needs=("one",)),
+        PipelineStep(name="merge", verb="merge", options=merge, needs=("two",)),
+        PipelineStep(name="check", verb="check", options={"model": "${steps.merge.outputs}"}, needs=("merge",)),
+    )
+    pipeline = PipelineSpec(name="p", infrastructure=oci, steps=steps)
+    told = [one.path for one in pipelines.plan_pipeline(pipeline, "abcdefgh").warnings if "placeholder" in one.message]
+    assert sorted(told) == [
+        "spec.infrastructure.spec.compartmentId",
+        "spec.infrastructure.spec.projectId",
+        "spec.steps[0].job.runtime.spec.outputUri",
+        "spec.steps[2].merge.output",
+    ]
+
+
 def test_a_failed_step_ends_the_pipeline_and_can_be_continued(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     counted = tmp_path / "count"

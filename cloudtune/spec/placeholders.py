@@ -46,6 +46,11 @@ def placeholders(job: JobSpec) -> Iterator[tuple[str, str]]:
     yield from _in("spec", job, _anywhere)
 
 
+def placeholders_in(path: str, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (YAML path, placeholder) for every placeholder left in the options of a verb, which stand at the path."""
+    yield from _in(path, options, _in_text)
+
+
 def _in_command(text: str) -> bool:
     return _ADDRESS.match(text) is not None
 
