@@ -181,7 +181,7 @@ def test_models_are_found_where_they_lie(tmp_path: Path, monkeypatch: pytest.Mon
         config_of("memory://bucket/nothing")
     with fsspec.open("memory://bucket/large/config.json", "wb") as file:
         file.write(bytes(17 << 20))
-    with pytest.raises(cloudtune.UsageError, match="bucket/large/config.json has 18 MB, and is no config of a model"):
+    with pytest.raises(cloudtune.UsageError, match=r"bucket/large/config\.json has 18 MB, and is no config of a model"):
         config_of("memory://bucket/large")
 
 
