@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import deque
@@ -349,6 +350,9 @@ class Run:
             # what is gone cannot be removed once more: services say so in many ways
             if not place.is_empty():
                 raise
+        backend: Any = place.backend
+        if hasattr(backend, "delete_uploads") and self.record is not None and self.record.plan:
+            place.send(backend.delete_uploads(json.loads(self.record.plan)))
 
     def to_dict(self, *, fresh: bool = False) -> dict[str, Any]:
         """Return the run as ``status -o json`` shows it; with ``fresh`` its place is asked also after the end."""
@@ -439,7 +443,20 @@ def get(text: str, *, store: Store | None = None) -> Run:
         handle = backend.recognise(text)
         if handle is not None:
             return Run(handle=handle, record=None, store=store)
-    raise RunNotFound(f"there is no run {text}", hint="cloudtune list shows all runs")
+    hints = ["cloudtune list shows all runs"]
+    for supposing in every_backend():
+        suppose = getattr(supposing, "suppose", None)
+        handle = suppose(text) if suppose is not None else None
+        if handle is not None:
+            try:
+                client_of(supposing).read(supposing.look(handle))
+            except RunNotFound:
+                continue
+            except CloudtuneError as error:
+                hints.append(f"whether {supposing.name} has one of that name could not be asked: {error.message}")
+            else:
+                return Run(handle=handle, record=None, store=store)
+    raise RunNotFound(f"there is no run {text}", hint="; ".join(hints))
 
 
 def runs(

@@ -43,11 +43,13 @@ Cursor = Mapping[str, Any] | None
 class Backend(Protocol):
     """What a place must be able to say. All methods are pure: values in, values out.
 
-    Three things a backend may have beside these. ``tells_end = True``: its logs say when they are complete, so nobody
+    Some things a backend may have beside these. ``tells_end = True``: its logs say when they are complete, so nobody
     has to ask for the run's state meanwhile. ``is_removed(handle, reply)``: whether the reply to :meth:`look` is what a
     place still shows of a run that it has removed. ``explain(handle, replies)`` and
     ``explained(handle, status, replies)``: the next call that helps to say who of a failed run failed first, given the
-    replies so far (the first is that to :meth:`look`), or None; and the status with what they said.
+    replies so far (the first is that to :meth:`look`), or None; and the status with what they said. ``suppose(text)``:
+    the handle of a text that may be the place's name of a run, which only a look can tell. ``delete_uploads(plan)``:
+    the calls that remove what a run sent along, from its plan as recorded.
     """
 
     #: Name in plans, records and handles.

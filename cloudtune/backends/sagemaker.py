@@ -4,7 +4,8 @@ A run is one training job, whatever the runtime, and before it up to three objec
 code. They arrive on every node as a channel of the job, and the container starts the agent by Python itself: the
 command, the variables and everything else of the job are in the order, as they were written, however long.
 
-This release plans such jobs; it does not submit them yet.
+What replies mean is in :mod:`cloudtune.backends.sagemaker_runs`, how lines are read in
+:mod:`cloudtune.backends.sagemaker_logs`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
+from cloudtune.backends import sagemaker_logs, sagemaker_runs
 from cloudtune.backends import sagemaker_wire as wire
 from cloudtune.backends.patches import patched
 from cloudtune.backends.sagemaker_images import CPU, GPU, NEURON, image_uri
 from cloudtune.backends.sagemaker_notes import doubts, notes
 from cloudtune.backends.sagemaker_surroundings import Surroundings, surroundings
-from cloudtune.backends.unsubmitted import Unsubmitted, refusal
 from cloudtune.code import gather_code
 from cloudtune.errors import Fault, SpecError
 from cloudtune.launch import Launch, launch, run_time_limit_s
@@ -37,6 +38,7 @@ from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtime import Runtime
 from cloudtune.spec.sagemaker import SageMakerTrainingJob
 from cloudtune.spec.sagemaker_limits import CHANNELS, tag_findings
+from cloudtune.states import Handle, LogLine, Status
 from cloudtune.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -48,11 +50,12 @@ _NO_BUCKET = "s3://<bucket>"
 _WHERE, _WHAT = "spec.infrastructure.spec", "spec.runtime.spec"
 
 
-class SageMakerBackend(Unsubmitted):
+class SageMakerBackend:
     """The SageMaker backend; see :class:`cloudtune.backends.Backend` for the protocol."""
 
     name = "sagemaker"
-    limits = "this release plans SageMaker jobs; it does not submit them yet"
+    client = "cloudtune.clients.aws:AwsClient"
+    tells_end = True
 
     def plan(self, job: JobSpec, run_id: str) -> Plan:
         """Return the steps of a run: what travels along, and the training job."""
@@ -88,8 +91,69 @@ class SageMakerBackend(Unsubmitted):
             launch=how,
             steps=patched(tuple(_in_region(around.region, steps)), place.overrides),
             outputs=(left,) if left else (),
-            fields=(refusal(self.limits), *notes(job, place, runtime, around, image=image, output_path=output_path)),
+            fields=tuple(notes(job, place, runtime, around, image=image, output_path=output_path)),
             warnings=tuple(Notice(path=path, message=message) for path, message in warnings),
+        )
+
+    def handle(self, plan: Plan, replies: Mapping[str, Mapping[str, Any]]) -> Handle:
+        """Return where the training job lives."""
+        return sagemaker_runs.handle_of(plan, replies["job"])
+
+    def recognise(self, text: str) -> Handle | None:
+        """Return the handle of a training job's ARN."""
+        return sagemaker_runs.recognised(text)
+
+    def suppose(self, text: str) -> Handle | None:
+        """Return the handle of what may be the name of a training job; only SageMaker knows."""
+        return sagemaker_runs.supposed(text)
+
+    def look(self, handle: Handle) -> Call:
+        """Ask for the training job."""
+        return sagemaker_runs.describe(handle)
+
+    def status(self, handle: Handle, reply: Mapping[str, Any]) -> Status:
+        """Read what the training job says of itself."""
+        return sagemaker_runs.status_of(handle, reply)
+
+    def is_removed(self, handle: Handle, reply: Mapping[str, Any]) -> bool:
+        """Whether the job is being deleted."""
+        return reply.get("TrainingJobStatus") == "Deleting"
+
+    def explain(self, handle: Handle, replies: Sequence[Mapping[str, Any]]) -> Call | None:
+        """Return the next call that helps to say who of a failed run failed first, None if there is none."""
+        return sagemaker_runs.explain(handle, replies)
+
+    def explained(self, handle: Handle, status: Status, replies: Sequence[Mapping[str, Any]]) -> Status:
+        """Return the status with what the replies to :meth:`explain` say."""
+        return sagemaker_runs.explained(status, replies)
+
+    def logs(self, handle: Handle, cursor: Mapping[str, Any] | None) -> Call:
+        """Ask for the job, or for its lines from where the cursor is."""
+        return sagemaker_logs.next_call(handle, cursor)
+
+    def lines(self, handle: Handle, reply: Mapping[str, Any]) -> tuple[tuple[LogLine, ...], Mapping[str, Any] | None]:
+        """Read the lines, merged over the nodes by time, and what comes next."""
+        return sagemaker_logs.read(handle, reply)
+
+    def cancel(self, handle: Handle) -> tuple[Call, ...]:
+        """End the job; it keeps what is in its checkpoints and in /opt/ml/model."""
+        return (sagemaker_runs.call(SERVICE, "stop_training_job", handle, TrainingJobName=handle.id),)
+
+    def delete(self, handle: Handle, *, outputs: bool) -> tuple[Call, ...]:
+        """Remove the training job; its lines stay in CloudWatch for as long as their group keeps them."""
+        return (sagemaker_runs.call(SERVICE, "delete_training_job", handle, TrainingJobName=handle.id),)
+
+    def delete_uploads(self, plan: Mapping[str, Any]) -> tuple[Call, ...]:
+        """Remove what travelled to the job, from its plan as it was recorded: agent, order and code."""
+        steps = [step for step in plan.get("steps") or () if step["operation"] == "put_object"]
+        return tuple(
+            Call(
+                service=STORAGE,
+                operation="delete_object",
+                parameters={name: step["parameters"][name] for name in ("Bucket", "Key")},
+                region=step.get("region"),
+            )
+            for step in steps
         )
 
 

@@ -1,4 +1,4 @@
-"""SageMaker and EKS in this release: jobs are checked and planned as far as that goes; nothing is submitted."""
+"""EKS in this release: jobs are checked and planned as far as that goes; nothing is submitted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SAGEMAKER = SageMakerTrainingJob(
     region="us-west-2", role_arn="arn:aws:iam::123456789012:role/r", instance_type="ml.g5.12xlarge", image="image:1"
 )
 EKS = EKSJob(instance_type="p4d.24xlarge")
-PLACES = [pytest.param(place, name, id=name) for place, name in ((SAGEMAKER, "sagemaker"), (EKS, "eks"))]
+PLACES = [pytest.param(EKS, "eks", id="eks")]
 
 
 def test_the_plan_is_a_launch_without_steps() -> None:
@@ -83,7 +83,7 @@ def test_what_is_about_submitted_runs_says_that_there_are_none(place: Infrastruc
 
 def test_their_ids_are_not_recognised() -> None:
     backends: tuple[Backend, ...] = tuple(every_backend())
-    text = "arn:aws:sagemaker:us-east-1:123456789012:training-job/abc"
+    text = "namespace/name"
     assert [backend.recognise(text) for backend in backends] == [None] * len(backends)
     with pytest.raises(RunNotFound):
         runs.get(text)

@@ -100,7 +100,7 @@ class BackendContract:
         for lines in (followed, after):
             assert [line.time for line in lines] == sorted(line.time for line in lines)
         assert sorted(map(repr, after)) == sorted(map(repr, followed))
-        last = [line for line in run.logs(tail=3) if line.stream != "agent"]
+        last = [line for line in run.logs(tail=10) if line.stream != "agent"]
         assert max(line.time for line in last) == followed[-1].time
         assert len(replies(place.backend, run)) > 1
 
