@@ -78,7 +78,8 @@ def plan_pipeline(pipeline: PipelineSpec, run_id: str) -> Plan:
     pipeline = checked(pipeline)
     outputs: dict[str, str] = {}
     steps = list(_conductor_steps(run_id, {}))
-    launches, fields, warnings = {}, [], []
+    launches, fields = {}, []
+    warnings: list[Notice] = []
     for step, plan in _plans(pipeline, run_id, outputs):
         left = _left_by(step, plan.outputs)
         if left is not None:
