@@ -31,9 +31,13 @@ def merge_by_notebook(base: str, adapters: Sequence[str], output: str, **options
     """Execute the notebook with these parameters; ``options`` are those of ``cloudtune merge`` by their words.
 
     Raises:
-        UsageError: what was asked for cannot be merged.
+        UsageError: what was asked for cannot be merged, or a notebook of that name is in the way of the copy.
         CloudtuneError: a cell failed; says where the executed copy is.
     """
+    kept = join(output, NOTEBOOK.name)
+    if storage.exists(kept) and not storage.exists(join(output, RECORD)):  # where a model is, that is said
+        hint = "name another place, or move that file away"
+        raise UsageError(f"{shown(kept)} is there already", hint=hint)
     with tempfile.TemporaryDirectory(prefix="cloudtune-merge-") as scratch:
         executed = Path(scratch) / NOTEBOOK.name
         # the executed copy keeps its parameters; what is a secret in them the kernel finds in its environment
@@ -52,7 +56,7 @@ def merge_by_notebook(base: str, adapters: Sequence[str], output: str, **options
                 )
         except papermill.PapermillExecutionError as error:
             raise _failed(error, executed, output) from error
-        storage.upload(executed, join(output, NOTEBOOK.name))
+        storage.upload(executed, kept)
     return result_of(folder_at(output).json(RECORD), base, adapters, output)
 
 

@@ -35,6 +35,13 @@ def test_the_executed_copy_lies_beside_the_model(tmp_path, monkeypatch):
     assert (tmp_path / "out" / "merge.ipynb").read_bytes() == kept
 
 
+def test_a_notebook_in_the_way_is_not_written_over(tmp_path):
+    (tmp_path / "merge.ipynb").write_text("mine")
+    with pytest.raises(UsageError, match=r"merge\.ipynb is there already"):
+        cloudtune.merge("base", "adapter", output=str(tmp_path), notebook=True)
+    assert (tmp_path / "merge.ipynb").read_text() == "mine"
+
+
 def test_a_cell_that_fails_is_kept_to_be_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     base = write_model(tmp_path / "base")
