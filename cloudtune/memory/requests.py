@@ -115,7 +115,10 @@ def machine_for(job: JobSpec, launch: Launch) -> Machine | None:
 
 
 def _of_recipe(recipe: Recipe, places: Mapping[str, Any], *, gpu: bool, place: str) -> tuple[str, Training, bool]:
-    """Return model, training and packing as recipe ``sft`` decides them where its options leave it open."""
+    """Return model, training and packing as recipe ``sft`` decides them where its options leave it open.
+
+    What another recipe has no option for is as ``sft`` has it, but for the precision: it is that of accelerators.
+    """
     options = settled(recipe)
     if options is None or "model" not in options or "method" not in options:
         raise UsageError(f"the recipe {recipe.name} trains no model that could be estimated")
@@ -124,6 +127,8 @@ def _of_recipe(recipe: Recipe, places: Mapping[str, Any], *, gpu: bool, place: s
         given = f"is {model!r}" if isinstance(model, str) and model else "is empty"
         hint = f"name one: --set {place}runtime.recipe.args.model=OWNER/NAME"
         raise UsageError(f"the recipe's option model {given}, which names no model yet", hint=hint)
+    defaults = {"bf16": True, "attnImplementation": "auto", "optimizer": "adamw_torch", "sharding": "none"}
+    options = {**defaults, "modulesToSave": (), **options}
     bf16 = gpu if options["bf16"] is None else options["bf16"]
     recompute = places["accelerator"] if options["gradientCheckpointing"] is None else options["gradientCheckpointing"]
     settings = {
