@@ -38,7 +38,7 @@ def test_the_executed_copy_lies_beside_the_model(tmp_path, monkeypatch):
 def test_a_notebook_in_the_way_is_not_written_over(tmp_path):
     (tmp_path / "merge.ipynb").write_text("mine")
     with pytest.raises(UsageError, match=r"merge\.ipynb is there already"):
-        cloudtune.merge("base", "adapter", output=str(tmp_path), notebook=True)
+        cloudtune.merge("base", "hf://o/a", output=str(tmp_path), notebook=True)
     assert (tmp_path / "merge.ipynb").read_text() == "mine"
 
 
