@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 
+from cloudtune.backends.oci_wire import region_in
 from cloudtune.clients.oci import OciClient
 from cloudtune.deployments.oci_answers import answer
 from cloudtune.deployments.oci_log import log_of
@@ -256,7 +257,7 @@ def _begin(client: OciClient, reserved: OciDeployment, keep: Keep, store: Store,
         reserved,
         compartment=details["compartmentId"],
         project=details["projectId"],
-        region=wanted.place.region,
+        region=wanted.place.region or region_in(details["projectId"]),
         serves=wanted.image,
     )
     say(f"deploying {served.name} on {served.replicas} x {served.shape} with {served.serves}")
@@ -287,7 +288,8 @@ def _wanted(reserved: OciDeployment, client: OciClient, store: Store, say: Say) 
         place=place,
     )
     if not wanted.image:
-        call = _call("list_containers", region=place.region, isLatest=True, pages=100)
+        region = place.region or region_in(place.project_id or model["projectId"])
+        call = _call("list_containers", region=region, isLatest=True, pages=100)
         wanted = attrs.evolve(wanted, image=newest_managed(client.read(call).get("items", [])))
     request_of(wanted)  # what cannot be is said before a log is made for it
     return attrs.evolve(wanted, log=log_of(client, place, say))
@@ -301,16 +303,20 @@ def _mark() -> str:
 
 
 def _seen(client: OciClient, deployment: OciDeployment) -> Mapping[str, Any] | None:
-    """Return what the service has of a deployment, by its id or by its mark; None if it has nothing."""
+    """Return what the service has of a deployment, by its id or by its mark; None if it has nothing.
+
+    Raises:
+        NotAllowed: it may not be looked for, so nobody knows whether it is there.
+    """
     if deployment.id:
         try:
             return client.read(_call("get_model_deployment", region=deployment.region, modelDeploymentId=deployment.id))
         except NotAllowed as error:
-            if "OCI does not know you" in error.message:
+            if not error.hidden:
                 raise
-            return None
     if not deployment.project:
         return None
+    # of what is not there the service says the same as of what may not be seen; who may see the others knows
     asked = {"compartmentId": deployment.compartment, "projectId": deployment.project, "displayName": deployment.name}
     rows = client.read(_call("list_model_deployments", region=deployment.region, **asked, pages=100)).get("items", [])
     return next((row for row in rows if (row.get("freeformTags") or {}).get(MARK) == deployment.mark), None)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import cloudtune
 from cloudtune.cli import cli
 from cloudtune.deployments import oci_request
-from cloudtune.errors import CloudtuneError, NoCapacity, RunNotFound, ServiceError, UsageError
+from cloudtune.errors import CloudtuneError, NoCapacity, NotAllowed, RunNotFound, ServiceError, UsageError
 from cloudtune.rehearsal import faults
 from cloudtune.spec.oci import DataScienceJob
 from tests.deployments.oci_serving import IMAGE, MANAGED, SHAPE, Serving
@@ -132,6 +132,19 @@ def test_what_is_lost_is_told(serving: Serving) -> None:
     assert cloudtune.verbs.deployment_state(made) in ("stopping", "lost")
     cloudtune.delete("llama")
     assert cloudtune.list(deployments=True) == ()
+
+
+def test_who_may_not_see_a_deployment_does_not_forget_it(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = serving.deploy()
+    for operation in ("get_model_deployment", "list_model_deployments"):
+        fault = faults.refused("oci.data_science", operation, status=404, code="NotAuthorizedOrNotFound", numbers=())
+        serving.place.stage.faults.add(fault)
+    with pytest.raises(NotAllowed, match="list_model_deployments"):
+        cloudtune.delete("llama")
+    with pytest.raises(NotAllowed):
+        cloudtune.verbs.deployment_state(made)
+    operations = [call.operation for call in serving.place.stage.record.calls]
+    assert ("delete_model_deployment" in operations, len(cloudtune.list(deployments=True))) == (False, 1)
 
 
 def test_the_command_line_deploys_and_shows(serving: Serving) -> None:
