@@ -23,7 +23,7 @@ import attrs
 from cloudtune.clients.oci_archive import artifact
 from cloudtune.clients.oci_auth import Identity, identity
 from cloudtune.clients.oci_auth import sdk as oci
-from cloudtune.clients.oci_endpoint import ENDPOINT, connection
+from cloudtune.clients.oci_endpoint import ENDPOINT, Tries, connection
 from cloudtune.clients.oci_errors import told
 from cloudtune.errors import ServiceError, UsageError
 from cloudtune.plan import Call, File, Plan
@@ -132,10 +132,13 @@ class OciClient:
                 call = attrs.evolve(call, parameters={**call.parameters, "limit": limit // 2})
 
     def _carried_out(self, call: Call, *, token: str | None = None, files: tuple[File, ...] = ()) -> Reply:
+        doubtful = False
         for attempt in (1, 2):
             client, kind = self._client(call)
-            method = getattr(client, call.operation)
+            method, tries = getattr(client, call.operation), Tries(client.retry_strategy)
             arguments = _arguments(method, call, token)
+            if token is not None:
+                arguments["retry_strategy"] = tries
             archive = self._archive(token, files) if files else None
             if archive is not None:
                 arguments[_body_of(method)] = archive
@@ -145,12 +148,13 @@ class OciClient:
                 return _reply(response, call.parameters.get("keep", {}))
             except Exception as error:
                 self._compare_clocks(getattr(error, "headers", None))
+                doubtful = doubtful or tries.open
                 expired = isinstance(error, oci.exceptions.ServiceError) and error.status == 401 and kind == "session"
                 if attempt == 1 and expired:
                     # the user may have signed in again: the token's file is read anew, once
                     self._identity, self._clients = None, {}
                     continue
-                raise told(error, call, kind=kind) from error
+                raise told(error, call, kind=kind, doubtful=doubtful) from error
             finally:
                 if archive is not None:
                     archive.close()

@@ -18,12 +18,19 @@ _FULL = ("LimitExceeded", "QuotaExceeded", "OutOfCapacity", "OutOfHostCapacity")
 _REFUSED = range(400, 500)
 
 
-def told(error: Exception, call: Call, *, kind: str) -> CloudtuneError:
-    """Return the error to raise for one of the SDK's; ``kind`` is how the user signed in."""
+def told(error: Exception, call: Call, *, kind: str, doubtful: bool = False) -> CloudtuneError:
+    """Return the error to raise for one of the SDK's; ``kind`` is how the user signed in.
+
+    ``doubtful``: the same request was sent before, and may have been carried out.
+    """
     if isinstance(error, oci.exceptions.ServiceError):
-        return _refused(error, call, kind)
+        refused = _refused(error, call, kind)
+        if doubtful and error.status == 401:  # it was not looked at: that says nothing of the one before
+            return _failed(f"{refused.message} ({refused.hint})", call, definite=False, hint="run it again")
+        return refused
     if isinstance(error, oci.exceptions.ConnectTimeout):
-        failed = _failed("cannot be reached", call, definite=True, hint="check the network, and the region's name")
+        hint = "check the network, and the region's name"
+        failed = _failed("cannot be reached", call, definite=not doubtful, hint=hint)
         failed.passing = True
         return failed
     if isinstance(error, oci.exceptions.RequestException):

@@ -171,6 +171,36 @@ def test_busy_services_are_asked_again_and_lost_replies_are_not_believed(client,
     assert {seen[2]["opc-retry-token"] for seen in service.seen[3:]} == {"token-2"}
 
 
+def test_a_try_that_could_not_be_sent_says_nothing_of_the_one_before(client, service):
+    """The first reply is lost, then nobody is signed in any more, or the network is gone."""
+    import oci
+
+    from cloudtune.clients.oci_endpoint import Tries, connection
+    from cloudtune.clients.oci_errors import told
+
+    service.answers += [(None, None), (401, {"code": "NotAuthenticated", "message": "no"})]
+    with pytest.raises(ServiceError, match="does not know you") as error:
+        client.send(call("create_job", displayName="x"), token="token-3")
+    assert error.value.definite is False
+    assert len(service.seen) == 2
+
+    def definite(*errors):
+        """Send a request whose tries fail in these ways, and whose last ones cannot connect."""
+        left, tries = list(errors), Tries(connection({"CLOUDTUNE_OCI_ENDPOINT": "http://x"})["retry_strategy"])
+
+        def call_api(**_):
+            raise left.pop(0) if left else oci.exceptions.ConnectTimeout("unreachable")
+
+        with pytest.raises(oci.exceptions.ConnectTimeout) as error:
+            tries.make_retrying_call(call_api)
+        return told(error.value, call("create_job"), kind="api_key", doubtful=tries.open).definite
+
+    slow = oci.exceptions.ServiceError(429, "TooManyRequests", {}, "slow")
+    broken = oci.exceptions.ServiceError(503, "x", {}, "busy")
+    reset = oci.exceptions.RequestException("reset by peer")
+    assert [definite(), definite(slow), definite(broken), definite(slow, reset)] == [True, True, False, False]
+
+
 def entries(*texts):
     contents = [{"id": text, "data": {"message": text}, "oracle": {"logid": "x"}} for text in texts]
     return {"results": [{"data": {"datetime": 1, "logContent": one}} for one in contents], "summary": {}}
