@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import re
@@ -43,6 +44,8 @@ OTHERWISE = {
     "bedrock:Converse": "bedrock:InvokeModel",
     "bedrock:ConverseStream": "bedrock:InvokeModelWithResponseStream",
 }
+#: Kinds of handles, which are called as services are.
+PSEUDO = {"training_job", "model", "endpoint_config", "endpoint", "import_job", "imported_model", "container"}
 PREFIXES = {"sagemaker_runtime": "sagemaker", "bedrock_runtime": "bedrock", "service_quotas": "servicequotas"}
 
 
@@ -134,3 +137,34 @@ def test_the_bucket_stays_and_is_nobody_elses():
     bucket = TEMPLATE["Resources"]["Bucket"]
     assert bucket["DeletionPolicy"] == bucket["UpdateReplacePolicy"] == "Retain"
     assert all(bucket["Properties"]["PublicAccessBlockConfiguration"].values())
+
+
+def test_every_operation_that_is_called_has_its_rights():
+    """A new call on AWS needs a row in cloudtune/rights/aws.json, of which the template is made."""
+    called = called_by_clients()
+    assert {"aws.sagemaker.create_training_job", "aws.bedrock.create_model_import_job", "aws.s3.put_object"} <= called
+    assert sorted(called - set(rights.operations("aws"))) == []
+
+
+def called_by_clients() -> set[str]:
+    """Return the operations that modules which speak of AWS's services name as text."""
+    session = pytest.importorskip("botocore.session").Session()
+    xform = pytest.importorskip("botocore").xform_name
+    known: dict[str, set[str]] = {}
+    found: set[str] = set()
+    for path in sorted((ROOT / "cloudtune").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        services = set(re.findall(r"[\"']aws\.([a-z0-9_]+)[\"']", text)) - PSEUDO
+        if {"rehearsal", "rights"} & set(path.parts) or not services:
+            continue
+        words = {
+            node.value
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        for service in services:
+            if service not in known:
+                names = session.get_service_model(service.replace("_", "-")).operation_names
+                known[service] = {xform(name) for name in names}
+            found |= {f"aws.{service}.{name}" for name in known[service] & words}
+    return found
