@@ -77,7 +77,7 @@ def _taken(name: str, version: str) -> UsageError:
 
 
 def _next_version(shelf: Path) -> str:
-    taken = [int(path.name) for path in shelf.iterdir() if path.name.isdigit()]
+    taken = [int(path.name) for path in shelf.iterdir() if path.name.isdecimal()]
     return str(max(taken, default=0) + 1)
 
 

@@ -150,7 +150,7 @@ class _Filing:
 
     def _next_version(self) -> str:
         names = [*self.state.tags, str(self.known.get("version"))]
-        return str(max((int(name) for name in names if name.isdigit()), default=0) + 1)
+        return str(max((int(name) for name in names if name.isdecimal()), default=0) + 1)
 
     def _wrong(self, held: Mapping[str, Held]) -> list[str]:
         """Return the files of the model that are not there, or are others."""

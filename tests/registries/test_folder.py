@@ -53,6 +53,7 @@ def test_a_model_is_filed_with_what_is_known_of_it(model, home):
 def test_versions_count_up_and_may_be_named(model, home):
     versions = [registry.register(model, name="mine", home=home).version for _ in range(2)]
     assert registry.register(model, name="mine", version="2.1-beta", home=home).version == "2.1-beta"
+    (home / "models" / "mine" / "²").mkdir()  # a digit, and no number
     assert [*versions, registry.register(model, name="mine", home=home).version] == ["1", "2", "3"]
     with pytest.raises(UsageError, match=r"has a version 2\.1-beta already"):
         registry.register(model, name="mine", version="2.1-beta", home=home)
