@@ -103,7 +103,8 @@ class OciBackend:
             files, title = _with_agent(job, how, run_id, name, workspace), "cloudtune.zip"
         runs = _runs(place, runtime, around, how, run_id, name, grouped=grouped)
         look_up = () if around.look_up is None else (around.look_up,)
-        own = (*look_ups(place.storage_mount), _create(details, run_id), *_artifact(files, title, run_id), *runs)
+        searches = look_ups(place.storage_mount, region_of(place))
+        own = (*searches, _create(details, run_id), *_artifact(files, title, run_id), *runs)
         steps = (*look_up, *_in_region(place, own))
         uri = outputs_of(runtime, run_id)["uri"]
         warnings = (*how.warnings, *doubts, *_doubts(place, runtime, around))

@@ -47,18 +47,21 @@ def mount_details(mounts: Iterable[StorageMount]) -> list[dict[str, Any]]:
     return details
 
 
-def look_ups(mounts: Iterable[StorageMount]) -> Iterator[Step]:
-    """Yield the steps that find file systems which are named by address or path."""
+def look_ups(mounts: Iterable[StorageMount], region: str | None) -> Iterator[Step]:
+    """Yield the steps that find file systems which are named by address or path, in the region of the job.
+
+    Nothing in what is asked says it, and another region may have the same addresses.
+    """
     for index, mount in enumerate(mounts):
         found = _FILES.fullmatch(mount.src)
         if found is None:
             continue
         if found["address"]:
-            yield _search(_step(index, "address"), found["address"])
+            yield _search(_step(index, "address"), found["address"], region)
             address = Ref(_step(index, "address"), "items[resourceType=PrivateIp].identifier")
-            yield _search(_step(index, "target"), address)
+            yield _search(_step(index, "target"), address, region)
         if found["path"]:
-            yield _search(_step(index, "export"), found["path"])
+            yield _search(_step(index, "export"), found["path"], region)
 
 
 def _source(mount: StorageMount, index: int) -> Mapping[str, Any] | None:
@@ -81,6 +84,7 @@ def _step(index: int, what: str) -> str:
     return f"mount-{index}-{what}"
 
 
-def _search(step: str, text: str | Ref) -> Step:
-    parameters = {"type": "FreeText", "text": text, "matchingContextType": "NONE"}
+def _search(step: str, text: str | Ref, region: str | None) -> Step:
+    place = {"region": region} if region else {}
+    parameters = {"type": "FreeText", "text": text, "matchingContextType": "NONE", **place}
     return Step(id=step, service="oci.resource_search", operation="search_resources", parameters=parameters)

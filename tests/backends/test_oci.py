@@ -299,6 +299,16 @@ def test_mounts(src: str, dest: str, mount: dict[str, str]) -> None:
     assert refused(found) == set()
 
 
+def test_a_file_system_is_looked_up_where_the_job_will_be() -> None:
+    """Other regions may have the same addresses, and the user's profile may be of one of those."""
+    project = "ocid1.datascienceproject.oc1.eu-frankfurt-1.p"
+    place = attrs.evolve(SUBNET, project_id=project, storage_mount=(StorageMount(src="10.0.0.1:/export", dest="a"),))
+    steps = plan(TRAIN, place).to_dict()["steps"]
+    assert {step["parameters"].get("region") for step in steps if step["operation"] == "search_resources"} == {
+        "eu-frankfurt-1"
+    }
+
+
 def test_a_file_system_by_address_is_looked_up() -> None:
     mounts = (
         StorageMount(src="10.0.0.1:/export", dest="a"),
