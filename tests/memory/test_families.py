@@ -136,6 +136,9 @@ def test_what_is_missing_is_said() -> None:
         architecture({"model_type": "llama"})
     with pytest.raises(UsageError, match=r"hidden_size in config.json is '64', not a whole number"):
         architecture({"model_type": "llama", "hidden_size": "64"})
+    for name, width in (("falcon", "hidden_size"), ("gpt2", "n_embd")):
+        with pytest.raises(UsageError, match="heads for a width of 1"):
+            architecture({**written(config_of(name)), width: 1})
     with pytest.raises(UsageError, match="alibi"):
         architecture({**written(config_of("falcon")), "alibi": True})
 

@@ -34,6 +34,13 @@ class Config(NamedTuple):
             raise UsageError(f"{key} in config.json is {str(value)[:40]}, which no model has", hint="check the file")
         return value
 
+    def head_dim(self, width: int, heads: int) -> int:
+        """Return the width of one of so many heads; raises UsageError if there are more heads than that."""
+        if width < heads:
+            message = f"the config.json of this {self.model_type} model has {heads} heads for a width of {width}"
+            raise UsageError(message, hint="check the file")
+        return width // heads
+
     def number(self, key: str, default: float) -> float:
         """Return a number; what is absent, null or none is the default."""
         value = self.keys.get(key)

@@ -12,8 +12,14 @@ def gpt2(config: Config) -> Architecture:
     """GPT-2: learnt positions, one matrix for queries, keys and values, dropout after both parts of a layer."""
     hidden, heads = config.size("n_embd", 768), config.size("n_head", 12)
     width, vocabulary = config.size("n_inner", 4 * hidden), config.size("vocab_size", 50_257)
-    attention = Attention(heads=heads, kv_heads=heads, head_dim=hidden // heads, fused=True, rotary=False)
-    attention = attention._replace(dropout=config.number("attn_pdrop", 0.1) > 0)
+    attention = Attention(
+        heads=heads,
+        kv_heads=heads,
+        head_dim=config.head_dim(hidden, heads),
+        fused=True,
+        rotary=False,
+        dropout=config.number("attn_pdrop", 0.1) > 0,
+    )
     linears = (
         Linear(name="attn.c_attn", inputs=hidden, outputs=3 * hidden, bias=True),
         Linear(name="attn.c_proj", inputs=hidden, outputs=hidden, bias=True),
@@ -65,7 +71,7 @@ def falcon(config: Config) -> Architecture:
     new = config.flag("new_decoder_architecture")
     few = config.size("num_kv_heads", heads) if new else 1 if config.flag("multi_query", default=True) else heads
     # keys and values of fewer heads than the queries' are spread out, which sends PyTorch to its plain products
-    attention = Attention(heads=heads, kv_heads=few, head_dim=hidden // heads, fused=True, kernel="math")
+    attention = Attention(heads=heads, kv_heads=few, head_dim=config.head_dim(hidden, heads), fused=True, kernel="math")
     linears = (
         Linear(
             name="self_attention.query_key_value",

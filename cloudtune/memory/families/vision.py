@@ -99,7 +99,7 @@ def _vision_layer(config: Config, count: int, *, heads: int, width: int, tokens:
             Linear(name="mlp.fc2", inputs=inner, outputs=width, bias=True),
         ),
         others=2 * 2 * width,
-        attention=Attention(heads=heads, kv_heads=heads, head_dim=width // heads, rotary=False),
+        attention=Attention(heads=heads, kv_heads=heads, head_dim=config.head_dim(width, heads), rotary=False),
         feed_forward=FeedForward(width=inner, gated=False, activation=config.text("hidden_act", default="gelu")),
         norm="layer",
         tokens=tokens,
