@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import subprocess
 from pathlib import Path
 
@@ -17,21 +15,11 @@ from tests import tiny
 from tests.recipes.modules import RECIPES, module
 
 SCRIPT = RECIPES / "sft_neuron" / "sft_neuron.py"
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 ORACLE = os.environ.get("CLOUDTUNE_NEURON_PYTHON")
-KEEP = ("--learning-rate", "5e-3", "--lora-dropout", "0", "--logging-steps", "1", "--max-steps", "3")
 
 
-def rehearsed(output: Path, *more: str) -> str:
-    """Train in a rehearsal's way over two processes that share the layers; return what was said."""
-    given = ("--model", tiny.random_model(), "--train-data", tiny.DATA / "train.jsonl", "--output-dir", output, *KEEP)
-    told = {"CLOUDTUNE_REHEARSED": "1", "CLOUDTUNE_TENSOR_PARALLEL_SIZE": "2"}
-    ended = tiny.python(*TORCHRUN, "2", SCRIPT, *given, *more, **told)
-    assert ended.returncode == 0, ended.stdout
-    return str(ended.stdout)
-
-
-def test_without_the_stack_it_says_what_has_it(tmp_path):
+def test_without_the_stack_it_says_what_has_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("CLOUDTUNE_REHEARSED", raising=False)
     given = ("--model", tmp_path, "--train-data", tiny.DATA / "train.jsonl")
     ended = tiny.python(SCRIPT, *given)
     assert ended.returncode == 1
@@ -44,36 +32,6 @@ def test_degrees_that_do_not_divide_the_processes_are_refused():
     ended = tiny.python(SCRIPT, *given, WORLD_SIZE="3")
     assert ended.returncode == 2
     assert "--tensor-parallel-size x --pipeline-parallel-size = 2: 3 processes" in ended.stdout
-
-
-@pytest.mark.heavy
-def test_an_adapter_is_cut_consolidated_and_merged(tmp_path):
-    import numpy as np
-    from safetensors.numpy import load_file
-
-    from cloudtune import verbs
-
-    said = rehearsed(tmp_path / "out", "--batch-size", "4")
-    assert said.count("rehearsed: substituted: train -> ") == 1
-    losses = [float(one) for one in re.findall(r"'loss': ([\d.]+)", said)]
-    assert len(losses) == 3
-    assert losses[-1] < losses[0]
-    shards = sorted(path.name for path in (tmp_path / "out").rglob("*.pt"))
-    assert shards == [f"dp_rank_00_tp_rank_0{rank}_pp_rank_00.pt" for rank in (0, 1)]
-    base = str(tiny.random_model())
-    verbs.consolidate(str(tmp_path / "out" / "final"), base=base, output=str(tmp_path / "adapter"))
-    adapter = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    layer = "base_model.model.model.layers.0.mlp"
-    gate, up = (adapter[f"{layer}.{name}.lora_A.weight"] for name in ("gate_proj", "up_proj"))
-    assert np.array_equal(gate, up)
-    assert all(np.abs(adapter[f"{layer}.{name}.lora_B.weight"]).max() > 0 for name in ("gate_proj", "down_proj"))
-    verbs.merge(base, str(tmp_path / "adapter"), output=str(tmp_path / "merged"))
-    config = json.loads((tmp_path / "merged" / "config.json").read_text())
-    assert config["architectures"] == ["LlamaForCausalLM"]
-    if ORACLE:
-        assert consolidated_by_optimum(tmp_path / "out" / "final", tmp_path / "theirs") == {
-            name: tensor.tobytes() for name, tensor in adapter.items()
-        }
 
 
 @pytest.mark.heavy
@@ -97,18 +55,6 @@ def test_a_whole_model_that_is_cut_comes_out_as_it_was(tp, pp, tmp_path):
     made, whole = load_file(tmp_path / "made" / "model.safetensors"), model.state_dict()
     assert set(whole) - set(made) <= {"lm_head.weight"}
     assert all(equal(tensor, whole[name]) for name, tensor in made.items())
-
-
-def consolidated_by_optimum(checkpoint: Path, output: Path) -> dict[str, bytes]:
-    """Return what optimum-neuron's own code makes of a checkpoint."""
-    from safetensors.numpy import load_file
-
-    oracle = Path(__file__).parents[1] / "weights" / "consolidate" / "layouts" / "neuron_oracle.py"
-    argv = [str(ORACLE), str(oracle), str(checkpoint), str(output)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == {"error": None}
-    (file,) = output.rglob("adapter_model.safetensors")
-    return {name: tensor.tobytes() for name, tensor in load_file(file).items()}
 
 
 @pytest.mark.skipif(ORACLE is None, reason="CLOUDTUNE_NEURON_PYTHON names no Python with optimum-neuron")
