@@ -19,6 +19,9 @@ _MODEL = ("model_name", "model_name_or_path", "model_id", "model_path", "pretrai
 _BATCH = ("batch_size_training", "per_device_train_batch_size", "train_batch_size", "micro_batch_size", "batch_size")
 _LENGTH = ("context_length", "max_seq_length", "max_seq_len", "block_size", "max_length", "cutoff_len")
 _RANK = ("lora_r", "lora_rank")
+_TENSOR_PARALLEL = ("tensor_parallel_size", "tp_size")
+#: A whole number that can be a size; what else stands behind a flag says nothing.
+_WHOLE = re.compile(r"[1-9][0-9]{0,17}")
 #: Flags that move states elsewhere or say in a file how a model is spread: nothing is known then.
 _ELSEWHERE = ("deepspeed", "fsdp_cpu_offload", "cpu_offload", "offload", "config_file", "fsdp_config", "use_fp8")
 
@@ -113,9 +116,7 @@ def _training(flags: Mapping[str, str], method: str, script: Script | None) -> T
         settings["targets"] = ("q_proj", "v_proj")  # what PEFT adapts of Llama unless told else
     if _is_set(flags.get("enable_fsdp")) or _is_set(flags.get("fsdp")):
         settings["sharding"] = "fsdp-hybrid" if _is_set(flags.get("hsdp")) else "fsdp"
-    for name in ("tensor_parallel_size", "tp_size"):
-        if flags.get(name, "").isdigit():
-            settings["tensor_parallel"] = int(flags[name])
+    settings["tensor_parallel"] = _number(flags, _TENSOR_PARALLEL, 1)
     return Training(**settings)
 
 
@@ -167,4 +168,4 @@ def _is_set(value: str | None, default: bool = False) -> bool:
 
 def _number(flags: Mapping[str, str], names: Sequence[str], default: int) -> int:
     given = next((flags[name] for name in names if name in flags), "")
-    return int(given) if given.isdigit() and int(given) else default
+    return int(given) if _WHOLE.fullmatch(given) else default

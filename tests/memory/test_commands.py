@@ -40,6 +40,13 @@ def test_flags_say_how_it_trains(command: str, expected: dict[str, Any]) -> None
     assert {key: getattr(found, key) for key in expected} == expected
 
 
+@pytest.mark.parametrize("given", ["²", "0", "9" * 5000, "-1", "many"])
+def test_what_is_no_size_says_nothing(given: str) -> None:
+    line = "torchrun run_clm.py --model_name_or_path gpt2"
+    flags = ("block_size", "tp_size", "lora_r", "train_batch_size")
+    assert told(line + "".join(f" --{flag}={given}" for flag in flags), {}) == told(line, {})
+
+
 def test_variables_of_the_job_are_filled_in() -> None:
     line = "torchrun llama_finetuning.py --pure_bf16 --model_name $MODEL_NAME --lr ${RATE}"
     assert told(line, {"MODEL_NAME": "meta-llama/Llama-2-7b-hf"}).model == "meta-llama/Llama-2-7b-hf"
