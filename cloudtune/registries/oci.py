@@ -122,6 +122,7 @@ class _Filing:
         self.source, self.sums, self.notes, self.catalog, self.say = source, sums, notes, catalog, say
         self.elsewhere = elsewhere  # versions of the name that other registries have
         self.digest = digest_of(sums)
+        self.sent = False  # whether something of it went to the bucket
 
     def file(self, version: str | None, owner: OciOwner, name: str, provenance: dict[str, str]) -> Filed:
         """Return the version when all is done; an entry that this call made goes again if it cannot be completed."""
@@ -142,6 +143,10 @@ class _Filing:
         except CloudtuneError as error:
             if made and not (isinstance(error, ServiceError) and not error.definite):
                 self._take_back(filed, error)
+                if place is not None and self.sent:
+                    # by far the longest part: the next try begins behind it
+                    left = f"left behind: its files in {shown(place.uri)}, which registering it again goes on from"
+                    error.hint = f"{error.hint}; {left}" if error.hint else left
             raise
         return filed
 
@@ -197,6 +202,7 @@ class _Filing:
                 if files.recorded_sha256(target) == self.sums[entry.path]:
                     continue
                 self.say(f"sending {entry.path} ({number} of {len(self.source.files)}, {entry.bytes} bytes)")
+                self.sent = True
                 files.put_file(str(folder / entry.path), target, sha256=self.sums[entry.path])
 
     def _check_bucket(self, place: _Place) -> None:

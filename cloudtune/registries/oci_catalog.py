@@ -45,8 +45,7 @@ class Catalog:
     # --- what is there
 
     def versions(self) -> tuple[Filed, ...]:
-        """Return the versions of the model that are not deleted."""
-        rows = self._all("list_models", modelVersionSetName=self._name)
+        """Return the versions of the model that can be used."""
         return tuple(
             Filed(
                 id=row["id"],
@@ -54,7 +53,7 @@ class Catalog:
                 digest=(row.get("freeformTags") or {}).get(TAG),
                 by_reference=bool(row.get("isModelByReference")),
             )
-            for row in rows
+            for row in self._rows()
             if row.get("lifecycleState") in _ALIVE
         )
 
@@ -162,7 +161,7 @@ class Catalog:
         if found.get("lifecycleState") != "DELETED":
             catalog.delete(model)
         others = catalog.versions()
-        if inside and not others:
+        if inside and not catalog._rows():  # else the service would refuse it
             with contextlib.suppress(NotAllowed):  # somebody else was faster, or the answer was lost
                 catalog._send("delete_model_version_set", {"modelVersionSetId": inside})
         notes = {row.get("key"): row.get("value") for row in found.get("customMetadataList") or ()}
@@ -171,6 +170,11 @@ class Catalog:
         return notes.get("source") if notes.get(STAGED) == "true" and not shared else None
 
     # --- calls
+
+    def _rows(self) -> list[Mapping[str, Any]]:
+        """Return what the set of the model's versions consists of, failed ones too."""
+        rows = self._all("list_models", modelVersionSetName=self._name)
+        return [row for row in rows if row.get("lifecycleState") != "DELETED"]
 
     @property
     def _region(self) -> dict[str, str]:

@@ -163,6 +163,17 @@ def test_files_that_two_versions_refer_to_go_with_the_last_of_them(
     assert (filing.models(), filing.shelf.find().objects) == ([], [])
 
 
+def test_a_version_that_failed_keeps_its_set_and_hinders_nobody(filing: Filing, tmp_path: Path) -> None:
+    for name in (b"a", b"b"):
+        filing.file(merged(tmp_path / name.decode(), name))
+    failed = next(one for one in filing.models() if one.version_label == "2")
+    filing.place.stage.store.change("oci.model", failed.id, lifecycleState="FAILED")
+    cloudtune.delete("llama:1", outputs=True)
+    assert [one.version for one in Store().models("llama")] == ["2"]
+    cloudtune.delete("llama:2", outputs=True)
+    assert filing.client.list_model_version_sets(filing.place.compartment, lifecycle_state="ACTIVE").data == []
+
+
 def test_who_is_not_signed_in_forgets_no_model(filing: Filing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filing.file(merged(tmp_path / "m"))
     with monkeypatch.context() as patch:
@@ -313,10 +324,13 @@ def test_what_was_interrupted_goes_on(filing: Filing, tmp_path: Path, by_referen
 
 def test_a_failure_cleans_up_and_says_why(filing: Filing, tmp_path: Path, by_reference: None) -> None:
     filing.place.stage.faults.add(faults.event("work fails", "REGISTER_MODEL_ARTIFACT"))
-    with pytest.raises(ServiceError, match="InternalServerError: rehearsed fault: work fails"):
+    with pytest.raises(ServiceError, match="InternalServerError: rehearsed fault: work fails") as failed:
         filing.file(merged(tmp_path / "m"))
     assert (filing.models(), cloudtune.list(models=True)) == ([], ())
+    places = {f"oci://b@ns/{one.name.rpartition('/')[0]}" for one in filing.shelf.find().objects}
+    assert [place in (failed.value.hint or "") for place in places] == [True]
     assert filing.file(tmp_path / "m").version == "1"
+    assert [call.operation for call in filing.place.stage.record.calls].count("put_object") == 3
     filing.place.stage.store.change("oci.bucket", "ns/b", versioning="Disabled")
     with pytest.raises(UsageError, match="keeps no versions") as error:
         filing.file(merged(tmp_path / "n", b"others"))
