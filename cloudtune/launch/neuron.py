@@ -95,6 +95,9 @@ def _faults(
     if runtime.precompile and runtime.mode != "xla":
         message = "neuron_parallel_compile exists for mode xla only; torchNeuron compiles as it trains"
         yield Fault(path=f"{_SPEC}.precompile", message=message, hint="drop precompile, or use mode: xla")
+    if runtime.mode != "xla" and runtime.recipe is not None and runtime.recipe.name == "sft_neuron":
+        message = "the recipe sft_neuron trains by optimum-neuron, which is PyTorch/XLA"
+        yield Fault(path=f"{_SPEC}.mode", message=message, hint="use mode: xla, or a script of your own")
     cache = runtime.compile_cache_uri
     if cache and "://" in cache and not cache.startswith(("s3://", "file://")):
         message = f"Neuron keeps compiled graphs in a folder or in S3, not in {cache.partition(':')[0]}"

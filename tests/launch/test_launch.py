@@ -287,6 +287,14 @@ def test_all_faults_come_at_once() -> None:
     }
 
 
+def test_a_recipe_of_xla_is_refused_in_the_other_mode() -> None:
+    recipe = Recipe(name="sft_neuron", args={"model": "m", "trainData": "d"})
+    runtime = neuron(command=None, recipe=recipe, mode="torchNeuron")
+    told = faults(EKSJob(instance_type="trn2.48xlarge"), runtime)
+    assert told == {"spec.runtime.spec.mode": told["spec.runtime.spec.mode"]}
+    assert "sft_neuron trains by optimum-neuron" in told["spec.runtime.spec.mode"]
+
+
 def test_a_job_without_a_runtime_is_a_fault() -> None:
     assert list(faults(A10, None)) == ["spec.runtime"]
     with pytest.raises(SpecError, match=r"spec\.runtime: "):
