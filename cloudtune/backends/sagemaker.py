@@ -278,6 +278,7 @@ def _facts(how: Launch, place: SageMakerTrainingJob) -> dict[str, str]:
     """Return the variables by which scripts written for SageMaker find their way, the same on every node."""
     channels = [channel.channel for channel in place.inputs]
     neuron = (how.neuron or {}).get("coresPerNode", 0)
+    kept = {"CLOUDTUNE_CHECKPOINT_DIR": place.checkpoint_local_path or wire.CHECKPOINTS} if place.checkpoint_uri else {}
     return {
         "SM_MODEL_DIR": wire.MODEL,
         "SM_OUTPUT_DATA_DIR": wire.OUTPUT_DATA,
@@ -286,6 +287,7 @@ def _facts(how: Launch, place: SageMakerTrainingJob) -> dict[str, str]:
         **{f"SM_CHANNEL_{name.upper()}": f"{wire.DATA}/{name}" for name in channels if name.isidentifier()},
         "SM_NUM_GPUS": "0" if neuron else str(how.accelerators_per_node),
         "SM_NUM_NEURONS": str(neuron),
+        **kept,
     }
 
 

@@ -18,6 +18,8 @@ from cloudtune.spec.sagemaker_limits import OWN_CHANNEL
 
 #: What the service does with a job: where channels arrive and from where it takes files when the job has ended.
 DATA, MODEL, OUTPUT_DATA = "/opt/ml/input/data", "/opt/ml/model", "/opt/ml/output/data"
+#: What it keeps in step with checkpointUri, where the spec names no other folder.
+CHECKPOINTS = "/opt/ml/checkpoints"
 #: Where the agent works; on SageMaker /tmp lies on the volume of the instance.
 WORK = "/tmp/cloudtune"  # noqa: S108 - a container has it for itself
 #: What the SDK sends where the user says nothing.

@@ -7,6 +7,7 @@ the last one wins in both.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -53,6 +54,7 @@ def environment(
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(1, int(order.grace_s))),
         **_addresses(order, place),
         **(_neuron(order) if order.launcher == "neuron" else {}),
+        **_sagemaker(place),
     }
     out = {name: value for name, value in surroundings.items() if not (name in PRIVATE or URI_VARIABLE.fullmatch(name))}
     if not out.get("PET_STANDALONE", "0"):
@@ -136,6 +138,14 @@ def _neuron(order: Order) -> dict[str, str]:
         if order.neuron.get(key):
             out[variable] = str(order.neuron[key])
     return out
+
+
+def _sagemaker(place: Place) -> dict[str, str]:
+    """Return the variables of a node by which scripts written for SageMaker know their neighbours."""
+    if place.name != "sagemaker" or not place.hosts:
+        return {}
+    out = {"SM_HOSTS": json.dumps(place.hosts, separators=(",", ":")), "SM_CURRENT_HOST": place.local_addr or ""}
+    return {**out, **({"SM_NETWORK_INTERFACE_NAME": place.interface} if place.interface else {})}
 
 
 def _search_path(paths: Paths, inherited: str) -> str:

@@ -28,7 +28,8 @@ class Place(NamedTuple):
     """A node's place in the job: ``name`` is ``local``, ``oci``, ``sagemaker``, ``kubernetes`` or ``single``.
 
     ``local_addr`` is the name or address by which the other nodes reach this one, None where only torch knows;
-    ``interface`` is the network interface between the nodes, None where the libraries find it themselves.
+    ``interface`` is the network interface between the nodes, None where the libraries find it themselves; ``hosts`` are
+    the nodes' names in the order of their ranks, where scripts ask for them.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Place(NamedTuple):
     main_port: int = MAIN_PORT
     local_addr: str | None = None
     interface: str | None = None
+    hosts: tuple[str, ...] = ()
 
 
 class NotReady(NodeError):
@@ -160,7 +162,7 @@ def sagemaker_place(environ: Mapping[str, str], config: str | None) -> Place:
     if current not in hosts:
         raise NodeError(f"{SAGEMAKER_FILE} calls this host {current!r}, which is none of its hosts {', '.join(hosts)}")
     port = _number(environ, "CLOUDTUNE_MAIN_PORT", "SageMaker", default=MAIN_PORT)
-    return Place("sagemaker", hosts.index(current), len(hosts), hosts[0], port, current, interface)
+    return Place("sagemaker", hosts.index(current), len(hosts), hosts[0], port, current, interface, tuple(hosts))
 
 
 def kubernetes_place(environ: Mapping[str, str], *, nodes: int) -> Place:

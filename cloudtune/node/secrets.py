@@ -1,7 +1,8 @@
 """Values of secrets, fetched on the node by reference; they go into the command's variables and nowhere else.
 
 ``env:NAME`` comes from the agent's own variables, ``k8s:NAME/KEY`` has been put there by Kubernetes. An OCI Vault
-secret (its OCID) and an AWS Secrets Manager secret (its ARN) are read by the cloud's own library in a process apart.
+secret (its OCID) is read by the cloud's own library in a process apart. So is an AWS Secrets Manager secret (its ARN)
+where somebody's profile says who asks; the role of a container is asked without that library.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cloudtune.node import processes
+from cloudtune.node import aws, processes
 from cloudtune.node.errors import NodeError
 from cloudtune.node.principals import LIBRARY, oci_client, why_refused
 
@@ -50,7 +51,8 @@ def local_value(name: str, reference: str, variables: Mapping[str, str]) -> str 
 def fetch(name: str, reference: str, *, archive: str, environment: Environment, variables: Mapping[str, str]) -> str:
     """Return the value of a secret that a cloud keeps."""
     module, requirement = next((module, pip) for start, module, pip in LIBRARIES if reference.startswith(start))
-    python = environment(module, requirement)
+    alone = reference.startswith("arn:") and aws.has_own_keys(variables)
+    python = sys.executable if alone else environment(module, requirement)
     process = processes.start(
         [python, "-I", archive, "secret", reference],
         env=variables,
@@ -105,6 +107,8 @@ def _read_oci(reference: str) -> bytes:
 
 
 def _read_aws(reference: str) -> bytes:
+    if aws.has_own_keys(os.environ):
+        return aws.read_secret(reference, os.environ)
     boto3: Any = importlib.import_module("boto3")
     region = reference.split(":")[3]
     answer = boto3.client("secretsmanager", region_name=region or None).get_secret_value(SecretId=reference)

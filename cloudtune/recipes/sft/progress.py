@@ -102,6 +102,12 @@ def is_shared(folder: Path) -> bool:
     return all(seen)
 
 
+def checkpoint_folder(options: Options) -> Path:
+    """Return where checkpoints go: a folder that outlives interruptions where the place has one, else the outputs'."""
+    kept = os.environ.get("CLOUDTUNE_CHECKPOINT_DIR")
+    return Path(kept) if kept else Path(options.output_dir) / CHECKPOINTS
+
+
 def complete_checkpoints(folder: Path) -> dict[int, Path]:
     """Return the checkpoints of a folder that hold weights and the trainer's state, by step."""
     found = {}
@@ -126,7 +132,7 @@ def checkpoint_to_resume(options: Options, route: str) -> str | None:
             )
         chosen: Path | None = path
     else:
-        here = complete_checkpoints(Path(options.output_dir) / CHECKPOINTS)
+        here = complete_checkpoints(checkpoint_folder(options))
         everywhere = [set(here)] * WORLD_SIZE
         if WORLD_SIZE > 1:
             distributed.all_gather_object(everywhere, set(here))

@@ -24,10 +24,10 @@ from model import RANK, say
 from options import Options, parse
 from places import model_fault
 from progress import (
-    CHECKPOINTS,
     LossLines,
     Sharding,
     StopOnSignal,
+    checkpoint_folder,
     checkpoint_to_resume,
     is_shared,
     nodes,
@@ -49,7 +49,7 @@ def settings_of(options: Options, route: str, *, evaluates: bool) -> SFTConfig:
     # transformers 5.20 renamed gradient checkpointing and warns of the old name
     renamed = "activation_checkpointing" in SFTConfig.__dataclass_fields__
     return SFTConfig(
-        output_dir=str(Path(options.output_dir) / CHECKPOINTS),
+        output_dir=str(checkpoint_folder(options)),
         num_train_epochs=options.epochs,
         max_steps=options.max_steps,
         per_device_train_batch_size=options.batch_size,
@@ -102,7 +102,9 @@ def train(options: Options) -> int:
     if fault := model_fault(options.model):
         raise RecipeError(fault)
     output = Path(options.output_dir)
-    (output / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    checkpoints = checkpoint_folder(options)
+    for folder in (output, checkpoints):
+        folder.mkdir(parents=True, exist_ok=True)
     route = models.sharding_route(options)
     train_data, eval_data = load_data(options)
     conversational = bool({"messages", "conversations"} & set(train_data.column_names)) or isinstance(
@@ -111,7 +113,7 @@ def train(options: Options) -> int:
     say(f"data: {len(train_data)} rows for training, {len(eval_data) if eval_data else 0} for evaluation")
     tokenizer = models.load_tokenizer(options, conversational=conversational)
     settings = settings_of(options, route, evaluates=eval_data is not None)
-    settings.save_on_each_node = nodes() > 1 and not is_shared(output)
+    settings.save_on_each_node = nodes() > 1 and not is_shared(checkpoints)
     checkpoint = checkpoint_to_resume(options, route)
     settings.eval_on_start = eval_data is not None and checkpoint is None
     model = models.load_model(options, route)
@@ -128,7 +130,7 @@ def train(options: Options) -> int:
     trainer.remove_callback(PrinterCallback)
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     if stop.stopped:
-        say(f"stopped by SIGTERM after step {trainer.state.global_step}; a checkpoint is in {output / CHECKPOINTS}")
+        say(f"stopped by SIGTERM after step {trainer.state.global_step}; a checkpoint is in {checkpoints}")
         return 143
     metrics = measure(trainer, trained, evaluates=eval_data is not None)
     final = save_result(trainer, options, route)
