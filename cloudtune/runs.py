@@ -435,7 +435,7 @@ def label(line: LogLine) -> str:
 
 def get(text: str, *, store: Store | None = None) -> Run:
     """Return a run by its id, by a unique beginning of it, or by the place's own id (OCID, ARN, namespace/name)."""
-    store = store or Store()
+    store, text = store or Store(), text.strip()
     record = store.find(text)
     if record is not None:
         return run_of(record, store)

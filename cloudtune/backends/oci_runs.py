@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from cloudtune.backends.oci_wire import region_in
+from cloudtune.errors import RunNotFound
 from cloudtune.node.failure import first_candidate
 from cloudtune.node.farewell import WORD, parse_farewell
 from cloudtune.node.lines import parse_numbered
@@ -58,7 +59,16 @@ def handle_of(plan: Plan, run: Mapping[str, Any]) -> Handle:
 
 
 def recognised(text: str) -> Handle | None:
-    """Return the handle of a job run's OCID."""
+    """Return the handle of a job run's OCID.
+
+    Raises:
+        RunNotFound: it is the OCID of a job, which may have many runs.
+    """
+    if text.startswith("ocid1.datasciencejob."):
+        raise RunNotFound(
+            f"{text} is a job, and what is followed is a run of it",
+            hint="give the OCID of its job run, ocid1.datasciencejobrun...: the console shows them below the job",
+        )
     if not _RUN.fullmatch(text):
         return None
     return Handle(backend="oci", scope=region_in(text) or "", kind=FOREIGN_RUN, id=text)

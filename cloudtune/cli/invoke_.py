@@ -36,7 +36,7 @@ def command(deployment: str, prompt: str | None, image: tuple[str, ...], body: s
     data = _request(body) if body is not None else None
     text = prompt if prompt is not None or body is not None else sys.stdin.read()
     if text is not None and not text.strip():
-        raise click.UsageError("there is no prompt")
+        raise click.UsageError(f'there is no prompt: cloudtune invoke {deployment} "..."')
     if output == "json":
         options.emit({"answer": verbs.invoke(deployment, text, body=data, image=image)}, "json")
     elif data is not None:

@@ -17,7 +17,7 @@ import pytest
 from cloudtune import jobs
 from cloudtune.backends.oci import ENTRY, OciBackend
 from cloudtune.backends.oci_surroundings import surroundings
-from cloudtune.errors import SpecError
+from cloudtune.errors import RunNotFound, SpecError
 from cloudtune.plan import FromShell, Masked, Plan, Step
 from cloudtune.spec.document import load
 from cloudtune.spec.environment import EnvironmentVariable
@@ -527,6 +527,14 @@ def test_ocids_of_something_else_are_refused() -> None:
         "compartmentId": "'root' is no OCID of a compartment: those begin with ocid1.compartment.",
         "subnetId": "'ocid1.vcn.oc1.iad.v' is no OCID of a subnet: those begin with ocid1.subnet.",
     }
+
+
+def test_a_job_is_no_run() -> None:
+    found = OciBackend().recognise("ocid1.datasciencejobrun.oc1.iad.r")
+    assert found is not None
+    assert found.scope == "us-ashburn-1"
+    with pytest.raises(RunNotFound, match="is a job, and what is followed is a run of it"):
+        OciBackend().recognise("ocid1.datasciencejob.oc1.iad.j")
 
 
 def test_neuron_cores_are_refused() -> None:
