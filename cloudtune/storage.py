@@ -54,11 +54,20 @@ _MAGIC = re.compile(r"[*?\[]")
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """A file below a URI: its path from there (empty for the URI itself), size, and Unix time of writing."""
+    """A file below a URI: its path from there (empty for the URI itself), size, and Unix time of writing.
+
+    ``tag`` is what a store calls the content, an ETag or the id of a blob; the Hub says no time.
+    """
 
     path: str
     bytes: int
     modified: float | None = None
+    tag: str | None = attrs.field(default=None, eq=False)
+
+    @property
+    def state(self) -> tuple[str, int, float | None, str | None]:
+        """What tells it from another file in its place."""
+        return self.path, self.bytes, self.modified, self.tag
 
 
 def upload(source: Path, uri: str, *, progress: Progress | None = None) -> tuple[Entry, ...]:
@@ -255,7 +264,9 @@ def _entry(start: str, name: str, info: Mapping[str, Any]) -> Entry | None:
     inside, key = (name, start) if same else (name.partition("/")[2], start.partition("/")[2])
     if inside != key and not inside.startswith(f"{key}/" if key else ""):
         return None
-    return Entry(path=inside[len(key) :].lstrip("/"), bytes=int(info.get("size") or 0), modified=_modified(info))
+    tag = next((value for name in ("ETag", "etag", "blob_id") if isinstance(value := info.get(name), str)), None)
+    size = int(info.get("size") or 0)
+    return Entry(path=inside[len(key) :].lstrip("/"), bytes=size, modified=_modified(info), tag=tag)
 
 
 def _modified(info: Mapping[str, Any]) -> float | None:

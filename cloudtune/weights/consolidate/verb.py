@@ -114,7 +114,7 @@ def _checkpoint_at(checkpoint: str) -> tuple[Folder, str]:
     entries = storage.listing(checkpoint)
     if not entries:
         raise UsageError(f"there is nothing at {shown(checkpoint)}", hint="name the folder of a checkpoint")
-    state = json.dumps([(entry.path, entry.bytes, entry.modified) for entry in entries])
+    state = json.dumps([entry.state for entry in entries])
     if entries[0].path:
         return Folder(uri=checkpoint, files={entry.path: entry.bytes for entry in entries}), state
     uri, _, name = absolute(checkpoint).rpartition("/")

@@ -64,10 +64,10 @@ class Folder:
         return value
 
     def state(self, names: Iterable[str]) -> str:
-        """Return what tells files from others of the same names: how long they are now, and from when."""
+        """Return what tells files from others of the same names: how long they are now, from when, and their tags."""
         wanted = self.files.keys() & set(names)
         entries = (entry for entry in storage.listing(self.uri) if entry.path in wanted)
-        return "".join(f"{entry.path}\0{entry.bytes}\0{entry.modified}\n" for entry in entries)
+        return "".join("\0".join(map(str, entry.state)) + "\n" for entry in entries)
 
     def shown(self, name: str = "") -> str:
         """Return the place of a file for messages."""
