@@ -223,4 +223,4 @@ def _like(tensors: Mapping[str, Part], wanted: _Wanted) -> Mapping[str, str] | N
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(number), "") if number else (-1, word) for number, word in re.findall(r"(\d+)|(\D+)", name)]
+    return [(int(number), "") if number else (-1, word) for number, word in re.findall(r"(\d{1,18})|(\D+)", name)]

@@ -16,6 +16,7 @@ import cloudtune
 from cloudtune import storage
 from cloudtune.cli import cli
 from cloudtune.errors import UsageError
+from cloudtune.weights.consolidate import fitting
 from cloudtune.weights.consolidate.verb import consolidate
 from cloudtune.weights.files.folder import folder_at
 from cloudtune.weights.files.model import open_weights
@@ -187,6 +188,11 @@ def test_tensors_stand_in_the_order_of_the_base_or_of_their_numbers(tmp_path, ba
             "model.layers.2.norm.weight",
             "model.layers.10.norm.weight",
         ]
+
+
+def test_numbers_in_names_may_be_longer_than_any_number():
+    names = [f"layers.{number}.norm" for number in ("9" * 5000, "10", "2")]
+    assert sorted(names, key=fitting._natural) == names[::-1]
 
 
 def test_shards_are_those_of_the_base(tmp_path, checkpoint):
