@@ -78,7 +78,7 @@ def test_a_job_is_compared_in_two_places(tmp_path: Path) -> None:
     cloud = str(tmp_path / "cloud.yaml")
     found = cloudtune.diff(file=file, infrastructure=[str(tmp_path / "here.yaml"), cloud])
     assert found.first.notes("refused") == ()
-    assert found.second.notes("refused")[0][0] == "spec.infrastructure.type"
+    assert found.second.notes("refused")[0][0] == "spec.infrastructure.spec.region"
     assert "spec.infrastructure.spec.instanceType" in found.second.supported
     assert ("backend", "local", "sagemaker") in found.differences
     own = cloudtune.diff(file=file, infrastructure=cloud)
