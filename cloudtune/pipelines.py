@@ -226,14 +226,15 @@ def job_of(pipeline: PipelineSpec, step: PipelineStep, outputs: Mapping[str, str
         job = attrs.evolve(step.job, infrastructure=infrastructure, name=step.job.name or step.name)
     else:
         prepares = step.verb == "prepare"
-        runtime: Runtime = _prepare(_filled(step.options, outputs)) if prepares else _verb(step)
+        here = step.infrastructure is None or step.infrastructure.type == "local"
+        runtime: Runtime = _prepare(_filled(step.options, outputs), here=here) if prepares else _verb(step)
         job = JobSpec(name=step.name, infrastructure=step.infrastructure or LocalJob(), runtime=runtime)
     filled = _filled(job, outputs)
     assert isinstance(filled, JobSpec)
     return filled
 
 
-def _prepare(given: Mapping[str, Any]) -> ScriptRuntime:
+def _prepare(given: Mapping[str, Any], *, here: bool) -> ScriptRuntime:
     """Return the recipe of the verb's name: it can run in a cloud, too, beside the data.
 
     Data of an object store become inputs of the job, and a file of this machine is named by its whole path.
@@ -250,6 +251,10 @@ def _prepare(given: Mapping[str, Any]) -> ScriptRuntime:
         if "://" in value and not value.startswith("file://"):
             options[key] = f"input-{key}/{value.rstrip('/').rpartition('/')[2]}"
             inputs[value] = options[key]
+        elif Path(value).exists() and not here:
+            message = f"{value} is on this machine, and the step runs elsewhere"
+            hint = "upload it and name it by its URI, or leave out the step's infrastructure"
+            raise SpecError([Fault(path=f"spec.runtime.spec.recipe.args.{key}", message=message, hint=hint)])
         elif Path(value).exists():
             options[key] = str(Path(value).absolute())
     if isinstance(output, str) and output and "://" not in output:

@@ -144,6 +144,15 @@ def test_rows_are_prepared_as_a_step_and_the_next_one_reads_them(tmp_path: Path,
     assert rows == [{"messages": [{"role": "system", "content": "Be kind."}, *turns]}] * 2
 
 
+def test_rows_of_this_machine_cannot_be_prepared_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}")
+    place = DataScienceJob(shape_name="VM.Standard2.1")
+    rows = PipelineStep(name="r", verb="prepare", options={"data": f"{tmp_path}/rows.jsonl"}, infrastructure=place)
+    with pytest.raises(SpecError, match="is on this machine, and the step runs elsewhere") as raised:
+        pipelines.plan_pipeline(PipelineSpec(name="p", steps=(rows,)), "r")
+    assert [fault.path for fault in raised.value.faults] == ["spec.steps[0].prepare.data"]
+
+
 def test_rows_in_a_bucket_are_an_input_of_the_step_and_go_to_a_bucket() -> None:
     options = {"data": "s3://b/raw/rows.jsonl", "output": "s3://b/rows"}
     rows = PipelineStep(name="rows", verb="prepare", options=options)
