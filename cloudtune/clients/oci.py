@@ -8,6 +8,7 @@ headers add (``opcNextPage``, ``opcWorkRequestId``, ``etag``). Retries are the S
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import re
 import time
@@ -107,9 +108,10 @@ class OciClient:
         """
         reply, call = self._page(call)
         names = [*call.parameters.get("keep", {}), "items"]
-        whole, size = dict(reply), _size(reply)
+        # what is kept of much may be told and let go; a list that breaks off would lack what is looked for in it
+        whole, size, most = dict(reply), _size(reply), _MOST_BYTES if "keep" in call.parameters else math.inf
         for _ in range(1, int(call.parameters.get("pages", 1))):
-            if not whole.get("opcNextPage") or size > _MOST_BYTES:
+            if not whole.get("opcNextPage") or size > most:
                 break
             call = attrs.evolve(call, parameters={**call.parameters, "page": whole.pop("opcNextPage")})
             reply, call = self._page(call)

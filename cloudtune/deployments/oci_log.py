@@ -52,6 +52,7 @@ def log_of(client: Client, place: DataScienceJob, say: Say) -> str | None:
 
 
 def _found(client: Client, group: str) -> str | None:
-    asked: dict[str, Any] = {"logGroupId": group, "displayName": NAME, "pages": 10}
+    asked: dict[str, Any] = {"logGroupId": group, "displayName": NAME, "pages": 1000}
+    # of many logs only one may be on its page: the service looks for the name when it has fetched that
     rows = client.read(Call(service=SERVICE, operation="list_logs", parameters=asked)).get("items", [])
     return next((str(row["id"]) for row in rows if row.get("lifecycleState", "ACTIVE") == "ACTIVE"), None)

@@ -226,6 +226,16 @@ def test_pages_are_fetched_as_one_and_of_much_little_is_kept(client, service):
     assert set(json.loads(service.seen[0][3])) == {"searchQuery", "timeStart", "timeEnd"}
 
 
+def test_a_list_is_whole_however_long_and_lines_come_in_portions(client, service, monkeypatch):
+    monkeypatch.setattr("cloudtune.clients.oci._MOST_BYTES", 1)
+    pages = [(200, [{"id": text}], {"opc-next-page": text}) for text in "ab"]
+    service.answers += [*pages, (200, []), *pages, (200, entries("a"), {"opc-next-page": "p2"})]
+    rows = client.read(call("list_jobs", compartmentId="c", pages=9))["items"]
+    assert [row["id"] for row in rows] == ["a", "b"]
+    assert "opcNextPage" in client.read(call("list_jobs", compartmentId="c", pages=2))
+    assert client.read(search(pages=9))["opcNextPage"] == "p2"
+
+
 def test_a_page_that_is_too_large_is_asked_for_in_halves(client, service):
     service.answers += [
         (400, {"code": "InvalidParameter", "message": "search result is too large"}),

@@ -190,6 +190,22 @@ def test_what_cannot_be_deployed_is_said_before_anything_is_sent(serving: Servin
     assert (serving.deployments(), cloudtune.list(deployments=True)) == ([], ())
 
 
+def test_their_log_is_found_among_those_of_many_runs(tmp_path: Path) -> None:
+    """The service filters what it has fetched: the page with the log comes behind others with nothing on them."""
+    from cloudtune.clients.oci import OciClient
+    from cloudtune.deployments.oci_log import NAME, log_of
+    from cloudtune.rehearsal.oci.logs import Logs
+
+    with oci_place(tmp_path) as place:
+        logs = place.cloud.part(Logs)
+        made = logs.add_log(place.log_group, {"displayName": NAME})
+        for number in range(1100):
+            logs.add_log(place.log_group, {"displayName": f"run-{number}"})
+        assert log_of(OciClient(), DataScienceJob(log_group_id=place.log_group), str) == made
+        asked = [call.operation for call in place.stage.record.calls]
+    assert (asked.count("create_log"), asked.count("list_logs")) == (0, 12)
+
+
 def test_a_foreign_model_is_deployed_by_its_ocid() -> None:
     model = {"id": "m", "compartmentId": "c", "projectId": "p", "isModelByReference": True}
     notes = [{"key": "artifact_location", "value": "models/llama/"}]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune import shapes
 from cloudtune.rehearsal.messages import Refused, Request, Response, file_response, json_response
 from cloudtune.rehearsal.oci.job_limits import check_common, check_job, check_machine, check_mounts, has_network
-from cloudtune.rehearsal.oci.lists import listed, page_of
+from cloudtune.rehearsal.oci.lists import MOST_OF_SCIENCE, listed, page_of
 from cloudtune.rehearsal.oci.ocids import check_ocid, new_ocid
 from cloudtune.rehearsal.oci.signatures import check_content
 from cloudtune.rehearsal.oci.speech import check_match, moment, not_found, nothing, reply
@@ -190,7 +190,8 @@ class Jobs:
         """Return the machines that there are."""
         check_query(request, ("limit", "page"), required=("compartmentId",))
         check_ocid("compartmentId", request.query["compartmentId"], "compartment", "tenancy")
-        rows, headers = page_of(request, [_row(shapes.find(name, cloud="oci")) for name in shapes.names("oci")])
+        found = [_row(shapes.find(name, cloud="oci")) for name in shapes.names("oci")]
+        rows, headers = page_of(request, found, most=MOST_OF_SCIENCE)
         return json_response(rows, headers=headers)
 
     def job(self, identity: str) -> Resource:

@@ -11,9 +11,10 @@ from typing import Any
 from cloudtune.rehearsal.messages import Refused, Request, Response, json_response
 from cloudtune.rehearsal.oci.swagger import check_query
 
-#: Things on a page where the client does not say, and at most.
+#: Things on a page where the client does not say, and at most; Data Science gives no more than it gives unasked.
 PAGE = 100
 MOST = 1000
+MOST_OF_SCIENCE = 100
 _ORDER = ("limit", "page", "sortBy", "sortOrder")
 
 
@@ -25,37 +26,45 @@ def listed(
     filters: Sequence[str] = (),
     states: Sequence[str] = (),
     shown: Sequence[str] = (),
-    most: int = MOST,
+    sorts: Sequence[str] = ("timeCreated", "displayName"),
+    most: int = MOST_OF_SCIENCE,
+    late: bool = False,
 ) -> Response:
     """Return one page of the things that the query asks for; ``shown`` are the fields of a summary, () for all.
 
     ``filters`` are the parameters that a thing's field of the same name must equal; ``states`` are the values that
-    lifecycleState may have.
+    lifecycleState may have, ``sorts`` those of sortBy, the usual one first. A service that filters ``late`` does so
+    when a page has been fetched: there may be nothing on one that others follow.
     """
     check_query(request, (*filters, *_ORDER), required=required)
     state = request.query.get("lifecycleState")
     if state is not None and states and state not in states:
         raise Refused(400, "InvalidParameter", f"lifecycleState must be one of {', '.join(states)}")
-    wanted = {name: request.query[name] for name in (*required, *filters) if name in request.query}
-    found = [thing for thing in things if all(thing.get(name) == value for name, value in wanted.items())]
-    ordered = _ordered(request, found)
-    part, headers = page_of(request, ordered, most=most)
+    early = {name: request.query[name] for name in required if name in request.query}
+    wanted = {name: request.query[name] for name in filters if name in request.query}
+    found = [thing for thing in things if _has(thing, early) and (late or _has(thing, wanted))]
+    part, headers = page_of(request, _ordered(request, found, sorts), most=most)
+    part = [thing for thing in part if _has(thing, wanted)]
     rows = [
         {key: value for key, value in thing.items() if value is not None and key in (shown or thing)} for thing in part
     ]
     return json_response(rows, headers=headers)
 
 
-def _ordered(request: Request, things: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _has(thing: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
+    return all(thing.get(name) == value for name, value in wanted.items())
+
+
+def _ordered(request: Request, things: list[Mapping[str, Any]], sorts: Sequence[str]) -> list[Mapping[str, Any]]:
     """Sort by time, the newest first, unless the query says otherwise; names go up."""
-    by = request.query.get("sortBy", "timeCreated")
-    if by not in ("timeCreated", "displayName"):
-        raise Refused(400, "InvalidParameter", "sortBy must be one of timeCreated, displayName")
-    order = request.query.get("sortOrder", "DESC" if by == "timeCreated" else "ASC")
+    by = request.query.get("sortBy", sorts[0])
+    if by not in sorts:
+        raise Refused(400, "InvalidParameter", f"sortBy must be one of {', '.join(sorts)}")
+    order = request.query.get("sortOrder", "DESC" if by.lower().startswith("time") else "ASC")
     if order not in ("ASC", "DESC"):
         raise Refused(400, "InvalidParameter", "sortOrder must be one of ASC, DESC")
-    field = {"timeCreated": "timeAccepted" if any("timeAccepted" in thing for thing in things) else "timeCreated"}
-    key = field.get(by, by)
+    accepted = "timeAccepted" if any("timeAccepted" in thing for thing in things) else "timeCreated"
+    key = {"timeCreated": accepted, "TIMECREATED": "timeCreated", "NAME": "name"}.get(by, by)
     return sorted(things, key=lambda thing: str(thing.get(key) or ""), reverse=order == "DESC")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.rehearsal.messages import Refused, Request, Response
-from cloudtune.rehearsal.oci.lists import listed
+from cloudtune.rehearsal.oci.lists import MOST, listed
 from cloudtune.rehearsal.oci.ocids import kind_of, new_ocid
 from cloudtune.rehearsal.oci.speech import check_match, moment, not_found, nothing, reply
 from cloudtune.rehearsal.oci.swagger import checked_body
@@ -73,7 +73,8 @@ class Logs:
     def find_groups(self, request: Request) -> Response:
         """Return groups of a compartment."""
         groups = (group.data for group in self.store.all(GROUP))
-        return listed(request, groups, filters=("displayName", "isCompartmentIdInSubtree"))
+        filters = ("displayName", "isCompartmentIdInSubtree")
+        return listed(request, groups, filters=filters, most=MOST, late=True)
 
     def get_group(self, request: Request) -> Response:
         """Return a group."""
@@ -114,7 +115,7 @@ class Logs:
         group = self.group(request.params["logGroupId"])
         logs = (log.data for log in self.store.all(LOG, lambda log: log.data["logGroupId"] == group.id))
         filters = ("logType", "sourceService", "sourceResource", "displayName", "lifecycleState")
-        return listed(request, logs, required=(), filters=filters, states=_LOG_STATES)
+        return listed(request, logs, required=(), filters=filters, states=_LOG_STATES, most=MOST, late=True)
 
     def get_log(self, request: Request) -> Response:
         """Return a log."""

@@ -13,7 +13,7 @@ from cloudtune.errors import CloudtuneError
 from cloudtune.rehearsal.messages import Refused, Request, Response, json_response
 from cloudtune.rehearsal.oci.deployment_limits import check_configuration, check_deployment
 from cloudtune.rehearsal.oci.job_limits import check_common
-from cloudtune.rehearsal.oci.lists import listed, page_of
+from cloudtune.rehearsal.oci.lists import MOST_OF_SCIENCE, listed, page_of
 from cloudtune.rehearsal.oci.model_artifacts import Artifacts
 from cloudtune.rehearsal.oci.models import DEPLOYMENT, Models, model_of
 from cloudtune.rehearsal.oci.ocids import new_ocid
@@ -154,7 +154,7 @@ class Deployments:
             }
             for shape in found
         ]
-        part, headers = page_of(request, rows)
+        part, headers = page_of(request, rows, most=MOST_OF_SCIENCE)
         return json_response(part, headers=headers)
 
     def list_containers(self, request: Request) -> Response:
@@ -178,7 +178,7 @@ class Deployments:
             seen.add(family)
         if "isLatest" in request.query:
             rows = [row for row in rows if str(row["isLatest"]).lower() == request.query["isLatest"].lower()]
-        part, headers = page_of(request, rows)
+        part, headers = page_of(request, rows, most=MOST_OF_SCIENCE)
         return json_response(part, headers=headers)
 
     # --- what goes on

@@ -135,7 +135,8 @@ class Models:
     def find(self, request: Request) -> Response:
         """Return models of a compartment."""
         models = (shown(model) for model in self.store.all(MODEL))
-        return listed(request, models, filters=(*_FILTERS, "lifecycleState"), states=_STATES, shown=_SUMMARY)
+        filters, sorts = (*_FILTERS, "lifecycleState"), ("timeCreated", "displayName", "lifecycleState")
+        return listed(request, models, filters=filters, states=_STATES, shown=_SUMMARY, sorts=sorts)
 
     def get(self, request: Request) -> Response:
         """Return a model; a deleted one for a while too."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.rehearsal.messages import Refused, Request, Response
-from cloudtune.rehearsal.oci.lists import listed
+from cloudtune.rehearsal.oci.lists import MOST, listed
 from cloudtune.rehearsal.oci.ocids import new_ocid
 from cloudtune.rehearsal.oci.speech import check_match, moment, not_found, nothing, reply
 from cloudtune.rehearsal.oci.swagger import check_query, checked_body
@@ -85,7 +85,8 @@ class Vault:
             "timeCreated",
             "freeformTags",
         )
-        return listed(request, rows, filters=filters, states=_STATES, shown=names)
+        sorts = ("TIMECREATED", "NAME")
+        return listed(request, rows, filters=filters, states=_STATES, shown=names, sorts=sorts, most=MOST)
 
     def get(self, request: Request) -> Response:
         """Return a secret without its value."""

@@ -71,7 +71,8 @@ class VersionSets:
     def find(self, request: Request) -> Response:
         """Return sets of a compartment."""
         sets = (one.data for one in self.store.all(SET))
-        return listed(request, sets, filters=("id", "projectId", "name", "createdBy", "lifecycleState"), states=_STATES)
+        filters = ("id", "projectId", "name", "createdBy", "lifecycleState")
+        return listed(request, sets, filters=filters, states=_STATES, sorts=("timeCreated", "name", "lifecycleState"))
 
     def get(self, request: Request) -> Response:
         """Return a set."""

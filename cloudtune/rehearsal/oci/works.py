@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.rehearsal.messages import Refused, Request, Response, json_response
-from cloudtune.rehearsal.oci.lists import listed, page_of
+from cloudtune.rehearsal.oci.lists import MOST_OF_SCIENCE, listed, page_of
 from cloudtune.rehearsal.oci.ocids import new_ocid
 from cloudtune.rehearsal.oci.speech import moment, not_found, nothing, reply
 from cloudtune.rehearsal.routes import Route
@@ -120,7 +120,8 @@ class Works:
         works = (_shown(work) for work in self.store.all(WORK))
         rows = ({**work, "resourceId": work["resources"][0]["identifier"]} for work in works)
         names = (*_SHOWN, "compartmentId")
-        return listed(request, rows, filters=("id", "resourceId", "operationType", "status"), shown=names)
+        filters, sorts = ("id", "resourceId", "operationType", "status"), ("timeAccepted", "operationType", "status")
+        return listed(request, rows, filters=filters, shown=names, sorts=sorts)
 
     def get(self, request: Request) -> Response:
         """Return a work request."""
@@ -195,7 +196,7 @@ Then = Callable[[WorkFailed | None], None] | None
 
 
 def _page(request: Request, rows: list[dict[str, Any]]) -> Response:
-    part, headers = page_of(request, rows)
+    part, headers = page_of(request, rows, most=MOST_OF_SCIENCE)
     return json_response(part, headers=headers)
 
 

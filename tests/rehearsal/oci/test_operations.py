@@ -44,3 +44,29 @@ def test_operations_are_the_sdks_own(place: OciPlace) -> None:
     others = {"oci.model_deployment", "oci.auth"}
     for route in (route for route in served if route.service not in others):
         assert (route.method, _bare(route.template)) == theirs(route.service, route.operation)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "list_jobs",
+        "list_job_runs",
+        "list_models",
+        "list_model_version_sets",
+        "list_model_deployments",
+        "list_work_requests",
+    ],
+)
+def test_lists_are_sorted_and_cut_as_the_sdk_describes(operation: str, place: OciPlace) -> None:
+    import oci
+
+    ask = getattr(place.sdk("data_science", "DataScienceClient"), operation)
+    words = inspect.getdoc(ask) or ""
+    sorts = re.search(r":param str sort_by:.*?Allowed values are: (.*?)\n", words, re.DOTALL)
+    most = re.search(r":param int limit:.*?(\d+) is the maximum", words, re.DOTALL)
+    assert sorts is not None
+    assert most is not None
+    for word in re.findall(r'"(\w+)"', sorts[1]):
+        assert ask(place.compartment, sort_by=word, limit=int(most[1])).status == 200
+    with pytest.raises(oci.exceptions.ServiceError, match="limit must be a number from 1 to"):
+        ask(place.compartment, limit=int(most[1]) + 1)
