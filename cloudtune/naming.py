@@ -14,7 +14,11 @@ from cloudtune.uri import local_path, scheme_of
 #: What ``register`` files a model under, on the Hub with its owner, and perhaps a version.
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
 #: Places of models whose files are not reached by the URI in the record: what they are called.
-_CATALOGS = {"oci-model": "the model catalog of OCI Data Science", "bedrock-model": "Amazon Bedrock"}
+_CATALOGS = {
+    "oci-model": "the model catalog of OCI Data Science",
+    "bedrock-model": "Amazon Bedrock",
+    "sagemaker-package": "SageMaker's model registry",
+}
 
 
 def place_of(text: str, *, hub: bool = False) -> str:

@@ -65,7 +65,7 @@ BUILT: dict[str, frozenset[str]] = {
     "merge": frozenset(),
     "consolidate": frozenset(),
     "check": frozenset(),
-    "register": frozenset({"folder", "hub", "oci", "bedrock"}),
+    "register": frozenset({"folder", "hub", "oci", "bedrock", "sagemaker"}),
     "deploy": frozenset({"local", "oci", "sagemaker"}),
 }
 

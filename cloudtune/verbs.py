@@ -298,9 +298,9 @@ def register(
     """File a model (a folder, a URI or ``NAME[:VERSION]``) under a name and a version; returns the record.
 
     ``to`` is ``folder``; ``hub`` for the Hugging Face Hub, where ``name`` is ``owner/name`` and only its owner sees the
-    model unless it is ``public``; ``oci`` for the model catalog of OCI Data Science, or ``bedrock`` for an import into
-    Amazon Bedrock: there ``infrastructure`` (a profile or a job's file) says whose it is. Interrupted, it goes on where
-    it was when it is called again.
+    model unless it is ``public``; ``oci`` for the model catalog of OCI Data Science, ``sagemaker`` for SageMaker's
+    registry, or ``bedrock`` for an import into Amazon Bedrock: there ``infrastructure`` (a profile or a job's file)
+    says whose it is. Interrupted, it goes on where it was when it is called again.
     """
     return registries.register(
         model if os.path.exists(model) else place_of(model, hub=True),  # noqa: PTH110 - it may be no path at all
@@ -328,9 +328,10 @@ def deploy(
 ) -> Deployment:
     """Serve a model (``NAME[:VERSION]`` of ``register``, or a folder); returns once it answers.
 
-    ``to`` is ``local``, or ``oci`` for a model of OCI's catalog: on machines of a ``shape``, in an ``image`` with vLLM
-    (default: the service's own), with network and logs of the ``infrastructure`` (default: that of the training).
-    Interrupted, a cloud goes on, and so does the same call again.
+    ``to`` is ``local``, ``oci`` for a model of OCI's catalog, or ``sagemaker`` for one in S3 or SageMaker's registry:
+    on machines of a ``shape``, in an ``image`` with vLLM (default: the service's own), with network, role and logs of
+    the ``infrastructure`` (default: that of the training). Interrupted, a cloud goes on, and so does the same call
+    again.
     """
     return deployments_room.put_up(
         model,

@@ -10,7 +10,7 @@ from cloudtune.cli.talk import say
 
 @click.command("deploy")
 @click.argument("model")
-@click.option("--to", default="local", show_default=True, help="Place: local, oci.")
+@click.option("--to", default="local", show_default=True, help="Place: local, oci, sagemaker.")
 @click.option("--name", help="Name of the deployment; default: the model's.")
 @click.option("--shape", help="Machine shape, in a cloud.")
 @click.option("--image", help="Image with vLLM, in a cloud; default: the service's own.")
@@ -38,8 +38,9 @@ def command(
 ) -> None:
     """Serve a model with an OpenAI-compatible API; returns once it answers.
 
-    MODEL is NAME or NAME:VERSION of a registered model, or a folder. A cloud serves models of its own catalog, and
-    takes some minutes; interrupted, it goes on, and the same call again goes on with it.
+    MODEL is NAME or NAME:VERSION of a registered model, or a folder. A cloud serves models of its own catalog,
+    SageMaker also what lies at a prefix of S3. It takes some minutes; interrupted, it goes on, and the same call again
+    goes on with it.
     """
     from cloudtune import verbs
 

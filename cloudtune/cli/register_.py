@@ -10,7 +10,7 @@ from cloudtune.cli.talk import say
 
 @click.command("register")
 @click.argument("model")
-@click.option("--to", default="folder", show_default=True, help="Registry: folder, hub, oci, bedrock.")
+@click.option("--to", default="folder", show_default=True, help="Registry: folder, hub, oci, sagemaker, bedrock.")
 @click.option("--name", required=True, help="Name of the model; on the Hub with its owner, as OWNER/NAME.")
 @click.option("--version", help="Version, on the Hub a tag; default: the next number.")
 @click.option("--public/--private", default=False, help="Who may see it on the Hub.  [default: private]")

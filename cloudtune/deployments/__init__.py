@@ -19,9 +19,13 @@ from cloudtune.naming import place_of
 from cloudtune.store import Deployment, Model, Store
 from cloudtune.uri import local_path, scheme_of, shown
 
-PLACES = {"local": "cloudtune.deployments.local", "oci": "cloudtune.deployments.oci"}
+PLACES = {
+    "local": "cloudtune.deployments.local",
+    "oci": "cloudtune.deployments.oci",
+    "sagemaker": "cloudtune.deployments.sagemaker",
+}
 #: Places of clouds, which have to know the machines, and whose a deployment is.
-CLOUDS = frozenset({"oci"})
+CLOUDS = frozenset({"oci", "sagemaker"})
 #: Registries whose models answer without being deployed, by the scheme of their URIs: name and module.
 ANSWERING = {"bedrock-model": ("bedrock", "cloudtune.deployments.bedrock")}
 

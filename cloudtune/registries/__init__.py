@@ -15,11 +15,12 @@ REGISTRIES = {
     "hub": "cloudtune.registries.hub",
     "oci": "cloudtune.registries.oci",
     "bedrock": "cloudtune.registries.bedrock",
+    "sagemaker": "cloudtune.registries.sagemaker",
 }
 #: Registries of clouds, which have to know whose a model is.
-CLOUDS = frozenset({"oci", "bedrock"})
+CLOUDS = frozenset({"oci", "bedrock", "sagemaker"})
 #: Registries whose models are deleted by themselves, by the scheme of their URIs.
-_SCHEMES = {"oci-model": "oci", "bedrock-model": "bedrock"}
+_SCHEMES = {"oci-model": "oci", "bedrock-model": "bedrock", "sagemaker-package": "sagemaker"}
 
 
 def register(

@@ -16,6 +16,7 @@ Wrong = tuple[str, str]
 
 _HUB_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 _HUB_TAG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,99}")
+_SAGEMAKER_NAME = re.compile(r"[a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62}")
 _BEDROCK_NAME = re.compile(r"(?:[0-9a-zA-Z][_-]?)+")
 #: Words that mean a kind of repository where an owner could stand.
 _HUB_KINDS = frozenset({"models", "datasets", "spaces", "buckets", "kernels", "api"})
@@ -134,6 +135,16 @@ def wrong_bedrock_name(name: str) -> Wrong | None:
     return None
 
 
+def wrong_sagemaker_name(name: str) -> Wrong | None:
+    """Return why a text cannot be the name of a group in SageMaker's model registry; None if it can."""
+    if not _SAGEMAKER_NAME.fullmatch(name):
+        return (
+            f"{name!r} cannot be the name of a model in SageMaker",
+            "letters, digits and dashes between them, 63 at most",
+        )
+    return None
+
+
 def of_register(options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str | None]]:
     """Find what cannot be in the options of a registration, which would else be said when all before it is done."""
     if options.get("to") == "hub":
@@ -147,6 +158,13 @@ def of_register(options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], s
         wrong = wrong_bedrock_name("-".join(parts)) if parts else None
         if wrong is not None:
             yield ("name",), *wrong
+    elif options.get("to") == "sagemaker":
+        named = options.get("name")
+        wrong = wrong_sagemaker_name(named) if isinstance(named, str) else None
+        if wrong is not None:
+            yield ("name",), *wrong
+        if options.get("version") is not None:
+            yield ("version",), "SageMaker numbers versions itself", "leave it out"
     if options.get("public") and options.get("to") != "hub":
         yield ("public",), "'public' is for the Hub only", "leave it out, or write `to: hub`"
     yield from _of_clouds(options, ("infrastructure",), {None, "folder", "hub"})
@@ -155,6 +173,8 @@ def of_register(options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], s
 def of_deploy(options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str | None]]:
     """Find what cannot be in the options of a deployment."""
     yield from _of_clouds(options, ("shape", "image", "replicas", "maxLength", "infrastructure"), {None, "local"})
+    if options.get("to") == "sagemaker" and not options.get("shape"):
+        yield ("to",), "SageMaker wants to know on which machines: 'shape' is missing", "e.g. shape: ml.g5.xlarge"
     if options.get("to") == "oci" and not options.get("shape"):
         yield ("to",), "OCI wants to know on which machines: 'shape' is missing", "e.g. shape: VM.GPU.A10.1"
 

@@ -10,6 +10,9 @@ service's words. The ``aws`` and ``rehearse`` extras must be installed.
     signatures   who signed a request; principals: access keys, the roles of jobs
     training_jobs   SageMaker training jobs; training_limits: what the service refuses
     training_control, training_nodes, training_files   what leads one job, its nodes, its files from and to S3
+    endpoints    SageMaker's models, configurations, endpoints; endpoint_containers: what images do with variables
+    sagemaker_runtime   what endpoints answer
+    packages     its model registry: groups and packages
     logs         CloudWatch Logs: late, and with pages that are empty though more follows
     imports      Bedrock's imports and imported models; import_limits: what is refused of their files
     bedrock_runtime   what imported models answer; serving: the nodes that serve a model
@@ -26,8 +29,13 @@ from collections.abc import Mapping
 
 #: The services that are the stand-in's own, by the name that requests are signed for, and their classes.
 SERVICES: Mapping[str, tuple[str, ...]] = {
-    "sagemaker": ("cloudtune.rehearsal.aws.training_jobs:TrainingJobs",),
+    "sagemaker": (
+        "cloudtune.rehearsal.aws.training_jobs:TrainingJobs",
+        "cloudtune.rehearsal.aws.endpoints:Endpoints",
+        "cloudtune.rehearsal.aws.packages:Packages",
+    ),
     "logs": ("cloudtune.rehearsal.aws.logs:Logs",),
+    "sagemaker-runtime": ("cloudtune.rehearsal.aws.sagemaker_runtime:SageMakerRuntime",),
     "bedrock": ("cloudtune.rehearsal.aws.imports:Imports",),
     "bedrock-runtime": ("cloudtune.rehearsal.aws.bedrock_runtime:BedrockRuntime",),
     "servicequotas": ("cloudtune.rehearsal.aws.quotas:Quotas",),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.rehearsal.aws.event_streams import KIND, broken, event
 from cloudtune.rehearsal.aws.imports import MODEL, Imports
-from cloudtune.rehearsal.aws.serving import Answer, Serving, Unservable, said_events, server
+from cloudtune.rehearsal.aws.serving import Answer, Framed, Serving, Unservable, said_events, server
 from cloudtune.rehearsal.aws.speech import invalid
 from cloudtune.rehearsal.messages import Refused, Response, json_response
 
@@ -72,7 +72,7 @@ class BedrockRuntime:
                 yield event("chunk", {"bytes": base64.b64encode(data).decode()})
 
         headers = (("content-type", KIND), ("x-amzn-bedrock-content-type", "application/json"))
-        return Response(headers=headers, body=events())
+        return Response(headers=headers, body=Framed(events(), answer))
 
     def converse(self, given: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
         """Answer a conversation."""
@@ -107,7 +107,7 @@ class BedrockRuntime:
             yield event("contentBlockStop", {"contentBlockIndex": 0})
             yield event("messageStop", {"stopReason": reason})
 
-        return Response(headers=(("content-type", KIND),), body=events())
+        return Response(headers=(("content-type", KIND),), body=Framed(events(), answer))
 
     def _conversation(self, given: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
         model = self.imports.model(asked, given["modelId"])

@@ -88,6 +88,7 @@ class Timing:
     grace_s: float = 120.0
     importing_s: float = 300.0
     loading_s: float = 60.0
+    compiling_s: float = 1200.0
     creating_s: float = 120.0
     deleting_s: float = 30.0
 

@@ -166,6 +166,21 @@ class Serving:
         return hear
 
 
+class Framed:
+    """A reply made of a server's answer as it comes; that ends also where nobody has begun to listen."""
+
+    def __init__(self, events: Iterator[bytes], answer: Answer) -> None:
+        self._events, self._answer = events, answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._events
+
+    def close(self) -> None:
+        """End the answer."""
+        if isinstance(self._answer.pieces, _Pieces):
+            self._answer.pieces.close()
+
+
 class _Pieces:
     """What a server says, as it comes; the connection to it ends also where nobody has begun to listen."""
 
