@@ -71,6 +71,9 @@ class Room:
         for path in visible:
             if os.path.exists(path) and not self._shows(self._resolved(path), path):
                 self._place({"target": path, "source": path, "read_only": True, "size_bytes": None})
+                for below in hidden:
+                    if self._resolved(below).startswith(self._resolved(path) + "/"):
+                        self._hide(self._resolved(below))
 
     def enter(self) -> None:
         """Make the room the root of this process."""

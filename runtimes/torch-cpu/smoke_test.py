@@ -89,7 +89,7 @@ def main() -> None:
     local = ["--nnodes", "1", "--node-rank", "0", "--master-addr", "127.0.0.1", "--local-addr", "127.0.0.1"]
     launcher = [sys.executable, "-m", "torch.distributed.run", *local, "--master-port", str(free_port())]
     command = [*launcher, "--nproc-per-node", "2", __file__]
-    subprocess.run(command, check=True, timeout=120, stderr=subprocess.STDOUT)
+    subprocess.run(command, check=True, timeout=240, stderr=subprocess.STDOUT)
     print("meets over torchrun: 2 processes, same weights")
 
 

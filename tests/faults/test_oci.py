@@ -436,9 +436,15 @@ def test_a_run_that_is_slow_to_end_does_not_hold_who_cancels_it(
 
 
 def test_without_a_log_the_state_is_followed(on: OciPlace) -> None:
-    run = jobs.start(job(on, logged=False))
+    run = jobs.start(job(on, GATED, logged=False))
     shown: list[str] = []
-    assert run.watch(shown.append).state == "succeeded"
+
+    def show(line: str) -> None:
+        shown.append(line)
+        if "OCI: IN_PROGRESS" in line:
+            go_on(on, run)
+
+    assert run.watch(show).state == "succeeded"
     assert any("this run has no log (its job names no logGroupId)" in line for line in shown)
     assert any("OCI: IN_PROGRESS" in line for line in shown)
     assert sent(on, "search_logs") == 0
