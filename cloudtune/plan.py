@@ -32,7 +32,8 @@ API_VERSION = "cloudtune/v1"
 class Ref:
     """A field of the reply to an earlier step.
 
-    The field is a dotted path; ``name[key=text]`` in it is the one entry of a list that has the text at the key.
+    The field is a dotted path; ``name[key=text]`` in it is the one entry of a list that has the text at the key, and
+    ``name|other`` is the first of both that there is.
     """
 
     step: str
@@ -50,7 +51,8 @@ class Ref:
             if not isinstance(reply, Mapping):
                 raise KeyError(self.field)
             if part in reply or not bracket:  # what is kept of a reply has the very part as its key
-                reply = reply[part]
+                names = (part, *part.split("|"))
+                reply = reply[next((name for name in names if reply.get(name) is not None), part)]
                 continue
             key, _, text = rest.rstrip("]").partition("=")
             found = [row for row in reply[name] if str(row.get(key)) == text]

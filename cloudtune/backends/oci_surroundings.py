@@ -24,6 +24,8 @@ COMPARTMENTS = (
 PROJECTS = ("PROJECT_OCID", "PIPELINE_PROJECT_OCID")
 SESSION = "NB_SESSION_OCID"
 _LOOK_UP = "session"
+#: The service has two names for what a session was made with; one may be absent (Oracle ADS looks at both, too).
+_SUBNET = "notebookSessionConfigDetails|notebookSessionConfigurationDetails.subnetId"
 
 
 @attrs.frozen(kw_only=True)
@@ -52,7 +54,7 @@ def surroundings(place: DataScienceJob, environ: Mapping[str, str] | None = None
     references = {
         "compartmentId": Ref(_LOOK_UP, "compartmentId"),
         "projectId": Ref(_LOOK_UP, "projectId"),
-        "subnetId": Ref(_LOOK_UP, "notebookSessionConfigDetails.subnetId"),
+        "subnetId": Ref(_LOOK_UP, _SUBNET),
     }
     wanted = set(_lacking(compartment, project, place)) if session else set()
     found |= dict.fromkeys(wanted, SESSION)

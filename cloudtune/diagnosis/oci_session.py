@@ -46,13 +46,13 @@ def _with(place: DataScienceJob, around: Surroundings, reply: Mapping[str, Any])
     named = {"compartment_id": around.compartment, "project_id": around.project, "subnet_id": around.subnet}
     found: dict[str, Any] = {}
     for name, value in named.items():
-        text = _at(reply, value.field) if isinstance(value, Ref) else value
+        text = _given(value, reply) if isinstance(value, Ref) else value
         found[name] = text if isinstance(text, str) else None
     return attrs.evolve(place, **found)
 
 
-def _at(reply: Mapping[str, Any], path: str) -> Any:
-    value: Any = reply
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+def _given(ref: Ref, reply: Mapping[str, Any]) -> Any:
+    try:
+        return ref.of(reply)
+    except KeyError:
+        return None

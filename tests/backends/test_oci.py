@@ -389,7 +389,7 @@ def test_a_notebook_session_is_asked_for_what_its_variables_do_not_say() -> None
     assert (found.look_up.operation, found.compartment) == ("get_notebook_session", "n")
     assert (str(found.project), str(found.subnet)) == (
         "${session.projectId}",
-        "${session.notebookSessionConfigDetails.subnetId}",
+        "${session.notebookSessionConfigDetails|notebookSessionConfigurationDetails.subnetId}",
     )
     # who asks for the service's own network gets no subnet, and who says all needs no look-up
     assert surroundings(DataScienceJob(job_infrastructure_type="ME_STANDALONE"), session).subnet is None

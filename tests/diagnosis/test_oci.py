@@ -341,7 +341,7 @@ def test_jobs_of_a_pipeline_are_asked_about_once(place, tmp_path):
 def test_what_a_job_takes_from_its_notebook_session_is_looked_at(place, tmp_path):
     session = new_ocid("datasciencenotebooksession")
     details = {"subnetId": place.subnet}
-    place.cloud.part(neighbours.Sessions).said[session] = {"notebookSessionConfigDetails": details}
+    place.cloud.part(neighbours.Sessions).said[session] = {"notebookSessionConfigurationDetails": details}
     here = {
         "NB_SESSION_OCID": session,
         "NB_SESSION_COMPARTMENT_OCID": place.compartment,

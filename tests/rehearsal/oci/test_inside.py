@@ -211,9 +211,16 @@ def test_a_secret_that_the_run_may_not_read_ends_it_with_the_right_that_is_missi
     assert "not allowed to read secret-bundles in its compartment" in words
 
 
-@pytest.mark.parametrize("has_subnet", [True, False])
+@pytest.mark.parametrize(
+    ("field", "has_subnet"),
+    [
+        ("notebookSessionConfigDetails", True),
+        ("notebookSessionConfigDetails", False),
+        ("notebookSessionConfigurationDetails", True),
+    ],
+)
 def test_a_job_from_a_notebook_session_belongs_where_the_session_does(
-    place: OciPlace, monkeypatch: pytest.MonkeyPatch, has_subnet: bool
+    place: OciPlace, monkeypatch: pytest.MonkeyPatch, field: str, has_subnet: bool
 ) -> None:
     from cloudtune.rehearsal.oci.neighbours import Sessions
 
@@ -222,7 +229,7 @@ def test_a_job_from_a_notebook_session_belongs_where_the_session_does(
     place.cloud.part(Sessions).said[session] = {
         "compartmentId": place.compartment,
         "projectId": place.project,
-        "notebookSessionConfigDetails": {"shape": "VM.Standard2.1", **details},
+        field: {"shape": "VM.Standard2.1", **details},
     }
     monkeypatch.setenv("NB_SESSION_OCID", session)
     science = Science(place)
