@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import attrs
@@ -22,6 +22,8 @@ SCHEME = "bedrock-model://"
 SERVICE = "aws.bedrock_runtime"
 #: Seconds for which a model that is not loaded is waited for.
 PATIENCE_S = 900.0
+#: Times that an answer in one piece is asked for, where it breaks off.
+_TRIES = 3
 _NOT_READY, _NOT_TAKEN = "ModelNotReadyException", "ValidationException"
 Show = Callable[[str], object]
 
@@ -99,9 +101,24 @@ class _Asking:
         if streams:
             reply = self._ready("invoke_model_with_response_stream", body=data)
             return self._heard(reply["body"], _invoked)
+        return _answer_in(json.loads(self._whole(data)))
+
+    def _whole(self, data: bytes) -> bytes:
+        """Return an answer in one piece, asked for again where it breaks off."""
+        for _ in range(_TRIES - 1):
+            with suppress(ConnectionError):
+                return self._read(data)
         with _told("invoke_model"):
-            said = self._ready("invoke_model", body=data)["body"].read()
-        return _answer_in(json.loads(said))
+            return self._read(data)
+
+    def _read(self, data: bytes) -> bytes:
+        stream = self._ready("invoke_model", body=data)["body"]
+        try:
+            return bytes(stream.read())
+        except Exception as error:  # whatever broke off the connection
+            raise ConnectionError(str(error)) from error
+        finally:
+            stream.close()
 
     def _ready(self, operation: str, **parameters: Any) -> Mapping[str, Any]:
         """Return the reply to a request, sent again until the model is loaded."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from cloudtune.rehearsal import faults
 from tests.aws_place import AwsPlace, aws_place, until
 from tests.rehearsal.aws.serving import COMMAND
 from tests.rehearsal.conftest import namespaces
-from tests.weights.checks.checkable import change, write_model
+from tests.tiny import random_model
+from tests.weights.checks.checkable import TEMPLATE, change, write_model
 
 pytest.importorskip("botocore")
 pytest.importorskip("s3fs")
@@ -107,6 +109,14 @@ def test_a_model_is_sent_imported_asked_and_deleted(filing: Filing, namespaces: 
     assert cloudtune.invoke("llama", "what is it?", image=[filing.folder / "a.png"]) == "image_url text"
     with pytest.raises(ServiceError, match="the answer broke off"):
         cloudtune.invoke("llama", "now break it", show=pieces.append)
+    runtime, done = "aws.bedrock_runtime", filing.place.stage.record.calls
+    for operation, fault in (("invoke_model", faults.cut("*")), ("converse", faults.lost("*"))):
+        count = sum(call.call == (runtime, operation) for call in done)
+        numbers = (count + 1, count + 2)
+        filing.place.stage.faults.add(attrs.evolve(fault, service=runtime, operation=operation, numbers=numbers))
+    assert cloudtune.invoke("llama", body=bodies[0]) == "x y"
+    assert cloudtune.invoke("llama", "how are you") == "how are you"
+    assert filing.place.stage.faults.left() == ()
     with pytest.raises(ServiceError, match="extraneous key"):
         cloudtune.invoke("llama", body={"prompt": "x", "nonsense": 1})
     answer = CliRunner().invoke(cli, ["invoke", "llama", "hello there"])
@@ -119,6 +129,25 @@ def test_a_model_is_sent_imported_asked_and_deleted(filing: Filing, namespaces: 
     assert (filing.models(), storage.listing(staged), cloudtune.list(models=True)) == ([], (), ())
     with pytest.raises(RunNotFound):
         cloudtune.invoke("llama", "hello")
+
+
+@pytest.mark.heavy
+def test_a_real_model_answers_from_bedrock_and_from_an_endpoint(filing: Filing, namespaces: None) -> None:
+    """The stand-in's own servers load a model and let it speak, in every form."""
+    folder = filing.folder / "real"
+    shutil.copytree(random_model(), folder)
+    change(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", chat_template=TEMPLATE)
+    filing.file(folder)
+    assert cloudtune.invoke("llama", "hello")
+    assert cloudtune.invoke("llama", body={"prompt": "hello", "max_gen_len": 4})
+    assert cloudtune.invoke("llama", "hello", show=str)
+    assert cloudtune.invoke("llama", body={"prompt": "hello", "max_gen_len": 4}, show=str)
+    uri = f"s3://{filing.place.bucket}/runs/real"
+    storage.upload(folder, uri)
+    cloudtune.deploy(uri, to="sagemaker", shape="ml.inf2.8xlarge")
+    assert cloudtune.invoke("real", "hello")
+    assert cloudtune.invoke("real", "hello", show=str)
+    cloudtune.delete("real")
 
 
 def test_a_model_that_converse_does_not_take_answers_in_another_form(filing: Filing, namespaces: None) -> None:
@@ -222,7 +251,7 @@ def test_a_failed_import_is_told_and_tried_again(filing: Filing) -> None:
     assert [job["status"] for job in filing.jobs()] == ["Completed", "Failed"]
 
 
-@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("kind", ["lost", "cut"])
 def test_every_call_may_fail_once(kind: str, filing: Filing) -> None:
     record = filing.place.stage.record
 
