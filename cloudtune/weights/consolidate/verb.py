@@ -44,6 +44,10 @@ LAYOUTS = (
 )
 
 
+#: How the files end that hold the tensors of a checkpoint, or say where they are.
+_TENSORS = (".distcp", ".metadata", ".pt", ".pth", ".bin")
+
+
 @attrs.frozen(kw_only=True)
 class ConsolidateResult:
     """A consolidated model: where it is, what it was made of, and if asked for what its files must hash to (sha256).
@@ -83,7 +87,8 @@ def consolidate(
     not at all, and goes on where it was interrupted.
 
     Raises:
-        UsageError: there is no checkpoint, it is not whole, hostile, or not of this base; nothing has been written.
+        UsageError: there is no checkpoint, it is not whole, hostile, or not of this base, and nothing has been written;
+            or it has changed while it was read, and there is no model.
     """
     if dtype is not None and dtype not in PRECISIONS:
         raise UsageError(f"there is no precision {dtype!r} to write", hint=f"precisions: {', '.join(PRECISIONS)}")
@@ -92,8 +97,12 @@ def consolidate(
         found, around, told = _read(folder, checkpoint, base, opened)
         plan = planned(found, around, told, base, dtype)
         record = _record(found, around, plan, checkpoint, dtype=dtype, name=name)
+        before = _tensors_at(checkpoint)
         with open_target(output, _key(absolute(folder.uri), state, found, plan)) as target:
             record = write_model(plan.model, target, record, checksums=checksums, progress=progress)
+            if not before <= _tensors_at(checkpoint):  # others may have come
+                hint = "wait until it is written, then consolidate again"
+                raise UsageError(f"{shown(checkpoint)} has changed while it was read", hint=hint)
     return ConsolidateResult(
         path=shown(absolute(output)),
         name=record["name"],
@@ -119,6 +128,12 @@ def _checkpoint_at(checkpoint: str) -> tuple[Folder, str]:
         return Folder(uri=checkpoint, files={entry.path: entry.bytes for entry in entries}), state
     uri, _, name = absolute(checkpoint).rpartition("/")
     return Folder(uri=uri, files={name: entries[0].bytes}), state
+
+
+def _tensors_at(checkpoint: str) -> frozenset[tuple[object, ...]]:
+    """Return what tells the files of tensors below a checkpoint from others in their places."""
+    entries = storage.listing(checkpoint)
+    return frozenset(entry.state for entry in entries if not entry.path or entry.path.endswith(_TENSORS))
 
 
 def _read(

@@ -23,11 +23,12 @@ from cloudtune.weights.files.assembly import Progress
 from cloudtune.weights.files.base import base_at
 from cloudtune.weights.files.configs import config_of
 from cloudtune.weights.files.expected import lacking
+from cloudtune.weights.files.folder import Folder
 from cloudtune.weights.files.model import open_weights
 from cloudtune.weights.files.modelfiles import files_of
 from cloudtune.weights.files.origins import origin
 from cloudtune.weights.merge import factors
-from cloudtune.weights.merge.adapters import adapter_at, tensors_of
+from cloudtune.weights.merge.adapters import Adapter, adapter_at, tensors_of
 from cloudtune.weights.merge.around import beside
 from cloudtune.weights.merge.dialects import PLACES
 from cloudtune.weights.merge.gathering import Given
@@ -86,7 +87,8 @@ def merge(
     whether every file's SHA-256 is computed for the record.
 
     Raises:
-        UsageError: there is no adapter, or it does not fit the base; nothing has been written then.
+        UsageError: there is no adapter, or it does not fit the base, and nothing has been written; or one of them has
+            changed while it was read, and there is no model.
     """
     given = _weights(mode, adapters, weights)
     if target is not None and target not in PLACES:
@@ -112,13 +114,22 @@ def merge(
         made = merged(model, parts)
         texts, companions = beside(folder, config, found, parted=made.untied, place=target)
         notes = notes_of(came_from, folder, config, parts)
-        record = record_of(came_from, folder, config, parts, mode=mode, name=name, place=target, notes=notes)
-        key = key_of_merge(folder, found, record, texts)
+        facts = record_of(came_from, folder, config, parts, mode=mode, name=name, place=target, notes=notes)
+        key, before = key_of_merge(folder, found, facts, texts), _state(folder, found)
         # a thread multiplies alone: the others have tensors of their own
         with threadpool_limits(1, user_api="blas"), open_target(output, key) as place:
             whole = Model(files=files_of(made.tensors, like=made.like), companions=companions, texts=texts)
-            record = write_model(whole, place, record, checksums=checksums, progress=progress)
+            record = write_model(whole, place, facts, checksums=checksums, progress=progress)
+            if _state(folder, found) != before:
+                hint = "wait until they are written, then merge again"
+                raise UsageError(f"tensors of {came_from.named} or its adapter have changed meanwhile", hint=hint)
     return result_of(record, base, adapters, output)
+
+
+def _state(folder: Folder, adapters: Sequence[Adapter]) -> tuple[str, ...]:
+    """Return what tells the files of tensors from others in their places."""
+    folders = (folder, *(adapter.folder for adapter in adapters))
+    return tuple(one.state(name for name in one.files if name.endswith((".safetensors", ".bin"))) for one in folders)
 
 
 def _check_whole(base: Base) -> None:

@@ -588,6 +588,15 @@ class TestPlaces:
                 if store.exists(name):
                     store.rm(name, recursive=True)
 
+    def test_one_that_is_still_written_makes_no_model(self, tmp_path, base, checkpoint):
+        def train(done: int, total: int) -> None:
+            (checkpoint / "log.txt").write_text(str(done))  # which does not matter
+            os.utime(next(checkpoint.rglob("*.distcp")), (10**9, 10**9))
+
+        with pytest.raises(UsageError, match="has changed while it was read"):
+            consolidate(str(checkpoint), str(tmp_path / "out"), base=str(base), progress=train)
+        assert not (tmp_path / "out").exists()
+
     def test_an_interrupted_one_goes_on(self, tmp_path, base, checkpoint):
         def stop(done: int, total: int) -> None:
             raise KeyboardInterrupt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from cloudtune import storage
+from cloudtune.errors import UsageError
 from cloudtune.weights.consolidate import verb
 from cloudtune.weights.files.folder import folder_at
 from cloudtune.weights.merge.verb import merge
@@ -67,6 +69,21 @@ def test_an_adapter_that_was_trained_again_is_not_mixed_with_what_was_done(tmp_p
     merge(str(base), [str(adapter)], str(tmp_path / "whole"))
     found, wanted = read_model(tmp_path / "out"), read_model(tmp_path / "whole")
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("changed", ["base/model-00002-of-00002.safetensors", "adapter/adapter_model.safetensors"])
+def test_what_changes_while_it_is_read_makes_no_model(tmp_path, changed):
+    base, adapter = write_model(tmp_path / "base", shards=2), write_adapter(tmp_path / "adapter")
+
+    def train(*_: int) -> None:
+        (adapter / "log.txt").write_text("a log does not matter")
+        os.utime(tmp_path / changed, (10**9, 10**9))
+
+    with pytest.raises(UsageError, match="have changed meanwhile"):
+        merge(str(base), [str(adapter)], str(tmp_path / "out"), progress=train)
+    assert not (tmp_path / "out").exists()
+    merge(str(base), [str(adapter)], str(tmp_path / "out"))
+    assert [path.name for path in tmp_path.glob(".*")] == []
 
 
 def test_what_tells_files_apart_is_more_than_their_length(tmp_path, hub):
