@@ -6,6 +6,7 @@ it, else it is looked for on PATH.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 
 from tests.aws_place import AwsPlace, until
+from tests.rehearsal.aws.serving import COMMAND
+from tests.weights.checks.checkable import write_model
 
 Aws = Callable[..., Any]
 
@@ -78,3 +81,63 @@ def test_files_are_put_and_a_job_is_created_followed_listed_and_stopped(
     assert [row["TrainingJobStatus"] for row in listed] == ["Stopped"]
     aws("s3", "rm", f"s3://{place.bucket}/in", "--recursive", plain=True)
     aws("sagemaker", "describe-training-job", "--training-job-name", "nobody", fails="Requested resource not found")
+
+
+@pytest.mark.heavy
+def test_a_model_is_imported_served_and_asked(aws: Aws, place: AwsPlace, tmp_path: Path, namespaces: None) -> None:
+    from cloudtune.rehearsal.aws.bedrock_runtime import BedrockRuntime
+    from cloudtune.rehearsal.aws.endpoints import Endpoints
+
+    place.cloud.part(BedrockRuntime).command = COMMAND
+    place.cloud.part(Endpoints).commands["me/vllm:1"] = COMMAND
+    write_model(tmp_path / "model")
+    aws("s3", "sync", "model", f"s3://{place.bucket}/model", plain=True)
+    uri, named = f"s3://{place.bucket}/model/", ("--role-arn", place.role)
+
+    def wait(field: str, words: tuple[str, ...], value: str) -> Any:
+        return until(lambda: one if (one := aws(*words))[field] == value else None)
+
+    source = json.dumps({"s3DataSource": {"s3Uri": uri}})
+    job = ("--job-name", "first", "--imported-model-name", "m", "--model-data-source", source)
+    aws("bedrock", "create-model-import-job", *job, *named)
+    wait("status", ("bedrock", "get-model-import-job", "--job-identifier", "first"), "Completed")
+    assert aws("bedrock", "list-imported-models")["modelSummaries"][0]["modelArchitecture"] == "llama"
+    arn = aws("bedrock", "get-imported-model", "--model-identifier", "m")["modelArn"]
+    (tmp_path / "body.json").write_text('{"prompt": "hello there"}')
+    ask = ("bedrock-runtime", "invoke-model", "--model-id", arn, "--body", "fileb://body.json", "out.json")
+    until(lambda: succeeds(aws, *ask))  # the command itself asks a cold model some times
+    assert json.loads((tmp_path / "out.json").read_text())["generation"] == "hello there"
+    said = json.dumps([{"role": "user", "content": [{"text": "how are you"}]}])
+    answer = aws("bedrock-runtime", "converse", "--model-id", arn, "--messages", said)
+    assert answer["output"]["message"]["content"] == [{"text": "how are you"}]
+    aws("bedrock", "delete-imported-model", "--model-identifier", "m", plain=True)
+
+    data = {"S3DataSource": {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "None"}}
+    container = json.dumps({"Image": "me/vllm:1", "ModelDataSource": data})
+    aws("sagemaker", "create-model", "--model-name", "m", "--primary-container", container, *execution(place))
+    variant = {"VariantName": "v", "ModelName": "m", "InstanceType": "ml.g5.xlarge", "InitialInstanceCount": 1}
+    variants = ("--production-variants", json.dumps([variant]))
+    aws("sagemaker", "create-endpoint-config", "--endpoint-config-name", "c", *variants)
+    endpoint = ("--endpoint-name", "e")
+    aws("sagemaker", "create-endpoint", *endpoint, "--endpoint-config-name", "c")
+    aws("sagemaker", "delete-endpoint", *endpoint, fails="in-progress endpoint")
+    wait("EndpointStatus", ("sagemaker", "describe-endpoint", *endpoint), "InService")
+    kind = ("--content-type", "application/json")
+    aws("sagemaker-runtime", "invoke-endpoint", *endpoint, *kind, "--body", "fileb://body.json", "out.json")
+    assert json.loads((tmp_path / "out.json").read_text())["choices"][0]["text"] == "hello there"
+    for words in (("delete-endpoint", *endpoint), ("delete-endpoint-config", "--endpoint-config-name", "c")):
+        aws("sagemaker", *words, plain=True)
+    aws("sagemaker", "delete-model", "--model-name", "m", plain=True)
+    assert aws("sagemaker", "list-models")["Models"] == []
+
+
+def execution(place: AwsPlace) -> tuple[str, str]:
+    return "--execution-role-arn", place.role
+
+
+def succeeds(aws: Aws, *words: str) -> bool:
+    """Whether a command succeeds by now."""
+    with contextlib.suppress(AssertionError):
+        aws(*words)
+        return True
+    return False
