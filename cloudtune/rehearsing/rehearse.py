@@ -107,7 +107,7 @@ def rehearse(
                 filled=filled,
             )
         if output is not None:
-            _keep(scene, run, output)
+            _keep(scene, run, output, progress)
     if scene.stage.errors:
         hint = "this is a fault of cloudtune; please report it"
         raise CloudtuneError(f"the stand-in itself failed: {scene.stage.errors[0]}", hint=hint)
@@ -228,13 +228,26 @@ def _open_shell(scene: _Scene, spec: Spec, progress: Callable[[str], object]) ->
                 process.wait()
 
 
-def _keep(scene: _Scene, run: Run, folder: Path) -> None:
+def _keep(scene: _Scene, run: Run, folder: Path, progress: Callable[[str], object]) -> None:
     """Copy what a rehearsal has left: files of the clouds, logs, and every call before this."""
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     (folder / "calls.jsonl").write_text(scene.stage.record.to_json_lines())
     for cloud in scene.clouds:
         for one in cloud.left():
-            cloud.fetch(one.uri, folder / "files" / one.uri.partition("://")[2])
+            if not _is_kept(cloud, one.uri, folder / "files"):
+                progress(f"{one.uri} is not kept: its name is no path of a file")
     for each in run.steps or (run,):
         text = "".join(f"{line.replica} {line.rank} {line.text}\n" for line in each.lines())
         (folder / "logs" / f"{each.id}.log").write_text(text)
+
+
+def _is_kept(cloud: StandIn, uri: str, folder: Path) -> bool:
+    """Copy an object, if its name can be a path: ``..`` would lead elsewhere, ``a`` may be there beside ``a/b``."""
+    name = uri.partition("://")[2]
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        return False
+    try:
+        cloud.fetch(uri, folder / name)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError):
+        return False
+    return True

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 import cloudtune
 from cloudtune.node import processes
 from cloudtune.rehearsal.isolation import Isolation
+from cloudtune.rehearsal.stage import Stage
 from cloudtune.rehearsing import ground
 from tests.cli.calling import call
 from tests.rehearsal.conftest import namespaces  # noqa: F401 - a fixture
@@ -225,6 +227,35 @@ def test_killed_its_nodes_end_and_the_next_one_clears_up(
     assert list((home / "rehearsals").iterdir()) == []
     assert not identity.exists()
     wait_until(lambda: not rehearsed_processes(home))  # the driver has let go of its run, and ends
+
+
+def test_objects_whose_names_are_no_paths_are_told_and_not_kept(tmp_path: Path) -> None:
+    from cloudtune.rehearsing import rehearse
+    from cloudtune.rehearsing.clouds import Left
+
+    names = ("a", "a/b", "c/", "../../../out", "d//e", "f/g")
+
+    class Cloud:
+        def left(self) -> Iterator[Left]:
+            return (Left(uri=f"oci://b@n/{name}", bytes=1) for name in names)
+
+        def fetch(self, _uri: str, target: Path) -> None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text("x")
+
+    with Stage(tmp_path / "cloud") as stage:
+        scene: Any = rehearse._Scene(folder=tmp_path / "scene", stage=stage, clouds=(Cloud(),))  # type: ignore[arg-type]
+        run: Any = SimpleNamespace(id="r", steps=(), lines=lambda: ())
+        said: list[str] = []
+        rehearse._keep(scene, run, tmp_path / "kept", said.append)
+    kept = {
+        path.relative_to(tmp_path / "kept" / "files").as_posix()
+        for path in tmp_path.rglob("*")
+        if path.is_file() and path.is_relative_to(tmp_path / "kept" / "files")
+    }
+    assert kept == {"b@n/a", "b@n/f/g"}
+    assert [line.partition(" ")[0] for line in said] == [f"oci://b@n/{name}" for name in names[1:5]]
+    assert not list(tmp_path.rglob("out"))
 
 
 def test_a_rehearsal_that_goes_on_is_left_alone(home: Path) -> None:
