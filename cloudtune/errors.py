@@ -48,12 +48,14 @@ class CloudtuneError(Exception):
 
     ``hint`` says what to do next; ``exit_code`` is what the command line ends with; ``passing`` is True of what may be
     over a little later: a network that is down, a service that is overloaded, a session that the user can renew.
-    ``left`` names what was made before and could not be taken back.
+    ``left`` names what was made before and could not be taken back. ``begun`` is False if nothing of a submission was
+    tried before the error.
     """
 
     exit_code = 1
     passing = False
     left: tuple[str, ...] = ()
+    begun = True
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

@@ -191,7 +191,9 @@ def send(
     try:
         replies = submit(plan, client, RunJournal(store, plan.run_id), progress=progress, environ=environ)
     except CloudtuneError as error:
-        if isinstance(error, ServiceError) and not error.definite:
+        if not error.begun and store.journal(plan.run_id):
+            pass  # nothing was tried this time: what was begun before is still to be continued
+        elif isinstance(error, ServiceError) and not error.definite:
             store.update_run(plan.run_id, reason=f"not fully submitted: {error.message}")
             error.hint = f"continue with: cloudtune run --resume {plan.run_id}"
         else:

@@ -9,8 +9,10 @@ meanwhile, it goes on with that when it is called again.
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import attrs
@@ -36,6 +38,8 @@ from cloudtune.store import Entry
 Reply = Mapping[str, Any]
 #: Operations that leave nothing behind.
 _READS = ("get_", "list_", "head_", "describe_", "search_")
+#: Seconds without an answer after which that is said: a client tries again for minutes when a network is down.
+_SILENT_S = 15.0
 #: Called with a step's id and what is happening to it.
 Progress = Callable[[str, str], None]
 
@@ -90,11 +94,13 @@ def submit(
     say = progress or (lambda _step, _what: None)
     shell = os.environ if environ is None else environ
     entries = journal.read()
-    check_shell(plan, shell)
+    with _not_begun():
+        check_shell(plan, shell)
     if any(entry.phase == "undone" for entry in entries.values()):
         _go_on_taking_back(plan, client, journal, entries, shell, say)
     try:
-        _make_ready(plan, client, entries)
+        with _not_begun():
+            _make_ready(plan, client, entries)
         return _sent(plan, client, journal, entries, shell, say, sleep)
     finally:
         clean_up = getattr(client, "clean_up", None)
@@ -125,7 +131,8 @@ def _sent(
                 _check_token(step, entry)
                 call = _call(step, step.parameters, replies, shell)
                 journal.write(step.id, "intent")
-                replies[step.id] = client.send(call, token=step.token, files=step.files)
+                with _told_if_silent(step, say):
+                    replies[step.id] = client.send(call, token=step.token, files=step.files)
             if step.until is not None:
                 journal.write(step.id, "sent", _kept(plan, step, replies[step.id]))
                 _wait(step, step.until, client, replies, shell, say, sleep)
@@ -136,6 +143,28 @@ def _sent(
             raise
         journal.write(step.id, "done", _kept(plan, step, replies[step.id]))
     return replies
+
+
+@contextmanager
+def _not_begun() -> Iterator[None]:
+    """Let errors from inside say that nothing was sent."""
+    try:
+        yield
+    except CloudtuneError as error:
+        error.begun = False
+        raise
+
+
+@contextmanager
+def _told_if_silent(step: Step, say: Progress) -> Iterator[None]:
+    """Say it once if what is done inside takes long."""
+    timer = threading.Timer(_SILENT_S, say, (step.id, f"no answer in {_SILENT_S:g} s; still trying"))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _check_token(step: Step, entry: Entry | None) -> None:

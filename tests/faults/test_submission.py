@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from cloudtune import Job, jobs, pipelines, runs
+from cloudtune import Job, jobs, pipelines, runs, submit
 from cloudtune.clients.process import ProcessClient
 from cloudtune.errors import CloudtuneError, ServiceError, UsageError
 from cloudtune.home import runs_folder
@@ -83,6 +84,38 @@ def test_a_job_cut_off_before_its_start_is_continued_or_cancelled(tmp_path: Path
     with pytest.raises(UsageError, match="been cancelled"):
         jobs.resume(second.id)
     second.delete()
+
+
+def test_what_is_not_ready_when_a_job_is_continued_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "a" * 16)
+    file = tmp_path / "job.yaml"
+    text = "kind: job\nspec: {runtime: {type: pyTorchDistributed, spec: {command: make, env: [{name: HF_TOKEN}]}}}\n"
+    file.write_text(text.replace("make", "echo on"))
+    run = runs.get(cut_off(file, "stage"))
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(UsageError, match="HF_TOKEN"):
+        jobs.resume(run.id)
+    assert runs.get(run.id).status.state == "pending"
+    assert jobs.resume(run.id, environ={"HF_TOKEN": "a" * 16}).wait(60).state == "succeeded"
+
+
+def test_a_service_that_is_slow_to_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "_SILENT_S", 0.01)
+    told, send = threading.Event(), ProcessClient.send
+
+    def slow(self: ProcessClient, call: Call, **more: object) -> object:
+        assert told.wait(60)
+        return send(self, call, **more)  # type: ignore[arg-type]
+
+    def progress(step: str, what: str) -> None:
+        if what == "no answer in 0.01 s; still trying":
+            told.set()
+
+    monkeypatch.setattr(ProcessClient, "send", slow)
+    job = JobSpec(name="c", runtime=PyTorchDistributedRuntime(command="echo on"))
+    assert jobs.start(job, progress=progress).wait(60).state == "succeeded"
 
 
 def test_a_pipeline_cut_off_after_its_start_goes_on_and_is_watched(tmp_path: Path) -> None:
