@@ -24,6 +24,8 @@ _NO_NAME = re.compile(r"[^a-z0-9]+")
 _OWN_WORK = re.compile(r"spec\.runtime\.spec\.(?:recipe|command|args|entrypoint|git|scriptPathURI|notebookPathURI)\b")
 _ELSEWHERE = re.compile(r"[a-z+]+://(?!/)|[^/\s]+@[^/\s]+:", re.IGNORECASE)
 _LOOPBACK = re.compile(r"file://|[a-z+]+://(?:[^/@]*@)?(?:localhost|127\.[0-9.]+|\[::1\])(?:[:/]|$)", re.IGNORECASE)
+#: An account of AWS that nobody has.
+_ACCOUNT = "111122223333"
 #: Where the reference to a secret stands, whatever its name.
 _SECRET = re.compile(r"\.(?:secret|gitSecretId|git_secret_id)$")
 
@@ -55,7 +57,8 @@ def filled_in(spec: Spec, new_ocid: Callable[[str], str]) -> tuple[Spec, Mapping
     for job in jobs_of(spec):
         for path, text in placeholders(job):
             if text not in known and not _OWN_WORK.match(path):
-                known[text] = _value(path, text, new_ocid)
+                on_aws = job.infrastructure.type == "sageMakerTrainingJob"
+                known[text] = _aws_value(job, path, text) if on_aws else _value(path, text, new_ocid)
     if isinstance(spec, PipelineSpec):
         for text in (text for step in spec.steps for text in _in_uris(step.options)):
             known.setdefault(text, _slug(text))
@@ -124,6 +127,20 @@ def _value(path: str, text: str, new_ocid: Callable[[str], str]) -> str:
     if ocid is not None:
         return new_ocid(ocid[1].lower())
     return new_ocid("vaultsecret") if _SECRET.search(path) else _slug(text)
+
+
+def _aws_value(job: JobSpec, path: str, text: str) -> str:
+    """Return a value as AWS has it: an account's number, an ARN where all of it is to be filled in, else a name."""
+    if "account" in text.lower():
+        return _ACCOUNT
+    if path.endswith(".region"):
+        return "us-west-2"
+    if text == getattr(job.infrastructure, "role_arn", None):
+        return f"arn:aws:iam::{_ACCOUNT}:role/{_slug(text)}"
+    variables = job.runtime.env if job.runtime is not None else ()
+    if _SECRET.search(path) and any(variable.secret == text for variable in variables):
+        return f"arn:aws:secretsmanager:us-west-2:{_ACCOUNT}:secret:{_slug(text)}"
+    return _slug(text)
 
 
 def _slug(text: str) -> str:

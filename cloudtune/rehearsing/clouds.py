@@ -19,9 +19,16 @@ from cloudtune.spec.document import to_dict
 from cloudtune.spec.job import PipelineSpec
 
 #: By type of infrastructure.
-STANDINS: Mapping[str, str] = {"dataScienceJob": "cloudtune.rehearsing.oci"}
+STANDINS: Mapping[str, str] = {
+    "dataScienceJob": "cloudtune.rehearsing.oci",
+    "sageMakerTrainingJob": "cloudtune.rehearsing.sagemaker",
+}
 #: By where a verb of a pipeline puts a model; this machine needs none.
-_TARGETS: Mapping[str, str] = {"oci": "dataScienceJob"}
+_TARGETS: Mapping[str, str] = {
+    "oci": "dataScienceJob",
+    "sagemaker": "sageMakerTrainingJob",
+    "bedrock": "sageMakerTrainingJob",
+}
 _HERE = frozenset({"local", "folder"})
 
 

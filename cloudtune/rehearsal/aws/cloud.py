@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qs
 
@@ -74,7 +75,10 @@ P = TypeVar("P", bound=Part)
 
 @attrs.frozen(kw_only=True)
 class Timing:
-    """How long things take, in seconds of the stage's clock; ``grace_s`` is from SIGTERM to SIGKILL."""
+    """How long things take, in seconds of the stage's clock; ``grace_s`` is from SIGTERM to SIGKILL.
+
+    ``second_s`` is a second of the times that a job may take.
+    """
 
     starting_s: float = 20.0
     pending_s: float = 20.0
@@ -86,6 +90,7 @@ class Timing:
     capacity_s: float = 30.0
     sync_s: float = 20.0
     grace_s: float = 120.0
+    second_s: float = 1.0
     importing_s: float = 300.0
     loading_s: float = 60.0
     compiling_s: float = 1200.0
@@ -113,7 +118,8 @@ class AwsCloud:
     Roles, subnets, images and keys are not made here: any well-formed name of one is taken for one that exists, unless
     it is in ``absent``. Everybody may do everything but the actions in ``denied`` (``s3:PutObject``). ``quotas`` are
     the instances that may run by type; a type that is not in it has no limit. Buckets must exist; the user has one
-    from the beginning.
+    from the beginning. With ``outside_names``, nodes can look up names outside this machine; ``hub_cache`` is a folder
+    of models from the Hub that they find instead.
     """
 
     def __init__(
@@ -136,6 +142,8 @@ class AwsCloud:
         self.absent: set[str] = set()
         self.denied: set[str] = set()
         self.quotas: dict[str, int] = {}
+        self.outside_names = False
+        self.hub_cache: Path | None = None
         self.bucket = f"sagemaker-{region}-{self.account}"
         self._asked = threading.local()
         self._roles: dict[str, tuple[str, str]] = {}

@@ -148,7 +148,8 @@ class Control:
     def _see_to_the_end(self, ran_at: float) -> tuple[str, str]:
         """Wait until the nodes are done, have failed, or must not go on; return how, and why."""
         stopping, clock = self.given["StoppingCondition"], self.stage.clock
-        limit_s = ran_at + stopping.get("MaxRuntimeInSeconds", 24 * 3600) - self._ran_s
+        most_s = stopping.get("MaxRuntimeInSeconds", 24 * 3600) * self.cloud.timing.second_s
+        limit_s = ran_at + most_s - self._ran_s
         fault = self.stage.faults.event(INTERRUPTED, self.name) if self._spot else None
         synced_at = ran_at
         while not self.stage.stopping.is_set():
@@ -175,7 +176,8 @@ class Control:
 
     def _has_waited_too_long(self) -> bool:
         wait_s = self.given["StoppingCondition"].get("MaxWaitTimeInSeconds")
-        return wait_s is not None and self.stage.clock.time_s() >= self._began_s + wait_s
+        second_s = self.cloud.timing.second_s
+        return wait_s is not None and self.stage.clock.time_s() >= self._began_s + wait_s * second_s
 
     def _is_due(self, after_lines: int | None, at_s: float) -> bool:
         return self._heard >= after_lines if after_lines is not None else self.stage.clock.time_s() >= at_s

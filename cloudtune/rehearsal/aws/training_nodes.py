@@ -59,6 +59,8 @@ def build_nodes(
     local = (given.get("CheckpointConfig") or {}).get("LocalPath", CHECKPOINTS).rstrip("/")
     role = cloud.role_environment(given["RoleArn"], "SageMaker", owner=arn)
     command = _command(given)
+    hub = {"HF_HUB_CACHE": str(cloud.hub_cache), "HF_HUB_OFFLINE": "1"} if cloud.hub_cache else {}
+    models = {str(cloud.hub_cache): Place(source=cloud.hub_cache, read_only=True)} if cloud.hub_cache else {}
     nodes = []
     for number, name in enumerate(names):
         folder = base / name
@@ -73,8 +75,9 @@ def build_nodes(
                 name=name,
                 folder=folder,
                 command=command,
-                environment={**given.get("Environment", {}), **_variables(given, arn, region, name), **role},
-                binds={ML: Place(source=folder / "ml"), local: Place(source=folder / "checkpoints")},
+                environment={**hub, **given.get("Environment", {}), **_variables(given, arn, region, name), **role},
+                binds={ML: Place(source=folder / "ml"), local: Place(source=folder / "checkpoints"), **models},
+                outside_names=cloud.outside_names,
                 hosts=addresses,
                 working_dir="/",
             )

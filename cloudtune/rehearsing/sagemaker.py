@@ -1,0 +1,93 @@
+"""AWS for a rehearsal: its stand-in, with the buckets that the spec names and its secrets in Secrets Manager."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from cloudtune.errors import UsageError
+from cloudtune.rehearsal.aws.cloud import AwsCloud, Timing
+from cloudtune.rehearsal.aws.imports import JOB as IMPORT
+from cloudtune.rehearsal.identity import Identity
+from cloudtune.rehearsal.stage import Stage
+from cloudtune.rehearsal.state import Change
+from cloudtune.rehearsing.clouds import Left, Surroundings
+
+_BUCKET = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])")
+_SECRET = re.compile(r"arn:aws[\w-]*:secretsmanager:([a-z0-9-]+):\d{12}:secret:([\w/+=.@-]+)")
+_ROLE = re.compile(r"arn:aws[\w-]*:iam::(\d{12}):role/")
+_REGION = re.compile(r'"region": "([a-z]{2}(?:-[a-z]+)+-\d)"')
+_FILE = re.compile(r"s3://(?P<bucket>[^/]+)/(?P<key>.+)", re.DOTALL)
+
+
+class Aws:
+    """The stand-in of AWS; see :class:`cloudtune.rehearsing.clouds.StandIn`."""
+
+    name = "AWS"
+
+    def __init__(self, ground: Stage, identity: Identity, around: Surroundings) -> None:
+        # what a job has of time is this machine's, however much the service's own waits are shortened
+        speed = ground.clock.speed
+        text = "\n".join(around.texts)
+        region = next(iter(_REGION.findall(text)), "us-west-2")
+        timing = Timing(second_s=speed, grace_s=30.0 * speed)
+        self._cloud = AwsCloud(ground, identity, timing=timing, region=region)
+        self._cloud.outside_names, self._cloud.hub_cache = around.online, around.hub_cache
+        self.url = self._cloud.url
+        accounts = sorted(set(_ROLE.findall(text)))
+        default = {f"sagemaker-{region}-{account}" for account in accounts}
+        self._buckets = sorted({*_BUCKET.findall(text), *default, self._cloud.bucket})
+        for bucket in self._buckets:
+            self._cloud.make_bucket(bucket)
+        for where, name in sorted(set(_SECRET.findall(text))):
+            self._put_secret(where, name, identity.secret(name))
+
+    def _put_secret(self, region: str, name: str, value: str) -> None:
+        """Keep a secret that its ARN finds: of a name the services' random ending is a part here."""
+        body = json.dumps({"Name": name, "SecretString": value}).encode()
+        scope = f"rehearsed/20260101/{region}/secretsmanager/aws4_request"
+        headers = {
+            "authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0",
+            "content-type": "application/x-amz-json-1.1",
+            "content-length": str(len(body)),
+            "x-amz-target": "secretsmanager.CreateSecret",
+        }
+        answer = self._cloud.borrowed.ask("POST", "/", headers=headers, stream=io.BytesIO(body))
+        if answer.status != 200:
+            raise UsageError(f"{name} is no name for a secret: {answer.body.decode(errors='replace')[:200]}")
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables by which clients find it."""
+        return self._cloud.environment()
+
+    def state(self, change: Change) -> tuple[str, str, str] | None:
+        """Return what has changed, if it is something that people follow: kind, name, and the state in words."""
+        thing = change.resource
+        if thing.kind != IMPORT or change.deed == "removed":
+            return None
+        data = thing.data.get("shown", thing.data)
+        return "model import", str(data.get("jobName") or thing.id), str(data.get("status", ""))
+
+    def left(self) -> Iterable[Left]:
+        """Return the objects in all buckets."""
+        for bucket in self._buckets:
+            for one in self._cloud.borrowed.objects(bucket, ""):
+                yield Left(uri=f"s3://{bucket}/{one.key}", bytes=one.bytes)
+
+    def fetch(self, uri: str, target: Path) -> None:
+        """Copy one of them."""
+        found = _FILE.fullmatch(uri)
+        data = self._cloud.borrowed.get(found["bucket"], found["key"]) if found else None
+        if data is None:
+            raise UsageError(f"there is nothing at {uri}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+
+
+def begin(ground: Stage, identity: Identity, around: Surroundings) -> Aws:
+    """Begin the stand-in."""
+    return Aws(ground, identity, around)
