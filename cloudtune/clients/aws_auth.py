@@ -40,6 +40,9 @@ _ARN = re.compile(r"arn:aws[\w-]*:[\w-]*:([a-z]{2}[\w-]*-\d+):")
 _LOST = (sdk_errors.ConnectionError, sdk_errors.HTTPClientError)
 #: What SageMaker Studio and notebook instances know of themselves.
 _STUDIO = Path("/opt/ml/metadata/resource-metadata.json")
+#: What reads the services' descriptions and keeps them, by the folders in which they are looked for.
+_models: dict[str, Any] = {}
+_models_lock = threading.Lock()
 _NO_REGION = "name it: region: in the spec, export AWS_DEFAULT_REGION=..., or: aws configure set region ..."
 
 
@@ -86,6 +89,7 @@ class Account:
         with self._lock:
             if self._session is None:
                 self._session = botocore.session.Session()
+                _share_models(self._session)
             return self._session
 
     @property
@@ -158,6 +162,14 @@ class Account:
         except sdk_errors.BotoCoreError:
             return None
         return None if found is None else str(found)
+
+
+def _share_models(session: Any) -> None:
+    """Let a session use the services' descriptions that others of this process have read: half a second for some."""
+    path = str(session.get_config_variable("data_path") or "")
+    with _models_lock:
+        loader = _models.setdefault(path, session.get_component("data_loader"))
+    session.register_component("data_loader", loader)
 
 
 def _given(names: tuple[str, ...]) -> dict[str, str]:
