@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import socket
+import secrets
 import time
-import uuid
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -88,8 +87,8 @@ class Lock:
         raise UsageError(f"another process is writing {shown}", hint="wait for it, or name another folder")
 
     def _own(self) -> None:
-        token = uuid.uuid4().hex
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "boot": boot(), "token": token}
+        token = secrets.token_hex(16)
+        owner = {"host": os.uname().nodename, "pid": os.getpid(), "boot": boot(), "token": token}
         with self._owner_path.open("x") as file:
             try:
                 file.write(json.dumps(owner))
