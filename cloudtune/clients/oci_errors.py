@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from cloudtune import rights
@@ -34,7 +35,7 @@ def told(error: Exception, call: Call, *, kind: str, doubtful: bool = False) -> 
         failed.passing = True
         return failed
     if isinstance(error, oci.exceptions.RequestException):
-        reason = _words(error).partition("Request Endpoint")[0].strip(" (),'\"") or type(error).__name__
+        reason = _cause(_words(error).partition("Request Endpoint")[0]) or type(error).__name__
         # the request may have been carried out: only its reply is known to be lost
         return _failed(f"the connection failed: {reason[:300]}", call, definite=False, hint="run it again")
     return _failed(_words(error)[:500] or type(error).__name__, call, definite=False)
@@ -83,6 +84,17 @@ def _rights(said: str, call: Call) -> str:
 
 def _failed(message: str, call: Call, *, definite: bool, hint: str | None = None) -> ServiceError:
     return ServiceError(message, service=call.service, operation=call.operation, definite=definite, hint=hint)
+
+
+def _cause(said: str) -> str:
+    """Return what went wrong below the layers that each wrap the words of the next one."""
+    inner = re.sub(r".*\(Caused by \w+\(", "", said.replace("\\", ""))
+    inner = re.sub(r"^[\"']*(?:<[^>]*>|\w+\(host=[^)]*\)): ", "", inner).strip(" ,").lstrip("(\"'")
+    while inner.endswith((")", '"', "'")) and (
+        inner.count(")") > inner.count("(") or (inner[-1] != ")" and inner.count(inner[-1]) % 2)
+    ):
+        inner = inner[:-1]  # closes what stood before
+    return inner
 
 
 def _words(value: object) -> str:

@@ -285,3 +285,29 @@ def test_without_credentials_it_says_how_to_get_them(tmp_path):
         )
     with pytest.raises(UsageError, match="no way to sign in"):
         OciClient({"OCI_CLI_AUTH": "magic"}).read(call("get_job", jobId=JOB))
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            "(\\'Connection aborted.\\', RemoteDisconnected(\\'closed\\')) Request Endpoint: POST https://x",
+            "Connection aborted.', RemoteDisconnected('closed')",
+        ),
+        (
+            "x (Caused by NameResolutionError(\"OCIConnection(host=\\'d\\', port=443): Failed to resolve \\'d\\' ([Errno -3] x)\"))",
+            "Failed to resolve 'd' ([Errno -3] x)",
+        ),
+        (
+            "x (Caused by NewConnectionError('<urllib3.connection.HTTPSConnection object at 0x7>: [Errno 111] refused'))",
+            "[Errno 111] refused",
+        ),
+    ],
+)
+def test_a_connection_that_fails_says_why_in_few_words(said, reason):
+    import oci
+
+    from cloudtune.clients.oci_errors import told
+
+    error = told(oci.exceptions.RequestException(said), call("create_job"), kind="api_key")
+    assert error.message == f"oci.data_science.create_job: the connection failed: {reason}"
