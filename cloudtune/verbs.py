@@ -223,8 +223,7 @@ def unsubmitted(run: Run) -> bool:
 
 def to_continue(run: Run) -> str:
     """Return what to do about a run that was never fully submitted."""
-    whole = run.record.parent if run.record is not None and run.record.parent else run.id
-    return f"not fully submitted; unless that is still going on: cloudtune run --resume {whole}"
+    return f"not fully submitted; {run.to_continue}"
 
 
 def cancel(run: str) -> Status:
