@@ -33,7 +33,7 @@ from cloudtune.plan import Call
 from cloudtune.states import Handle, LogLine
 
 #: Pages of a mebibyte at most that one search may have: with more of them, the memory of who watches grows.
-PAGES = 3
+PAGES = 2
 #: Seconds after the end of a job, or the last new line, after which a log that does not say so is taken for complete.
 QUIET_S = 6.0
 #: Seconds after the end of a job in which lines that are known to have been written are waited for.

@@ -11,6 +11,7 @@ import json
 import random
 import re
 import threading
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -208,7 +209,8 @@ class Logs:
             found = [
                 (event.time, event.id, one.name, event)
                 for one in chosen
-                for event in one.events[: one.shown(now_s)]
+                # a stream is in the order of its times: what is before is not looked at
+                for event in one.events[bisect_left(one.events, low, key=_time) : one.shown(now_s)]
                 if low <= event.time < high and all(word in event.text for word in words)
             ]
         found.sort(key=lambda row: row[:2])
@@ -284,6 +286,10 @@ def _page(name: str, rows: list[dict[str, Any]], given: Mapping[str, Any]) -> di
     limit = int(given.get("limit", 50))
     more = {"nextToken": str(start + limit)} if start + limit < len(rows) else {}
     return {name: rows[start : start + limit], **more}
+
+
+def _time(event: _Event) -> int:
+    return event.time
 
 
 def _token(direction: str, position: int, nonce: int) -> str:
