@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from cloudtune.backends import backend_named, every_backend
-from cloudtune.errors import CloudtuneError, NotAllowed, RunFailed, RunNotFound, ServiceError, UsageError
+from cloudtune.errors import CloudtuneError, MissingExtra, NotAllowed, RunFailed, RunNotFound, ServiceError, UsageError
 from cloudtune.html import table
 from cloudtune.places import LOOK_S, Patience, Place, client_of
 from cloudtune.plan import Ref, substitute
@@ -450,7 +450,7 @@ def get(text: str, *, store: Store | None = None) -> Run:
         if handle is not None:
             try:
                 client_of(supposing).read(supposing.look(handle))
-            except RunNotFound:
+            except (RunNotFound, MissingExtra):
                 continue
             except CloudtuneError as error:
                 hints.append(f"whether {supposing.name} has one of that name could not be asked: {error.message}")
