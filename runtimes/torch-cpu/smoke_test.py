@@ -55,6 +55,7 @@ def as_rank() -> None:
     first = own.clone()
     dist.broadcast(first, 0)
     assert torch.equal(own, first), "the ranks have drifted apart"
+    del model  # freed after the group, it would wait for gloo's thread, which may wait for the interpreter's lock
     dist.destroy_process_group()
 
 
