@@ -52,6 +52,18 @@ def delete(
     return _run(found, outputs=outputs)
 
 
+def model_meant(what: str) -> Model | None:
+    """Return the model whose record would be forgotten though no version of it is named; None if it is no such name.
+
+    The same word ends a deployment while there is one: said twice, it means the model.
+    """
+    store = Store()
+    if ":" in what or store.deployments(what):
+        return None
+    versions = store.models(what)
+    return versions[0] if len(versions) == 1 else None  # of several versions one has to be named anyway
+
+
 def _models(what: str, versions: Sequence[Model], store: Store, *, files: bool, all_versions: bool) -> Deleted:
     if len(versions) > 1 and not all_versions:
         known = ", ".join(model.version for model in versions)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("-f", "--file", type=click.Path(), metavar="FILE", help="The job or pipeline.")
 @options.spec
 @click.option("--infrastructure", metavar="FILE|PROFILE", help="Run the same job elsewhere.")
-@click.option("-d", "--detach", is_flag=True, help="Return as soon as the run is on its way.")
+@click.option("-d", "--detach", is_flag=True, help="Return as soon as the run is on its way; with -q it prints the id.")
 @click.option("--dry-run", "--dryrun", is_flag=True, help="Print the plan; nothing is sent.")
 @click.option("--resume", metavar="RUN", help="Continue a run where it stopped.")
 @options.output("text", "json", "yaml")

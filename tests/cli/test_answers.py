@@ -7,13 +7,16 @@ import threading
 import time
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from cloudtune import display, finishing
+from cloudtune.cli import cli, delete_
 from cloudtune.deployments import local
 from cloudtune.store import Deployment, Model, Record, Store
 from tests.cli.calling import call
@@ -159,10 +162,30 @@ def test_lists_have_the_contracts_keys(run: str) -> None:
 
 def test_delete_says_what_goes_and_what_stays(run: str, home: Path, tmp_path: Path) -> None:
     Store().add_model(Model(name=run, version="1", uri=str(tmp_path), created=1.0))
-    assert f"model {run} deleted\n  stays: {tmp_path}\n" == call("delete", run).err
+    assert f"model {run} deleted\n  stays: {tmp_path}\n" == call("delete", f"{run}:1").err.replace(":1", "")
     place = home / "runs" / run / "outputs"
     assert f"run {run} deleted\n  removed: {place}\n" == call("delete", run, "--outputs").err
     assert not (home / "runs" / run).exists()
+
+
+def test_a_model_is_not_forgotten_by_a_name_that_was_its_deployments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store()
+    store.add_model(Model(name="clerk", version="1", uri=str(tmp_path), created=1.0))
+    details = {"name": "clerk", "url": "u", "model": "m", "mark": "serve-none", "pid": 0, "log": "l"}
+    store.add_deployment(Deployment(name="clerk", backend="local", model="m", details=details))
+    assert "deployment clerk deleted" in call("delete", "clerk").err
+    again = call("delete", "clerk")
+    assert (again.code, "cloudtune delete clerk:1" in again.err) == (2, True)
+    assert [one.version for one in store.models("clerk")] == ["1"]
+    terminal = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(delete_, "sys", SimpleNamespace(stdin=terminal, stderr=terminal))
+    refused = CliRunner().invoke(cli, ["delete", "clerk"], input="n\n")
+    assert (refused.exit_code, "forget the registered model clerk:1?" in refused.stderr) == (1, True)
+    assert len(store.models("clerk")) == 1
+    assert CliRunner().invoke(cli, ["delete", "clerk"], input="y\n").exit_code == 0
+    assert store.models("clerk") == ()
 
 
 def pending() -> str:
