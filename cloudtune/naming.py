@@ -84,9 +84,14 @@ def _check_alone(text: str) -> None:
     raise UsageError(f"{text} is a folder here, and a registered model, too", hint=hint)
 
 
-def _nothing(text: str) -> UsageError:
+def nearest(text: str) -> str:
+    """Return what to say to somebody who named no registered model: the names that are near, or where they all are."""
     names = {one.name for one in Store().models()} if (home() / "store.db").exists() else set()
     near = difflib.get_close_matches(text.partition(":")[0], sorted(names), n=3)
-    told = f"nearest: {', '.join(near)}" if near else "cloudtune list --models shows the registered ones"
+    return f"nearest: {', '.join(near)}" if near else "cloudtune list --models shows the registered ones"
+
+
+def _nothing(text: str) -> UsageError:
+    told = nearest(text)
     hint = f"{told}; a model on the Hub is hf://OWNER/NAME"
     return UsageError(f"{text} is neither a folder here nor a registered model", hint=hint)

@@ -84,6 +84,11 @@ def test_what_cannot_be_meant_is_said(filed: Path) -> None:
         place_of("cloud")
 
 
+def test_a_near_name_is_told_where_a_model_is_deployed(filed: Path) -> None:
+    with pytest.raises(cloudtune.UsageError, match="\n  hint: nearest: clerk"):
+        cloudtune.deploy("clark")
+
+
 def test_looking_leaves_no_home_and_a_broken_record_hides_no_folder(home: Path, tmp_path: Path) -> None:
     assert place_of("gpt2", hub=True) == "gpt2"
     with pytest.raises(cloudtune.UsageError, match="neither a folder here nor"):

@@ -15,7 +15,7 @@ import attrs
 from cloudtune.deployments.pictures import question
 from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.home import check_name, is_name
-from cloudtune.naming import place_of
+from cloudtune.naming import nearest, place_of
 from cloudtune.store import Deployment, Model, Store
 from cloudtune.uri import local_path, scheme_of, shown
 
@@ -229,6 +229,6 @@ def _model_folder(model: str) -> tuple[Path, str]:
     if place == model and not (folder / "config.json").is_file():
         raise UsageError(
             f"{model} is neither a registered model nor a folder with a config.json",
-            hint="cloudtune list --models shows the registered ones",
+            hint=nearest(model),
         )
     return folder, folder.name if place == model else name

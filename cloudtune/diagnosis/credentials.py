@@ -8,23 +8,37 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+import attrs
 import yaml
 
 from cloudtune.diagnosis.findings import Finding
 
 #: Seconds before its end from which a token is said to end soon.
 _SOON_S = 600
+_NOT_SIGNED_IN = ": not signed in: "
 
 
-def check_credentials(environ: Mapping[str, str], *, now: float | None = None) -> Iterator[Finding]:
-    """Say for each cloud and for the Hub how somebody would be signed in."""
-    yield from oci(environ, time.time() if now is None else now)
-    yield from aws(environ)
-    yield from kubernetes(environ)
-    yield from hub(environ)
+def check_credentials(
+    environ: Mapping[str, str], *, wanted: Collection[str] = (), now: float | None = None
+) -> Iterator[Finding]:
+    """Say for each cloud and for the Hub how somebody would be signed in.
+
+    ``wanted`` are types of infrastructure: not to be signed in to their clouds is a warning, no problem, since a role
+    of the machine may serve.
+    """
+    looks = (
+        (oci(environ, time.time() if now is None else now), "dataScienceJob"),
+        (aws(environ), "sageMakerTrainingJob"),
+        (kubernetes(environ), "eksJob"),
+        (hub(environ), ""),
+    )
+    for look, kind in looks:
+        for found in look:
+            unsigned = found.status == "ok" and _NOT_SIGNED_IN in found.message
+            yield attrs.evolve(found, status="warning") if unsigned and kind in wanted else found
 
 
 # --- Oracle Cloud
@@ -185,7 +199,7 @@ def _found(whose: str, how: str) -> Finding:
 
 def _none(whose: str, why: str, hint: str) -> Finding:
     """Return that nobody is signed in, which is fine as long as nothing needs it: a job's place says if it does."""
-    return Finding(check="credentials", status="ok", message=f"{whose}: not signed in: {why}", hint=hint)
+    return Finding(check="credentials", status="ok", message=f"{whose}{_NOT_SIGNED_IN}{why}", hint=hint)
 
 
 def _broken(whose: str, what: str, hint: str) -> Finding:

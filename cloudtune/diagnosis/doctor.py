@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -37,12 +37,13 @@ def doctor(
         return Report(findings=carried_out(general(os.environ)))
     found = document.read(file, set=set, env=env, infrastructure=infrastructure, environ=os.environ)
     there = places.checks(found.subjects, Surroundings(environ=os.environ, write=write))
-    asked = (*general(os.environ), *hub.checks(found, os.environ), *there)
+    kinds = {subject.job.infrastructure.type for subject in found.subjects}
+    asked = (*general(os.environ, kinds), *hub.checks(found, os.environ), *there)
     return Report(findings=(*found.findings, *carried_out(asked)))
 
 
-def general(environ: Mapping[str, str]) -> tuple[Check, ...]:
-    """Return the checks that need neither a file nor the network."""
+def general(environ: Mapping[str, str], wanted: Collection[str] = ()) -> tuple[Check, ...]:
+    """Return the checks that need neither a file nor the network; ``wanted`` are the types of places jobs go to."""
     from cloudtune.diagnosis import credentials, machine, packages
     from cloudtune.diagnosis.checks import Check
 
@@ -53,6 +54,6 @@ def general(environ: Mapping[str, str]) -> tuple[Check, ...]:
         Check(name="disk", look=machine.check_disk),
         Check(name="git", look=machine.check_git),
         Check(name="torch", look=machine.check_accelerators, limit_s=30.0),
-        Check(name="credentials", look=partial(credentials.check_credentials, environ)),
+        Check(name="credentials", look=partial(credentials.check_credentials, environ, wanted=wanted)),
         Check(name="proxy", look=partial(machine.check_proxies, environ)),
     )

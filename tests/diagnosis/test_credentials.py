@@ -129,3 +129,15 @@ def test_no_value_is_ever_told(environ, tmp_path):
     found = list(credentials.check_credentials(given, now=NOW))
     assert len(found) == 4
     assert "secret" not in repr(found).replace("AWS_SECRET_ACCESS_KEY", "").lower()
+
+
+def test_not_to_be_signed_in_is_a_warning_where_a_job_goes(environ, tmp_path):
+    def of_oci(given, *wanted):
+        (found,) = [
+            one for one in credentials.check_credentials(given, wanted=wanted, now=NOW) if "OCI:" in one.message
+        ]
+        return found.status
+
+    assert (of_oci(environ), of_oci(environ, "eksJob"), of_oci(environ, "dataScienceJob")) == ("ok", "ok", "warning")
+    oci_profile(tmp_path)
+    assert of_oci(environ, "dataScienceJob") == "ok"
