@@ -56,6 +56,7 @@ class Term:
 class LowRank:
     """A sum of products of low rank, for blocks of its rows and columns."""
 
+    @np.errstate(over="ignore", invalid="ignore")  # ``finite`` says it
     def __init__(self, terms: Sequence[Term]) -> None:
         self.terms = tuple(terms)
         scaled = [term.left * np.float32(term.scale) for term in terms]

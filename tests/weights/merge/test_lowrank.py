@@ -125,3 +125,5 @@ def test_what_is_not_finite_is_told():
     assert LowRank([Term(left=left, right=right, scale=1.0)]).finite
     left[1, 1] = np.nan
     assert not LowRank([Term(left=left, right=right, scale=1.0)]).finite
+    zeros, huge = np.zeros((3, 2), np.float32), np.full((2, 4), 3e38, np.float32)  # whose squares are infinite
+    assert not LowRank([Term(left=zeros, right=huge, scale=1.0)]).finite
