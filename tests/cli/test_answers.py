@@ -220,7 +220,7 @@ def test_a_difference_is_shown_whole(job: str, tmp_path: Path) -> None:
     assert here.splitlines()[:2] == ["local", "  supported     spec.name"]
     assert "  refused       none" in here
     assert "  supported     spec.infrastructure.spec.subnetIds" in there
-    assert "  refused       spec.infrastructure.type: " in there
+    assert "  refused       spec.infrastructure.spec.outputPath: " in there
     data = json.loads(call("diff", "-f", job, "--infrastructure", "local", str(place), "-o", "json").out)
     assert [one["place"] for one in data["fields"]] == ["local", str(place)]
 
