@@ -151,15 +151,7 @@ def pipelines(draw: st.DrawFn) -> PipelineSpec:
         else:
             verb = draw(st.sampled_from(VERBS))
             options = draw(st.dictionaries(WORD, JSON, max_size=3) if verb == "prepare" else verb_options(verb))
-            if options.get("to") == "hub":  # which takes few of all texts for a name
-                options |= {"name": "owner/name"} | ({"version": "v1.0"} if "version" in options else {})
-            elif verb == "register":
-                options.pop("public", None)
-            if options.get("to") in {None, "folder", "hub", "local"}:
-                for key in ("infrastructure", "image", "replicas", "shape", "maxLength"):  # of clouds
-                    options.pop(key, None)
-            if verb == "deploy" and options.get("to") == "oci":
-                options["shape"] = "VM.GPU.A10.1"
+            options = _possible_options(verb, options)
             if earlier:
                 word = "base" if verb in {"merge", "consolidate"} else "model"
                 options[word] = f"${{steps.{draw(st.sampled_from(earlier))}.outputs}}/final"
@@ -167,6 +159,31 @@ def pipelines(draw: st.DrawFn) -> PipelineSpec:
     shuffled = draw(st.permutations(steps))
     place = draw(any_infrastructure())
     return PipelineSpec(name=draw(st.none() | TEXT), infrastructure=place, steps=tuple(shuffled))
+
+
+#: Names and versions that a registry takes, and shapes that a place of deployments has, of all texts.
+_REGISTERED: dict[str | None, tuple[str, str | None]] = {
+    "hub": ("owner/name", "v1.0"),
+    "bedrock": ("clerk", "2"),
+    "sagemaker": ("clerk", None),
+}
+_SHAPES = {"oci": "VM.GPU.A10.1", "sagemaker": "ml.g5.xlarge"}
+
+
+def _possible_options(verb: str, drawn: dict[str, Any]) -> dict[str, Any]:
+    """Change what cannot be in the drawn options of a verb."""
+    options, to = dict(drawn), drawn.get("to")
+    if verb == "register":
+        name, version = _REGISTERED.get(to, (options["name"], options.get("version")))
+        options |= {"name": name} | ({"version": version} if "version" in options else {})
+        if to != "hub":
+            options.pop("public", None)
+    if to in {None, "folder", "hub", "local"}:
+        for key in ("infrastructure", "image", "replicas", "shape", "maxLength"):  # of clouds
+            options.pop(key, None)
+    elif verb == "deploy":
+        options["shape"] = _SHAPES[to]
+    return {key: value for key, value in options.items() if value is not None}
 
 
 _CODE = ("command", "cmd", "entrypoint", "entry_function", "notebook_path_uri", "source")
