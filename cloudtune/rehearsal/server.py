@@ -87,6 +87,8 @@ class _Connection(BaseHTTPRequestHandler):
         with self.server.counting(self):
             try:
                 response = self.server.respond(request, call)
+                # said in the answer: a client would send its next request into a connection that goes
+                self.close_connection = self.close_connection or reader.must_close
                 self._send(request, response, call)
                 self.close_connection = self.close_connection or not reader.drain()
             except ConnectionError:

@@ -55,12 +55,18 @@ class BodyReader:
         self._over = not self._chunked and not self._left
         return data
 
+    @property
+    def must_close(self) -> bool:
+        """Whether no other request can follow on this connection, because what is left cannot be read."""
+        if self._over:
+            return False
+        # a client that waits for leave to send the rest may send it all the same
+        return self._go_on is not None or not 0 <= self._left <= _DRAIN_BYTES
+
     def drain(self) -> bool:
         """Read what is left, so that another request can follow; False if that cannot be."""
-        if self._over:
-            return True
-        if self._go_on is not None:
-            return False  # the client still waits for leave to send it, or sends it all the same
+        if self.must_close:
+            return False
         left = _DRAIN_BYTES
         while left > 0 and (piece := self.read(CHUNK)):
             left -= len(piece)

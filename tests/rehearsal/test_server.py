@@ -112,6 +112,8 @@ def test_a_body_that_is_not_wanted_is_not_asked_for(server: Server) -> None:
     address = serving(server, no)
     answer = exchange(address, b"PUT /x HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 403 ")
+    # who keeps connections would send the next request into one that the server closes
+    assert b"connection: close" in answer.lower()
 
 
 def test_an_unread_body_does_not_become_the_next_request(server: Server, connect: Callable) -> None:

@@ -150,7 +150,8 @@ def test_every_call_fails_once_and_there_is_one_run(tmp_path: Path, code: Path, 
     plan = [*faults.each_once(calls, fault), *faults.each_once([("oci.data_science", "get_job_run")] * 3, fault)]
     with oci_place(tmp_path, faults=plan) as place:
         run_id = send(planned(place, code, "true"))["run"]["id"]
-        assert followed(run_id)["lifecycleState"] == "SUCCEEDED"
+        run = followed(run_id)
+        assert run["lifecycleState"] == "SUCCEEDED", (run["lifecycleDetails"], *lines(place, run_id))
         assert [len(place.stage.store.all(kind)) for kind in ("oci.job", "oci.job_run")] == [1, 1]
         assert place.stage.faults.left() == ()
 
