@@ -349,7 +349,7 @@ def test_a_list_of_nodes_that_is_never_whole_is_waited_for_so_long_and_no_longer
 
 
 def test_a_missing_node_is_named_by_all_who_came(new_job: NewJob) -> None:
-    job = new_job(command="echo ran", nodes=3, rendezvousTimeoutInSeconds=1)
+    job = new_job(command="echo ran", nodes=3, rendezvousTimeoutInSeconds=6)  # both must have started by then
     for rank in (0, 2):
         job.start(rank)
     assert job.wait() == [125, 125]
