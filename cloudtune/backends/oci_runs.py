@@ -7,13 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-import attrs
-
+from cloudtune.backends import farewells
 from cloudtune.backends.oci_wire import region_in
 from cloudtune.errors import RunNotFound
-from cloudtune.node.failure import first_candidate
-from cloudtune.node.farewell import WORD, parse_farewell
-from cloudtune.node.lines import parse_numbered
+from cloudtune.node.farewell import WORD
 from cloudtune.plan import Call, Plan
 from cloudtune.states import Event, Failure, Handle, Status
 
@@ -41,8 +38,6 @@ FIELDS = {
 }
 #: Entries on a page of a search, and seconds that a search may span.
 LIMIT, WINDOW_S = 1000, 14 * 24 * 3600.0 - 60
-#: Seconds after the end of a run in which last lines may still come to its log, for who wants to know who failed.
-PATIENCE_S = 8.0
 
 _RUN = re.compile(r"ocid1\.datasciencejobrun\.[a-z0-9]+\.[a-z0-9-]*\.[A-Za-z0-9.]+")
 _EXIT_CODE = re.compile(r"exit code:? (\d+)")
@@ -172,10 +167,9 @@ def explain(handle: Handle, replies: Sequence[Mapping[str, Any]]) -> Call | None
         return call(LOGGING, "get_log", handle, logGroupId=log["logGroupId"], logId=log["logId"])
     now = float(replies[-1]["readAt"])
     # a run that needs attention may have no end: nothing says for how long its nodes have been silent
-    finished = moment(run.get("timeFinished")) or float(run["readAt"]) - PATIENCE_S
-    told = _farewells(replies)
-    complete = bool(told) and len(told) >= max(facts["nodes"] for facts in told.values())
-    if complete or (len(replies) > 2 and now - finished >= PATIENCE_S):
+    finished = moment(run.get("timeFinished")) or float(run["readAt"]) - farewells.PATIENCE_S
+    complete = farewells.are_complete(_texts(replies))
+    if complete or (len(replies) > 2 and now - finished >= farewells.PATIENCE_S):
         return None
     place = {"compartment": replies[1]["compartmentId"], "group": log["logGroupId"], "id": log["logId"]}
     end = max(now, finished) + 60
@@ -185,21 +179,9 @@ def explain(handle: Handle, replies: Sequence[Mapping[str, Any]]) -> Call | None
 
 def explained(status: Status, replies: Sequence[Mapping[str, Any]]) -> Status:
     """Return the status with what the agents' last lines say: who failed first, and why."""
-    told = _farewells(replies)
-    first = first_candidate([facts.get("failure") for facts in told.values()])
-    if first is None:
-        return status
-    own = next((facts for node, facts in told.items() if node == first.get("replica")), {})
-    return attrs.evolve(status, failure=Failure.from_dict(first), reason=own.get("reason") or status.reason)
+    return farewells.explained(status, _texts(replies))
 
 
-def _farewells(replies: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Return what the nodes' last lines say, of an agent that was started again the newest."""
-    found: dict[int, tuple[str, dict[str, Any]]] = {}
+def _texts(replies: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for reply in replies[2:]:
-        for entry in reply.get("results") or ():
-            line = parse_numbered(str(entry.get("text") or ""))
-            facts = parse_farewell(line.text) if line is not None and line.stream == "agent" else None
-            if line is not None and facts is not None and line.start >= found.get(line.node, ("", {}))[0]:
-                found[line.node] = (line.start, facts)
-    return {node: facts for node, (_, facts) in found.items()}
+        yield from (str(entry.get("text") or "") for entry in reply.get("results") or ())

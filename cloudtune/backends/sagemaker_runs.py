@@ -8,11 +8,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-import attrs
-
-from cloudtune.node.failure import first_candidate
-from cloudtune.node.farewell import WORD, parse_farewell
-from cloudtune.node.lines import parse_numbered
+from cloudtune.backends import farewells
+from cloudtune.node.farewell import WORD
 from cloudtune.plan import Call, Plan
 from cloudtune.states import Event, Failure, Handle, Status
 
@@ -54,8 +51,6 @@ WORDS = {
     "MaxRuntimeExceeded": "stopped: its time is over",
     "MaxWaitTimeExceeded": "stopped: it has waited too long",
 }
-#: Seconds after the end of a job in which last lines may still come to its log, for who wants to know who failed.
-PATIENCE_S = 8.0
 
 _ARN = re.compile(r"arn:aws[\w-]*:sagemaker:([a-z0-9-]+):\d{12}:training-job/([A-Za-z0-9](?:-*[A-Za-z0-9]){0,62})")
 _NAME = re.compile(r"[A-Za-z0-9](?:-*[A-Za-z0-9]){0,62}")
@@ -225,11 +220,10 @@ def explain(handle: Handle, replies: Sequence[Mapping[str, Any]]) -> Call | None
     start = began(job)
     if handle.kind == CONTAINER_JOB or start is None:
         return None
-    told = _farewells(replies)
-    complete = bool(told) and len(told) >= max(facts["nodes"] for facts in told.values())
+    complete = farewells.are_complete(_texts(replies))
     finished = moment(job.get("TrainingEndTime")) or float(job["readAt"])
     since_s = float(replies[-1]["readAt"]) - finished
-    if complete or (len(replies) > 1 and since_s >= PATIENCE_S):
+    if complete or (len(replies) > 1 and since_s >= farewells.PATIENCE_S):
         return None
     last = replies[-1].get("nextToken") if len(replies) > 1 else None
     return call(
@@ -247,21 +241,9 @@ def explain(handle: Handle, replies: Sequence[Mapping[str, Any]]) -> Call | None
 
 def explained(status: Status, replies: Sequence[Mapping[str, Any]]) -> Status:
     """Return the status with what the agents' last lines say: who failed first, and why."""
-    told = _farewells(replies)
-    first = first_candidate([facts.get("failure") for facts in told.values()])
-    if first is None:
-        return status
-    own = next((facts for node, facts in told.items() if node == first.get("replica")), {})
-    return attrs.evolve(status, failure=Failure.from_dict(first), reason=own.get("reason") or status.reason)
+    return farewells.explained(status, _texts(replies))
 
 
-def _farewells(replies: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Return what the nodes' last lines say, of an agent that was started again the newest."""
-    found: dict[int, tuple[str, dict[str, Any]]] = {}
+def _texts(replies: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for reply in replies[1:]:
-        for event in reply.get("events") or ():
-            line = parse_numbered(str(event.get("message") or ""))
-            facts = parse_farewell(line.text) if line is not None and line.stream == "agent" else None
-            if line is not None and facts is not None and line.start >= found.get(line.node, ("", {}))[0]:
-                found[line.node] = (line.start, facts)
-    return {node: facts for node, (_, facts) in found.items()}
+        yield from (str(entry.get("message") or "") for entry in reply.get("events") or ())

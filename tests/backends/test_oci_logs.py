@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from cloudtune import places
-from cloudtune.backends import oci_logs, oci_runs
+from cloudtune.backends import farewells, oci_logs, oci_runs
 from cloudtune.backends.oci import OciBackend
 from cloudtune.backends.oci_runs import AGENT_RUN, CONTAINER_RUN, FOREIGN_RUN, moment, rfc3339
 from cloudtune.node.farewell import farewell
@@ -283,6 +283,6 @@ def test_who_failed_first_is_asked_for_no_longer_than_it_can_be_told() -> None:
             yield call
 
     silent: dict[str, Any] = {"state": "FAILED", "details": "node-1 stopped responding."}
-    assert asked(Service(finished=100.0, **silent), 101) <= oci_runs.PATIENCE_S + 2
+    assert asked(Service(finished=100.0, **silent), 101) <= farewells.PATIENCE_S + 2
     assert asked(Service(finished=100.0, **silent), 120) == 2
     assert asked(Service(finished=100.0, state="NEEDS_ATTENTION", ended_is_told=False), 101) == 2

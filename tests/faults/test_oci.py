@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cloudtune import deletion, jobs, places, runs, verbs
-from cloudtune.backends import oci_logs, oci_runs
+from cloudtune.backends import farewells, oci_logs
 from cloudtune.errors import CloudtuneError, NotAllowed, ServiceError, UsageError
 from cloudtune.rehearsal import faults
 from cloudtune.rehearsal.faults import Fault
@@ -408,7 +408,7 @@ ENDS = {
 @pytest.mark.parametrize("end", ENDS)
 def test_a_run_that_ends_without_a_word_is_over(end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oci_logs, "QUIET_S", 0.5)
-    monkeypatch.setattr(oci_runs, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(farewells, "PATIENCE_S", 0.5)
     with oci_place(tmp_path, speed=SPEED, faults=[ENDS[end]]) as on:
         run = jobs.start(job(on, "sleep 300"))
         shown: list[str] = []
