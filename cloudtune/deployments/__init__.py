@@ -90,10 +90,19 @@ def _earlier(to: str, name: str, asked: Any, store: Store) -> Any:
     for known in store.deployments(name):
         if known.backend == to and to in CLOUDS:
             kept = _place(to).from_details(known.details)
-            if _place(to).goes_on(kept, asked):
+            if _goes_on(kept, asked):
                 return kept
         raise UsageError(f"deployment {name} exists already", hint=f"cloudtune delete {name}, or give --name")
     return None
+
+
+def _goes_on(kept: Any, asked: Any) -> bool:
+    """Whether what was kept is the very deployment that is asked for, and not complete, or of the same step.
+
+    A pipeline that was killed before it knew that a step is done asks for it again when it is resumed.
+    """
+    same_step = kept.step is not None and kept.step == asked.step
+    return bool(kept.asked == asked.asked and (same_step or not kept.complete))
 
 
 def _step(store: Store) -> str | None:

@@ -14,7 +14,8 @@ from typing import Any
 import attrs
 
 from cloudtune.clients.aws import AwsClient
-from cloudtune.errors import CloudtuneError, ServiceError, UsageError
+from cloudtune.deployments.questions import check_question
+from cloudtune.errors import CloudtuneError, ServiceError
 from cloudtune.plan import Call
 from cloudtune.work_requests import Pauses
 
@@ -62,8 +63,7 @@ def invoke(
         NotAllowed: it may not be asked.
         ServiceError: there is no such model, it refuses the request, or the way to it failed.
     """
-    if (prompt is None) == (body is None):
-        raise UsageError("give a prompt or a whole request body, one of the two")
+    check_question(prompt, body)
     asking = _Asking(AwsClient(), deployment.arn, show)
     if body is not None:
         return asking.ask(body)

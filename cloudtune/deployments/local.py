@@ -18,6 +18,7 @@ from typing import Any
 
 import attrs
 
+from cloudtune.deployments.questions import body_of
 from cloudtune.errors import CloudtuneError, MissingExtra, ServiceError, UsageError
 from cloudtune.node import processes
 from cloudtune.ranges import Reader
@@ -170,9 +171,7 @@ def invoke(
         UsageError: the server refuses the request.
         ServiceError: the server does not answer.
     """
-    if (prompt is None) == (body is None):
-        raise UsageError("give a prompt or a whole request body, one of the two")
-    request: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if body is None else dict(body)
+    request = body_of(prompt, body)
     request["model"] = deployment.model  # the server is pinned to it and takes no other
     if max_tokens is not None:
         request["max_tokens"] = max_tokens

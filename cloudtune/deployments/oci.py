@@ -21,6 +21,7 @@ from cloudtune.clients.oci import OciClient
 from cloudtune.deployments.oci_answers import answer
 from cloudtune.deployments.oci_log import log_of
 from cloudtune.deployments.oci_request import MARK, Wanted, newest_managed, request_of
+from cloudtune.deployments.questions import body_of, silence
 from cloudtune.errors import CloudtuneError, NotAllowed, ServiceError, UsageError
 from cloudtune.owners import infrastructure_for
 from cloudtune.plan import Call
@@ -134,15 +135,6 @@ def reserve(
     )
 
 
-def goes_on(kept: OciDeployment, asked: OciDeployment) -> bool:
-    """Whether what was kept is the very deployment that is asked for, and not complete, or of the same step.
-
-    A pipeline that was killed before it knew that a step is done asks for it again when it is resumed.
-    """
-    same_step = kept.step is not None and kept.step == asked.step
-    return kept.asked == asked.asked and (same_step or not kept.complete)
-
-
 def deploy(reserved: OciDeployment, *, keep: Keep, store: Store, progress: Say | None = None) -> OciDeployment:
     """Make a deployment, or go on with it, and return once it answers.
 
@@ -231,9 +223,7 @@ def invoke(
         NotAllowed: it may not be asked.
         ServiceError: the server refuses the request, or the way to it failed.
     """
-    if (prompt is None) == (body is None):
-        raise UsageError("give a prompt or a whole request body, one of the two")
-    asked: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if body is None else dict(body)
+    asked = body_of(prompt, body)
     asked.setdefault("model", deployment.name)
     client = OciClient()
     try:
@@ -242,8 +232,7 @@ def invoke(
         current = state(deployment)
         if current == "running":
             raise
-        hint = f"cloudtune delete {deployment.name}" if current == "lost" else "cloudtune list --deployments"
-        raise UsageError(f"deployment {deployment.name} does not answer: it is {current}", hint=hint) from error
+        raise silence(deployment.name, current) from error
 
 
 # --- before

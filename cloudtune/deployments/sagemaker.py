@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from cloudtune.clients.aws import AwsClient
+from cloudtune.deployments.questions import body_of, silence
 from cloudtune.deployments.sagemaker_answers import answer
 from cloudtune.deployments.sagemaker_request import Wanted, default_image, requests_of, resource_name, shape_of
 from cloudtune.errors import CloudtuneError, NoCapacity, ServiceError, UsageError
@@ -121,12 +122,6 @@ def reserve(
     )
 
 
-def goes_on(kept: SageMakerDeployment, asked: SageMakerDeployment) -> bool:
-    """Whether what was kept is what is asked for: an interrupted try of it, or the same step of a resumed pipeline."""
-    same_step = kept.step is not None and kept.step == asked.step
-    return kept.asked == asked.asked and (same_step or not kept.complete)
-
-
 def deploy(
     reserved: SageMakerDeployment, *, keep: Keep, store: Store, progress: Say | None = None
 ) -> SageMakerDeployment:
@@ -230,17 +225,14 @@ def invoke(
         NotAllowed: it may not be asked.
         ServiceError: the server refuses the request, or the way to it failed.
     """
-    if (prompt is None) == (body is None):
-        raise UsageError("give a prompt or a whole request body, one of the two")
-    asked: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if body is None else dict(body)
+    asked = body_of(prompt, body)
     try:
         return answer(AwsClient(), deployment.resource, deployment.region, asked, show)
     except ServiceError as error:
         current = state(deployment) if "ValidationError" in error.message else "running"
         if current == "running":
             raise
-        hint = f"cloudtune delete {deployment.name}" if current == "lost" else "cloudtune list --deployments"
-        raise UsageError(f"deployment {deployment.name} does not answer: it is {current}", hint=hint) from error
+        raise silence(deployment.name, current) from error
 
 
 def _wanted(reserved: SageMakerDeployment, client: AwsClient, store: Store) -> tuple[Wanted, SageMakerDeployment]:
