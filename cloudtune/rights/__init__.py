@@ -1,8 +1,8 @@
 """Which right each operation of a service needs, in the words of its policies; the same that infrastructure/ grants.
 
 The tables are data, one a cloud (``oci.json``): a right is one statement, an operation is the SDK's name of a request
-and lists the rights of all who have a part in it. Tests hold them against ``infrastructure/`` and against what is
-really called.
+and lists the rights of all who have a part in it. In a cluster (``kubernetes.json``) a right says itself which requests
+it is for: verbs on resources. Tests hold them against ``infrastructure/`` and against what is really called.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ _UNKNOWN = {
 class Right:
     """One statement of a policy: who may do what, for which feature of cloudtune, and why.
 
-    In the words of OCI it is ``may``; in AWS's, ``actions`` on ``resources`` under a ``condition``. They have blanks:
-    ``{compartment}``, ``{bucket}`` and such. ``feature`` is the key under which infrastructure/ has it.
+    In the words of OCI it is ``may``; in AWS's, ``actions`` on ``resources`` under a ``condition``; in those of a
+    cluster, ``verbs`` on ``resources`` of ``groups``, of some ``names`` alone or of all, and of the whole ``cluster`` or
+    of one namespace. They have blanks: ``{compartment}``, ``{bucket}`` and such. ``feature`` is the key under which
+    infrastructure/ has it.
     """
 
     id: str
@@ -45,6 +47,10 @@ class Right:
     actions: tuple[str, ...] = attrs.field(default=(), converter=tuple)
     resources: tuple[str, ...] = attrs.field(default=(), converter=tuple)
     condition: Mapping[str, Any] | None = None
+    groups: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    verbs: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    names: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    cluster: bool = False
 
     @property
     def who(self) -> str:
@@ -58,7 +64,19 @@ class Right:
             name = blank[1]
             return facts.get(name) or _UNKNOWN.get(name, f"<{name.replace('_', ' ')}>")
 
+        if self.verbs:
+            return _BLANK.sub(filled, json.dumps(self.rule()))
         return _BLANK.sub(filled, self._policy() if self.actions else f"allow {self.subject} to {self.may}")
+
+    def rule(self) -> dict[str, list[str]]:
+        """Return the statement as a rule of a cluster's Role."""
+        parts = {
+            "apiGroups": self.groups,
+            "resources": self.resources,
+            "verbs": self.verbs,
+            "resourceNames": self.names,
+        }
+        return {name: list(value) for name, value in parts.items() if value}
 
     def _policy(self) -> str:
         """Return the statement as JSON on one line."""
@@ -81,6 +99,16 @@ def needed_for(service: str, operation: str, *, who: str | None = None) -> tuple
     cloud = service.partition(".")[0]
     found = (rights(cloud)[name] for name in _table(cloud).get("operations", {}).get(f"{service}.{operation}", ()))
     return tuple(right for right in found if who in {None, right.who})
+
+
+def allowing(verb: str, resource: str, group: str = "") -> tuple[Right, ...]:
+    """Return the rights by which somebody may do a verb on a resource of a cluster; none where cloudtune needs none.
+
+    >>> [right.id for right in allowing("get", "pods/log")]
+    ['users.logs']
+    """
+    every = rights("kubernetes").values()
+    return tuple(one for one in every if verb in one.verbs and resource in one.resources and group in one.groups)
 
 
 def operations(cloud: str = "oci") -> Mapping[str, tuple[str, ...]]:
