@@ -33,9 +33,9 @@ _UNKNOWN = {
 class Right:
     """One statement of a policy: who may do what, for which feature of cloudtune, and why.
 
-    In the words of OCI it is ``may``; in AWS's, ``actions`` on ``resources`` under a ``condition``; in those of a
-    cluster, ``verbs`` on ``resources`` of ``groups``, of some ``names`` alone or of all, and of the whole ``cluster`` or
-    of one namespace. They have blanks: ``{compartment}``, ``{bucket}`` and such. ``feature`` is the key under which
+    In the words of OCI it is ``may``; in AWS's, ``actions`` on ``resources`` under a ``condition``; in a cluster's,
+    ``verbs`` on ``resources`` of ``groups``, of some ``names`` alone or of all, of the whole ``cluster`` or of one
+    namespace. They have blanks: ``{compartment}``, ``{bucket}`` and such. ``feature`` is the key under which
     infrastructure/ has it.
     """
 
