@@ -9,7 +9,8 @@ import copy
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import attrs
@@ -34,11 +35,15 @@ class Resource:
 
 @attrs.frozen(kw_only=True)
 class Change:
-    """One step in the store's history; of a removal, ``resource`` is what was removed."""
+    """One step in the store's history: what came of it, and what was ``before``.
+
+    Of a removal, ``resource`` is what was removed.
+    """
 
     version: int
     deed: Literal["added", "changed", "removed"]
     resource: Resource
+    before: Resource | None = None
 
 
 class Gone(Exception):
@@ -133,14 +138,28 @@ class Store:
         answer = self.wait_for(look, timeout_s=timeout_s)
         return answer[0] if answer else None
 
-    def changes(self, since: int, *, kind: str | None = None, timeout_s: float = 0.0) -> tuple[Change, ...]:
-        """Return the changes after a version, waiting for one if there is none yet; Gone where they are not kept."""
+    def changes(
+        self, since: int, *, kinds: Collection[str] | None = None, timeout_s: float = 0.0
+    ) -> tuple[Change, ...]:
+        """Return the changes after a version, waiting for one if there is none yet; Gone where they are not kept.
+
+        Of other kinds than the given ones none is returned, but the waiting ends.
+        """
         with self._change:
             self._change.wait_for(lambda: self._version > since, timeout_s)
             if self._changes and since < self._changes[0].version - 1:
                 raise Gone(f"changes are kept from version {self._changes[0].version - 1} on, not from {since}")
-            found = (change for change in self._changes if change.version > since)
-            return tuple(copy.deepcopy(each) for each in found if kind is None or each.resource.kind == kind)
+            found: list[Change] = []
+            for change in reversed(self._changes):
+                if change.version <= since:
+                    break
+                if kinds is None or change.resource.kind in kinds:
+                    found.append(copy.deepcopy(change))
+            return tuple(reversed(found))
+
+    def held(self) -> AbstractContextManager[Any]:
+        """Return the lock of the store: while this thread holds it, nobody else changes anything."""
+        return self._change
 
     def _note(
         self, deed: Literal["added", "changed"], kind: str, identity: str, data: Mapping[str, Any], created_s: float
@@ -154,7 +173,8 @@ class Store:
             created_s=created_s,
             changed_s=self.clock.time_s(),
         )
+        before = self._things.get((kind, identity))
         self._things[kind, identity] = thing
-        self._changes.append(Change(version=self._version, deed=deed, resource=thing))
+        self._changes.append(Change(version=self._version, deed=deed, resource=thing, before=before))
         self._change.notify_all()
         return copy.deepcopy(thing)

@@ -63,7 +63,7 @@ def test_changes_are_followed_by_version() -> None:
         (3, "added", "run"),
         (4, "removed", "job"),
     ]
-    assert [each.resource.data for each in store.changes(0, kind="job")] == [
+    assert [each.resource.data for each in store.changes(0, kinds={"job"})] == [
         {"state": "a"},
         {"state": "b"},
         {"state": "b"},
