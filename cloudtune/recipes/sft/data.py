@@ -8,8 +8,8 @@ import datasets
 import rows
 from datasets import Dataset, Features, Json, List, Value
 from flags import called
-from model import say
 from options import Options
+from ranks import say
 
 #: Files up to this size are held in memory; larger ones go through the data set cache on disk.
 IN_MEMORY_BYTES = 64 * 2**20

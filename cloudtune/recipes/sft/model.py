@@ -1,7 +1,6 @@
 """The tokenizer and the model of a training: template, precision, attention, quantization, sharding."""
 
 import importlib.util
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from faults import RecipeError
 from flags import called
 from options import Options
 from peft import LoraConfig
+from ranks import LOCAL_RANK, WORLD_SIZE, device_kind, say, sharding_in_use
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.distributed import DistributedConfig
 
@@ -24,23 +24,6 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 GENERATION_MARK = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
-
-RANK = int(os.environ.get("RANK", "0"))
-LOCAL_RANK = int(os.environ.get("LOCAL_RANK", "0"))
-WORLD_SIZE = int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def say(text: str) -> None:
-    """Print a line on the first rank of the job only."""
-    if RANK == 0:
-        print(text, flush=True)
-
-
-def device_kind() -> str:
-    """Return the kind of device that this process computes on: cuda, xpu, mps, ..., or cpu."""
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    kind = accelerator.type if accelerator is not None else "cpu"
-    return "cpu" if kind == "mps" and WORLD_SIZE > 1 else kind
 
 
 def uses_bf16(options: Options) -> bool:
@@ -187,20 +170,6 @@ def adapter(options: Options) -> LoraConfig | None:
         bias="none",
         task_type="CAUSAL_LM",
     )
-
-
-def sharding_in_use(model: Any) -> tuple[int, int, int]:
-    """Return the number of sharded tensors, and of parameters on this rank and in the whole model."""
-    tensors, local, total = 0, 0, 0
-    for parameter in model.parameters():
-        total += parameter.numel()
-        shard = getattr(parameter, "to_local", None)
-        if shard is None:
-            local += parameter.numel()
-        else:
-            tensors += 1
-            local += shard().numel()
-    return tensors, local, total
 
 
 def prove_sharding(model: Any, route: str) -> str:

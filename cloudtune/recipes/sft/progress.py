@@ -3,15 +3,15 @@
 import os
 import signal
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
 import torch
 from faults import RecipeError
 from flags import called
-from model import RANK, WORLD_SIZE, prove_sharding, say
+from model import prove_sharding
 from options import Options
+from ranks import RANK, WORLD_SIZE, say
 from torch import distributed
 from transformers import TrainerCallback
 
@@ -84,24 +84,6 @@ class StopOnSignal(TrainerCallback):
         return control
 
 
-def is_shared(folder: Path) -> bool:
-    """Return whether all ranks of the job see the same folder; every rank must call it."""
-    if WORLD_SIZE == 1:
-        return True
-    names = [uuid.uuid4().hex]
-    distributed.broadcast_object_list(names, src=0)
-    mark = folder / f".shared-{names[0]}"
-    if RANK == 0:
-        mark.touch()
-    distributed.barrier()
-    seen: list[bool] = [False] * WORLD_SIZE
-    distributed.all_gather_object(seen, mark.exists())
-    distributed.barrier()
-    if RANK == 0:
-        mark.unlink()
-    return all(seen)
-
-
 def checkpoint_folder(options: Options) -> Path:
     """Return where checkpoints go: a folder that outlives interruptions where the place has one, else the outputs'."""
     kept = os.environ.get("CLOUDTUNE_CHECKPOINT_DIR")
@@ -150,21 +132,3 @@ def checkpoint_to_resume(options: Options, route: str) -> str | None:
     if chosen is not None:
         say(f"resume: going on from {chosen}")
     return str(chosen) if chosen is not None else None
-
-
-def tear_down(*, failed: bool) -> None:
-    """Leave the process group, so that no rank ends while another still waits for it.
-
-    After a failure NCCL is left alone: ending it waits for the ranks that did not fail.
-    """
-    if (
-        distributed.is_available()
-        and distributed.is_initialized()
-        and not (failed and distributed.get_backend() == "nccl")
-    ):
-        distributed.destroy_process_group()
-
-
-def nodes() -> int:
-    """Return the number of nodes of the job."""
-    return int(os.environ.get("CLOUDTUNE_NUM_NODES") or os.environ.get("GROUP_WORLD_SIZE") or 1)

@@ -12,9 +12,8 @@ from typing import Any
 import model as models
 import torch
 from faults import RecipeError
-from model import RANK, WORLD_SIZE
 from options import Options
-from progress import nodes
+from ranks import RANK, WORLD_SIZE, nodes
 from safetensors import safe_open
 from trl import SFTTrainer
 

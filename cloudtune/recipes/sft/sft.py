@@ -20,7 +20,6 @@ import datasets
 import model as models
 from data import load_data
 from faults import RecipeError, explain
-from model import RANK, say
 from options import Options, parse
 from places import model_fault
 from progress import (
@@ -29,10 +28,8 @@ from progress import (
     StopOnSignal,
     checkpoint_folder,
     checkpoint_to_resume,
-    is_shared,
-    nodes,
-    tear_down,
 )
+from ranks import RANK, device_kind, is_shared, nodes, say, tear_down
 from results import measure, record_of, save_result, write_json
 from transformers import PrinterCallback
 from transformers.integrations import TensorBoardCallback
@@ -42,7 +39,7 @@ from trl import SFTConfig, SFTTrainer
 
 def settings_of(options: Options, route: str, *, evaluates: bool) -> SFTConfig:
     """Return the options in the words of the current TRL and transformers."""
-    on_cpu = models.device_kind() == "cpu"
+    on_cpu = device_kind() == "cpu"
     recompute = not on_cpu if options.gradient_checkpointing is None else options.gradient_checkpointing
     # not FSDP's own recomputing: it renames modules, and PEFT then writes checkpoints without a single tensor
     wrapped = {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"}
