@@ -23,6 +23,7 @@ from faults import RecipeError, explain
 from options import Options, parse
 from places import model_fault
 from progress import (
+    ListFiles,
     LossLines,
     Sharding,
     StopOnSignal,
@@ -122,7 +123,7 @@ def train(options: Options) -> int:
         eval_dataset=eval_data,
         processing_class=tokenizer,
         peft_config=models.adapter(options),
-        callbacks=[sharding, LossLines(), stop, *tensorboard(options)],
+        callbacks=[sharding, LossLines(), ListFiles(), stop, *tensorboard(options)],
     )
     trainer.remove_callback(PrinterCallback)
     trained = trainer.train(resume_from_checkpoint=checkpoint)
