@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from cloudtune.node.errors import NodeError
 
-#: torch's own default; every place except this machine has its nodes to itself.
+#: torch's own default: every place except this machine has its nodes to itself. CLOUDTUNE_MAIN_PORT names another.
 MAIN_PORT = 29500
 SAGEMAKER_FILE = "/opt/ml/input/config/resourceconfig.json"
 #: Places whose services carry the log away, perhaps late, twice or out of order: there each line is numbered.
@@ -114,8 +114,9 @@ def oci_place(environ: Mapping[str, str], read: Read) -> Place:
     """Return the place in an OCI job run; a job of one node may have no variables at all."""
     rank = _number(environ, "NODE_RANK", "OCI", default=0)
     nodes = _number(environ, "INITIAL_CLUSTER_SIZE", "OCI", default=_number(environ, "NODE_COUNT", "OCI", default=1))
+    port = _number(environ, "CLOUDTUNE_MAIN_PORT", "OCI", default=MAIN_PORT)
     if nodes == 1:
-        return Place("oci", rank, 1, "127.0.0.1")
+        return Place("oci", rank, 1, "127.0.0.1", port)
     path = _text(environ, "CLUSTER_NODES_METADATA_FILE", "OCI")
     text = read(path)
     addresses = _oci_addresses(path, text)
@@ -125,7 +126,7 @@ def oci_place(environ: Mapping[str, str], read: Read) -> Place:
         raise NotReady(f"{path} lists the nodes {came}; still missing: {', '.join(map(str, missing))}")
     if rank not in addresses:
         raise NodeError(f"{path} does not list this node, {rank}; it lists {', '.join(map(str, sorted(addresses)))}")
-    return Place("oci", rank, nodes, addresses[0], local_addr=addresses[rank])
+    return Place("oci", rank, nodes, addresses[0], port, addresses[rank])
 
 
 def _oci_addresses(path: str, text: str | None) -> dict[int, str]:
@@ -168,8 +169,9 @@ def sagemaker_place(environ: Mapping[str, str], config: str | None) -> Place:
 def kubernetes_place(environ: Mapping[str, str], *, nodes: int) -> Place:
     """Return the place in a pod: an operator's variables if there are any, else the Indexed Job's."""
     rank = _kubernetes_rank(environ)
+    port = _number(environ, "CLOUDTUNE_MAIN_PORT", "Kubernetes", default=MAIN_PORT)
     if nodes == 1:
-        return Place("kubernetes", 0, 1, "127.0.0.1")
+        return Place("kubernetes", 0, 1, "127.0.0.1", port)
     if rank is None:
         raise NodeError(
             "nothing in this pod says which node it is: JOB_COMPLETION_INDEX (Indexed Job, JobSet), PET_NODE_RANK "
@@ -177,7 +179,7 @@ def kubernetes_place(environ: Mapping[str, str], *, nodes: int) -> Place:
         )
     for prefix in ("PET_MASTER_", "MASTER_"):
         if environ.get(f"{prefix}ADDR"):
-            port = _number(environ, f"{prefix}PORT", "Kubernetes", default=MAIN_PORT)
+            port = _number(environ, f"{prefix}PORT", "Kubernetes", default=port)
             return Place("kubernetes", rank, nodes, environ[f"{prefix}ADDR"], port)
     host, _, port_text = environ.get("PET_RDZV_ENDPOINT", "").rpartition(":")
     if host and port_text.isdigit():
@@ -188,7 +190,6 @@ def kubernetes_place(environ: Mapping[str, str], *, nodes: int) -> Place:
             "the pod does not say where node 0 is: set CLOUDTUNE_JOB_NAME and CLOUDTUNE_SERVICE (node 0 is then "
             "<job>-0.<service>), or let an operator set PET_MASTER_ADDR or MASTER_ADDR"
         )
-    port = _number(environ, "CLOUDTUNE_MAIN_PORT", "Kubernetes", default=MAIN_PORT)
     return Place("kubernetes", rank, nodes, f"{job}-0.{service}", port, f"{job}-{rank}.{service}")
 
 

@@ -82,6 +82,20 @@ def test_an_oci_job_of_one_node_needs_nothing() -> None:
     assert find_place({"CLOUDTUNE_PLACE": "oci"}, files(), nodes=1) == Place("oci", 0, 1, "127.0.0.1")
 
 
+@pytest.mark.parametrize(
+    ("variables", "content"),
+    [
+        ({"CLOUDTUNE_PLACE": "oci"}, {}),
+        ({}, {SAGEMAKER_FILE: '{"hosts": ["algo-1"], "current_host": "algo-1"}'}),
+        ({"JOB_COMPLETION_INDEX": "0"}, {}),
+    ],
+)
+def test_a_port_that_is_named_is_taken_also_where_one_node_is_alone(
+    variables: dict[str, str], content: dict[str, str]
+) -> None:
+    assert find_place({**variables, "CLOUDTUNE_MAIN_PORT": "4000"}, files(content), nodes=1).main_port == 4000
+
+
 def test_sagemaker_ranks_are_indices_among_hosts_sorted_as_text() -> None:
     hosts = [f"algo-{number}" for number in range(1, 13)]
     ranks = {}

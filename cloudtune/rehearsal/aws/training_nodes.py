@@ -7,6 +7,7 @@ toolkit reads.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +60,12 @@ def build_nodes(
     local = (given.get("CheckpointConfig") or {}).get("LocalPath", CHECKPOINTS).rstrip("/")
     role = cloud.role_environment(given["RoleArn"], "SageMaker", owner=arn)
     command = _command(given)
-    hub = {"HF_HUB_CACHE": str(cloud.hub_cache), "HF_HUB_OFFLINE": "1"} if cloud.hub_cache else {}
+    here = {"CLOUDTUNE_MAIN_PORT": str(cloud.stage.addresses.take_port())}
+    if len(names) > 1:
+        # the nodes share this machine's cores, and each would take all of them
+        here["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // len(names)))
+    if cloud.hub_cache:
+        here |= {"HF_HUB_CACHE": str(cloud.hub_cache), "HF_HUB_OFFLINE": "1"}
     models = {str(cloud.hub_cache): Place(source=cloud.hub_cache, read_only=True)} if cloud.hub_cache else {}
     nodes = []
     for number, name in enumerate(names):
@@ -75,7 +81,7 @@ def build_nodes(
                 name=name,
                 folder=folder,
                 command=command,
-                environment={**hub, **given.get("Environment", {}), **_variables(given, arn, region, name), **role},
+                environment={**here, **given.get("Environment", {}), **_variables(given, arn, region, name), **role},
                 binds={ML: Place(source=folder / "ml"), local: Place(source=folder / "checkpoints"), **models},
                 outside_names=cloud.outside_names,
                 hosts=addresses,

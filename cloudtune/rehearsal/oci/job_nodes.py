@@ -144,6 +144,7 @@ def build_nodes(cloud: OciCloud, work: Work, run: Mapping[str, Any], artifact: P
     hosts = {**addresses, **{f"{name}.{_DOMAIN}": address for name, address in addresses.items()}}
     folder = cloud.stage.folder / "runs" / work.run_id
     shared = _shared_places(cloud, work, run, folder)
+    port = {"CLOUDTUNE_MAIN_PORT": str(cloud.stage.addresses.take_port())}
     found: list[list[Node]] = []
     for group in work.groups:
         nodes: list[Node] = []
@@ -155,7 +156,7 @@ def build_nodes(cloud: OciCloud, work: Work, run: Mapping[str, Any], artifact: P
                     name=names[rank],
                     folder=own,
                     command=_command(group, _placed(artifact, own / "artifact")),
-                    environment=_environment(cloud, work, group, run, rank, artifact),
+                    environment={**port, **_environment(cloud, work, group, run, rank, artifact)},
                     binds={**shared, WORK: Place(source=own / "artifact")},
                     hosts=hosts,
                     working_dir=WORK,
