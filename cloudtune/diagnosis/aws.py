@@ -16,12 +16,9 @@ from cloudtune.diagnosis.aws_wanted import Wanted, wanted_by
 from cloudtune.diagnosis.checks import Check, Surroundings
 from cloudtune.diagnosis.document import Subject
 from cloudtune.diagnosis.findings import Finding
-from cloudtune.diagnosis.questions import Question, Refused
+from cloudtune.diagnosis.questions import Question, Refused, clocks, looked_at
 
 _LIMIT_S = 45.0
-#: Seconds by which clocks may differ before requests are refused, and before that is near.
-_REFUSED_S, _NEAR_S = 300, 60
-
 #: What is looked at, one after the other; each may be refused by itself.
 Look = Callable[[Wanted, AwsQuestions, Surroundings], Iterator[Finding]]
 LOOKS: tuple[Look, ...] = (
@@ -50,17 +47,8 @@ def look(subjects: Sequence[Subject], surroundings: Surroundings) -> Iterator[Fi
         if questions.first_time("identity"):
             yield from questions.settled(_identity(), partial(_known, wanted))
         yield from _account(wanted, questions)
-        for one in LOOKS:
-            try:
-                yield from one(wanted, questions, surroundings)
-            except Refused as refused:
-                yield refused.finding
-    skew = client.skew_s
-    if skew is not None and abs(skew) >= _NEAR_S:
-        message = f"this machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} AWS's"
-        status = "problem" if abs(skew) >= _REFUSED_S else "warning"
-        hint = f"set the clock (NTP): AWS refuses requests that are {_REFUSED_S} s off"
-        yield Finding(check="clock", status=status, message=message, hint=hint)
+        yield from looked_at(LOOKS, wanted, questions, surroundings)
+    yield from clocks(client.skew_s, questions.cloud)
 
 
 def _identity() -> Question:

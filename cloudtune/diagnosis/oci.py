@@ -16,16 +16,15 @@ from cloudtune.diagnosis import oci_network, oci_objects, oci_resources
 from cloudtune.diagnosis.checks import Check, Surroundings
 from cloudtune.diagnosis.document import Subject
 from cloudtune.diagnosis.findings import Finding
+from cloudtune.diagnosis.oci_questions import OciQuestions
 from cloudtune.diagnosis.oci_session import at_home
 from cloudtune.diagnosis.oci_wanted import Wanted, filled_in, regions_in, wanted_by
-from cloudtune.diagnosis.questions import Questions, Refused
+from cloudtune.diagnosis.questions import clocks, looked_at
 from cloudtune.errors import CloudtuneError
 
 _LIMIT_S = 45.0
-#: Seconds by which clocks may differ before requests are refused, and before that is near.
-_REFUSED_S, _NEAR_S = 300, 60
 #: What is looked at, one after the other; each may be refused by itself.
-Look = Callable[[Wanted, Questions, Surroundings], Iterator[Finding]]
+Look = Callable[[Wanted, OciQuestions, Surroundings], Iterator[Finding]]
 LOOKS: tuple[Look, ...] = (
     oci_resources.compartment,
     oci_resources.project,
@@ -59,22 +58,14 @@ def look(subjects: Sequence[Subject], surroundings: Surroundings) -> Iterator[Fi
     said = f"you ask with {ways.get(who.kind, f'a {who.kind} principal')}, region {who.region or 'not named'}"
     yield Finding(check="oci", status="ok", message=said)
     client = OciClient(surroundings.environ, hasty=True)
-    questions = Questions(client)
+    questions = OciQuestions(client)
     for subject in subjects:
         place, found = at_home(subject, questions, surroundings.environ)
         yield from found
         wanted = wanted_by(subject, place)
         questions.turn_to(wanted.facts, wanted.region or who.region)
-        for one in LOOKS:
-            yield from _carefully(one, wanted, questions, surroundings)
-    yield from _clocks(client)
-
-
-def _carefully(one: Look, wanted: Wanted, questions: Questions, surroundings: Surroundings) -> Iterator[Finding]:
-    try:
-        yield from one(wanted, questions, surroundings)
-    except Refused as refused:
-        yield refused.finding
+        yield from looked_at(LOOKS, wanted, questions, surroundings)
+    yield from clocks(client.skew_s, questions.cloud)
 
 
 def _offline(subject: Subject) -> Iterator[Finding]:
@@ -87,13 +78,3 @@ def _offline(subject: Subject) -> Iterator[Finding]:
         message = f"{said}; the job's region is {named}: all must be in one"
         where = subject.at("infrastructure.spec")
         yield Finding(check="oci", status="problem", message=message, hint="take OCIDs of one region", where=where)
-
-
-def _clocks(client: OciClient) -> Iterator[Finding]:
-    skew = client.skew_s
-    if skew is None or abs(skew) < _NEAR_S:
-        return
-    message = f"this machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} OCI's"
-    status = "problem" if abs(skew) >= _REFUSED_S else "warning"
-    hint = f"set the clock (NTP): OCI refuses requests that are {_REFUSED_S} s off"
-    yield Finding(check="clock", status=status, message=message, hint=hint)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,8 +14,7 @@ from tests.oci_place import OciPlace, oci_place
 
 pytest.importorskip("oci", reason="the oci SDK is not installed")
 
-from cloudtune.diagnosis import oci as room
-from cloudtune.diagnosis import oci_network
+from cloudtune.diagnosis import oci_network, questions
 from cloudtune.rehearsal.oci import neighbours
 from cloudtune.rehearsal.oci.buckets import Buckets
 from cloudtune.rehearsal.oci.logs import Logs
@@ -398,7 +396,7 @@ def test_somebody_whom_oci_does_not_know_is_told_once(place, tmp_path):
 
 @pytest.mark.parametrize(("skew", "status"), [(30, None), (-90, "warning"), (400, "problem"), (None, None)])
 def test_clocks_that_differ_are_a_reason_to_be_refused(skew, status):
-    found = list(room._clocks(SimpleNamespace(skew_s=skew)))
+    found = list(questions.clocks(skew, "OCI"))
     assert [one.status for one in found] == ([status] if status else [])
 
 
