@@ -34,9 +34,9 @@ def out_of_memory(options: Options) -> str:
         tries.append(called("max_length", options.max_length // 2))
     if options.method == "full":
         tries.append(called("method", "lora"))
-    elif options.method == "lora":
+    elif options.method == "lora" and "qlora" in Options.__dataclass_fields__["method"].metadata["choices"]:
         tries.append(f"{called('method', 'qlora')} (the frozen weights in four bits)")
-    if options.sharding == "none":
+    if getattr(options, "sharding", None) == "none":
         tries.append(f"{called('sharding', 'fsdp')} over several processes")
     tries.append("a shape with more memory")
     return "out of memory\n  try, in this order:\n" + "\n".join(f"    {item}" for item in tries)

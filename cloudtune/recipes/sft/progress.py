@@ -1,24 +1,19 @@
 """What happens around the steps: lines of loss, a stop on SIGTERM, checkpoints to go on from."""
 
-import os
 import signal
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoints import doubts, look, look_at, order_by_age, write_list
 from faults import RecipeError
 from flags import called
 from model import prove_sharding
 from options import Options
-from ranks import LOCAL_RANK, RANK, WORLD_SIZE, nodes, say
+from ranks import RANK, say
+from resuming import chosen_checkpoint, close
 from torch import distributed
 from transformers import TrainerCallback
-
-CHECKPOINTS = "checkpoints"
-NODE = int(os.environ.get("CLOUDTUNE_NODE_RANK") or os.environ.get("GROUP_RANK") or 0)
 
 
 class LossLines(TrainerCallback):
@@ -65,14 +60,7 @@ class ListFiles(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the checkpoint that was just saved."""
-        marks = [uuid.uuid4().hex]
-        if distributed.is_initialized():
-            distributed.broadcast_object_list(marks, src=0)
-            distributed.barrier()
-        if LOCAL_RANK == 0 if args.save_on_each_node else RANK == 0:
-            number, expected = (NODE, nodes()) if args.save_on_each_node else (0, 1)
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_list(folder, mark=marks[0], number=number, expected=expected)
+        close(Path(args.output_dir) / f"checkpoint-{state.global_step}", apart=args.save_on_each_node)
 
 
 class StopOnSignal(TrainerCallback):
@@ -102,17 +90,9 @@ class StopOnSignal(TrainerCallback):
         return control
 
 
-def checkpoint_folder(options: Options) -> Path:
-    """Return where checkpoints go: a folder that outlives interruptions where the place has one, else the outputs'."""
-    kept = os.environ.get("CLOUDTUNE_CHECKPOINT_DIR")
-    return Path(kept) if kept else Path(options.output_dir) / CHECKPOINTS
-
-
 def checkpoint_to_resume(options: Options, route: str) -> str | None:
     """Return the checkpoint to go on from, the same on all ranks, or None to start anew; every rank must call it."""
-    if options.resume == "never":
-        return None
-    chosen = _newest_whole(checkpoint_folder(options)) if options.resume == "auto" else _named(Path(options.resume))
+    chosen = chosen_checkpoint(options.resume, options.output_dir)
     if chosen is not None and route == "loaded":
         raise RecipeError(
             f"cannot go on from {chosen}: a model that is sharded while it is read "
@@ -123,31 +103,3 @@ def checkpoint_to_resume(options: Options, route: str) -> str | None:
     if chosen is not None:
         say(f"resume: going on from {chosen}")
     return str(chosen) if chosen is not None else None
-
-
-def _named(path: Path) -> Path:
-    """Return a checkpoint that was asked for; one of another trainer has no list of its files."""
-    if fault := look_at(path).fault:
-        raise RecipeError(
-            f"{called('resume', path)}: no whole checkpoint there: {fault}\n"
-            f"  hint: {called('resume', 'auto')} takes the newest one"
-        )
-    return path
-
-
-def _newest_whole(folder: Path) -> Path | None:
-    """Return the newest checkpoint that is whole; says why newer ones are not."""
-    here = look(folder)
-    everywhere = [here] * WORLD_SIZE
-    if WORLD_SIZE > 1:
-        distributed.all_gather_object(everywhere, here)
-    doubted = doubts(everywhere)
-    whole = [step for step, why in doubted.items() if not why]
-    for step, why in sorted(doubted.items(), reverse=True):
-        if why and step > max(whole, default=-1):
-            say(f"resume: checkpoint-{step} is left out, it is not whole: {why}")
-    if doubted and not whole:
-        say("resume: no checkpoint is whole; starting anew")
-    if LOCAL_RANK == 0:
-        order_by_age(folder, (*(step for step, why in doubted.items() if why and step in here), *whole))
-    return folder / f"checkpoint-{whole[-1]}" if whole else None

@@ -27,11 +27,11 @@ from progress import (
     LossLines,
     Sharding,
     StopOnSignal,
-    checkpoint_folder,
     checkpoint_to_resume,
 )
 from ranks import RANK, device_kind, is_shared, nodes, say, tear_down
 from results import measure, record_of, save_result, write_json
+from resuming import checkpoint_folder
 from transformers import PrinterCallback
 from transformers.integrations import TensorBoardCallback
 from transformers.utils import logging
@@ -47,7 +47,7 @@ def settings_of(options: Options, route: str, *, evaluates: bool) -> SFTConfig:
     # transformers 5.20 renamed gradient checkpointing and warns of the old name
     renamed = "activation_checkpointing" in SFTConfig.__dataclass_fields__
     return SFTConfig(
-        output_dir=str(checkpoint_folder(options)),
+        output_dir=str(checkpoint_folder(options.output_dir)),
         num_train_epochs=options.epochs,
         max_steps=options.max_steps,
         per_device_train_batch_size=options.batch_size,
@@ -100,7 +100,7 @@ def train(options: Options) -> int:
     if fault := model_fault(options.model):
         raise RecipeError(fault)
     output = Path(options.output_dir)
-    checkpoints = checkpoint_folder(options)
+    checkpoints = checkpoint_folder(options.output_dir)
     for folder in (output, checkpoints):
         folder.mkdir(parents=True, exist_ok=True)
     route = models.sharding_route(options)
