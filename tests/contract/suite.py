@@ -36,6 +36,20 @@ class Place:
     talkative: JobSpec
 
 
+def cloud_place(backend: Backend, job: Callable[[str], JobSpec], *, lines: int) -> Place:
+    """Return the place of a cloud's backend; ``job`` makes a job of two nodes of a command, ``lines`` make long logs."""
+    # the flood comes later: of what nodes write in one moment, a service may hide some for a while
+    short = 'if [ "$CLOUDTUNE_NODE_RANK" = 1 ]; then for i in 1 2 3 4 5; do echo "short $i"; sleep 0.1; done; fi'
+    long = f'if [ "$CLOUDTUNE_NODE_RANK" = 0 ]; then sleep 2; seq -f "a line of a long log: %.0f" {lines}; fi'
+    return Place(
+        backend=backend,
+        good=job("echo one; echo two >&2"),
+        bad=job('echo "about to fail"; if [ "$CLOUDTUNE_NODE_RANK" = 1 ]; then exit 3; fi; sleep 30'),
+        long=job("sleep 300"),
+        talkative=job(f"{short}; {long}"),
+    )
+
+
 def replies(backend: Backend, run: runs.Run) -> list[int]:
     """Return how many lines of a run that is over come with each reply."""
     assert run.handle is not None

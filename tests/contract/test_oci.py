@@ -13,14 +13,14 @@ from cloudtune.spec.infrastructure import DataScienceJob
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime
 from cloudtune.states import Handle
-from tests.contract.suite import BackendContract, Place
+from tests.contract.suite import BackendContract, Place, cloud_place
 from tests.oci_place import OciPlace, oci_place
 from tests.rehearsal.conftest import namespaces  # noqa: F401 - a fixture
 
 pytest.importorskip("oci", reason="the oci SDK is not installed")
 
 
-def job(on: OciPlace, command: str, *, replicas: int = 2) -> JobSpec:
+def job(on: OciPlace, command: str) -> JobSpec:
     where = DataScienceJob(
         compartment_id=on.compartment,
         project_id=on.project,
@@ -28,7 +28,7 @@ def job(on: OciPlace, command: str, *, replicas: int = 2) -> JobSpec:
         shape_name="VM.Standard2.1",
         block_storage_size=50,
     )
-    runtime = PyTorchDistributedRuntime(command=command, replicas=replicas)
+    runtime = PyTorchDistributedRuntime(command=command, replicas=2)
     return JobSpec(name="contract", infrastructure=where, runtime=runtime)
 
 
@@ -38,18 +38,7 @@ class TestOci(BackendContract):
     def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         monkeypatch.setattr(oci_logs, "PAGES", 8)  # a log of several replies need not be long
         with oci_place(tmp_path) as on:
-            yield Place(
-                backend=OciBackend(),
-                good=job(on, "echo one; echo two >&2"),
-                bad=job(on, 'echo "about to fail"; if [ "$CLOUDTUNE_NODE_RANK" = 1 ]; then exit 3; fi; sleep 30'),
-                long=job(on, "sleep 300"),
-                # the flood comes later: of what nodes write in one moment, it may hide some for a while
-                talkative=job(
-                    on,
-                    'if [ "$CLOUDTUNE_NODE_RANK" = 1 ]; then for i in 1 2 3 4 5; do echo "short $i"; sleep 0.1; done; fi;'
-                    ' if [ "$CLOUDTUNE_NODE_RANK" = 0 ]; then sleep 2; seq -f "a line of a long log: %.0f" 9000; fi',
-                ),
-            )
+            yield cloud_place(OciBackend(), lambda command: job(on, command), lines=9000)
 
     @pytest.fixture
     def foreign(self) -> Callable[[Handle], str]:

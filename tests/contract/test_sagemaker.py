@@ -19,13 +19,13 @@ from cloudtune.spec.runtimes import PyTorchDistributedRuntime
 from cloudtune.states import Handle
 from cloudtune.store import Store
 from tests.aws_place import AwsPlace, aws_place
-from tests.contract.suite import BackendContract, Place
+from tests.contract.suite import BackendContract, Place, cloud_place
 from tests.rehearsal.conftest import namespaces  # noqa: F401 - a fixture
 
 pytest.importorskip("botocore", reason="botocore is not installed")
 
 
-def job(on: AwsPlace, command: str, *, replicas: int = 2) -> JobSpec:
+def job(on: AwsPlace, command: str) -> JobSpec:
     where = SageMakerTrainingJob(
         region="us-west-2",
         role_arn=on.role,
@@ -34,7 +34,7 @@ def job(on: AwsPlace, command: str, *, replicas: int = 2) -> JobSpec:
         output_path=f"s3://{on.bucket}/out",
         compress_output=False,
     )
-    runtime = PyTorchDistributedRuntime(command=command, replicas=replicas)
+    runtime = PyTorchDistributedRuntime(command=command, replicas=2)
     return JobSpec(name="contract", infrastructure=where, runtime=runtime)
 
 
@@ -44,17 +44,7 @@ class TestSageMaker(BackendContract):
     def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         monkeypatch.setattr(sagemaker_logs, "PAGES", 1)  # a log of several replies need not be long
         with aws_place(tmp_path) as on:
-            yield Place(
-                backend=SageMakerBackend(),
-                good=job(on, "echo one; echo two >&2"),
-                bad=job(on, 'echo "about to fail"; if [ "$CLOUDTUNE_NODE_RANK" = 1 ]; then exit 3; fi; sleep 30'),
-                long=job(on, "sleep 300"),
-                talkative=job(
-                    on,
-                    'if [ "$CLOUDTUNE_NODE_RANK" = 1 ]; then for i in 1 2 3 4 5; do echo "short $i"; sleep 0.1; done; fi;'
-                    ' if [ "$CLOUDTUNE_NODE_RANK" = 0 ]; then sleep 2; seq -f "a line of a long log: %.0f" 15000; fi',
-                ),
-            )
+            yield cloud_place(SageMakerBackend(), lambda command: job(on, command), lines=15000)
 
     def test_no_literal_secret_is_kept(self, place: Place) -> None:
         """A literal secret is refused: whoever may describe a training job would see it."""

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,8 +18,8 @@ from cloudtune.runs import Run
 from cloudtune.spec.infrastructure import DataScienceJob
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime
-from cloudtune.states import LogLine
 from cloudtune.store import Store
+from tests.faults.flows import COMMAND, TEXTS, from_now_on, killed_anywhere, sent, watched_and_deleted, written
 from tests.oci_place import OciPlace, oci_place
 from tests.processes import eventually
 from tests.rehearsal.conftest import namespaces  # noqa: F401 - a fixture
@@ -35,7 +31,6 @@ from cloudtune.rehearsal.oci.job_runs import JobRuns
 from cloudtune.rehearsal.oci.run_control import NEEDS_ATTENTION
 
 pytestmark = pytest.mark.usefixtures("namespaces")
-ROOT = Path(__file__).resolve().parents[2]
 SCIENCE, LOGGING = "oci.data_science", "oci.logging"
 #: What a submission sends and asks for, in order, and what a watch asks for.
 SUBMITTING = ("create_job", "get_job", "create_job_artifact", "create_job_run")
@@ -44,12 +39,9 @@ WATCHING = ("get_job_run", "get_log", "search_logs")
 TRIES = 8
 #: The stand-in's seconds go by fast: a machine is there at once.
 SPEED = 1000.0
-TEXTS = [str(number) for number in range(1, 21)]
 
 
-def job(
-    on: OciPlace, command: str = "seq 20; echo 21 >&2", *, replicas: int | None = None, logged: bool = True
-) -> JobSpec:
+def job(on: OciPlace, command: str = COMMAND, *, replicas: int | None = None, logged: bool = True) -> JobSpec:
     place = DataScienceJob(
         compartment_id=on.compartment,
         project_id=on.project,
@@ -71,35 +63,18 @@ def service_of(operation: str) -> str:
     return LOGGING if operation in ("get_log", "search_logs") else SCIENCE
 
 
-def sent(on: OciPlace, operation: str) -> int:
-    """Return how often an operation has been asked for."""
-    return [call.operation for call in on.stage.record.calls].count(operation)
-
-
-def from_now_on(on: OciPlace, operation: str, fault: Callable[..., Fault], *, calls: int, **details: int) -> None:
+def disturb(on: OciPlace, operation: str, fault: Callable[..., Fault], *, calls: int, **details: int) -> None:
     """Let the next calls of an operation go wrong."""
-    before = sent(on, operation)
-    numbers = tuple(range(before + 1, before + 1 + calls))
-    on.stage.faults.add(fault(service_of(operation), operation, numbers=numbers, **details))
-
-
-def written(lines: list[LogLine]) -> list[str]:
-    """Return what the job has written."""
-    return [line.text for line in lines if line.stream == "stdout"]
+    from_now_on(on.stage, service_of(operation), operation, fault, calls=calls, **details)
 
 
 def states(on: OciPlace, kind: str) -> list[str]:
     return [thing.data["lifecycleState"] for thing in on.stage.store.all(kind)]
 
 
-def watched_and_deleted(run: Run, on: OciPlace) -> None:
+def watched_and_gone(run: Run, on: OciPlace) -> None:
     """Watch a run to its end and delete it: each line is there once, and nothing stays."""
-    lines = list(run.lines(follow=True))
-    assert written(lines) == TEXTS
-    assert [line.text for line in lines if line.stream == "stderr"] == ["21"]
-    assert run.status.state == "succeeded"
-    runs.get(run.id).delete()
-    assert Store().runs() == ()
+    watched_and_deleted(run)
     eventually(lambda: set(states(on, "oci.job")) == {"DELETED"})
     assert set(states(on, "oci.job_run")) == {"DELETED"}
 
@@ -124,7 +99,7 @@ def test_every_call_fails_once(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
     operations = (*SUBMITTING, *WATCHING, "cancel_job_run", "delete_job")
     calls = [(service_of(one), one) for one in operations for _ in range(2)]
     with oci_place(tmp_path, speed=SPEED, faults=faults.each_once(calls, KINDS[kind])) as on:
-        watched_and_deleted(jobs.start(job(on)), on)
+        watched_and_gone(jobs.start(job(on)), on)
         run = jobs.start(job(on, "echo begun; sleep 300"))
         eventually(lambda: run.state == "running")
         assert run.cancel().state == "cancelled"
@@ -147,7 +122,7 @@ AWAY: dict[str, tuple[Callable[..., Fault], dict[str, int]]] = {
 def test_a_submission_that_cannot_go_on_is_continued(kind: str, on: OciPlace) -> None:
     fault, details = AWAY[kind]
     for operation in SUBMITTING:
-        from_now_on(on, operation, fault, calls=TRIES, **details)
+        disturb(on, operation, fault, calls=TRIES, **details)
         with pytest.raises(ServiceError) as caught:
             jobs.start(job(on))
         (record,) = Store().runs()
@@ -159,14 +134,14 @@ def test_a_submission_that_cannot_go_on_is_continued(kind: str, on: OciPlace) ->
             with pytest.raises(UsageError, match="not fully submitted") as waited:
                 waiting()
             assert f"--resume {record.id}" in str(waited.value)
-        watched_and_deleted(jobs.resume(record.id), on)
+        watched_and_gone(jobs.resume(record.id), on)
     assert len(states(on, "oci.job")) == len(states(on, "oci.job_run")) == len(SUBMITTING)
 
 
 def test_a_watch_waits_for_a_service_that_is_away(on: OciPlace) -> None:
     for operation in WATCHING:
         run = jobs.start(job(on))
-        from_now_on(on, operation, faults.lost, calls=2 * TRIES)
+        disturb(on, operation, faults.lost, calls=2 * TRIES)
         lines = list(run.lines(follow=True))
         assert written(lines) == TEXTS
         notes = [line.text for line in lines if line.stream == "agent" and line.replica is None]
@@ -179,9 +154,9 @@ def test_ending_a_run_whose_service_does_not_answer(on: OciPlace) -> None:
     """The reply to a cancellation or deletion is lost for good; asked again, the service refuses what is done."""
     run = jobs.start(job(on, "sleep 300"))
     eventually(lambda: run.state == "running")
-    from_now_on(on, "cancel_job_run", faults.lost, calls=TRIES)
+    disturb(on, "cancel_job_run", faults.lost, calls=TRIES)
     assert run.cancel().state == "cancelled"
-    from_now_on(on, "delete_job", faults.lost, calls=TRIES)
+    disturb(on, "delete_job", faults.lost, calls=TRIES)
     run.delete()
     assert Store().runs() == ()
     eventually(lambda: states(on, "oci.job") == ["DELETED"])
@@ -192,7 +167,7 @@ def test_ending_a_run_whose_service_does_not_answer(on: OciPlace) -> None:
 
 def test_a_submission_that_is_refused_leaves_nothing(on: OciPlace) -> None:
     for operation in SUBMITTING:
-        from_now_on(on, operation, faults.refused, calls=1, status=400)
+        disturb(on, operation, faults.refused, calls=1, status=400)
         with pytest.raises(CloudtuneError) as caught:
             jobs.start(job(on))
         assert "left behind" not in str(caught.value)
@@ -205,8 +180,8 @@ def test_a_submission_that_is_refused_leaves_nothing(on: OciPlace) -> None:
 
 
 def test_what_a_refused_submission_leaves_is_said(on: OciPlace) -> None:
-    from_now_on(on, "create_job_run", faults.refused, calls=1, status=400)
-    from_now_on(on, "delete_job", faults.refused, calls=1, status=404)
+    disturb(on, "create_job_run", faults.refused, calls=1, status=400)
+    disturb(on, "delete_job", faults.refused, calls=1, status=404)
     with pytest.raises(CloudtuneError) as caught:
         jobs.start(job(on))
     (made,) = on.stage.store.all("oci.job")
@@ -220,42 +195,8 @@ def test_what_a_refused_submission_leaves_is_said(on: OciPlace) -> None:
 # --- a submission that is killed
 
 
-KILLED = """
-import os, signal, sys
-from cloudtune import jobs
-from cloudtune.cli import main
-from cloudtune.clients.oci import OciClient
-from cloudtune.store import Store
-
-def counted(owner, name):
-    deed = getattr(owner, name)
-    def wrapped(*arguments, **options):
-        global moment
-        moment -= 1
-        if moment == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return deed(*arguments, **options)
-    setattr(owner, name, wrapped)
-
-for owner, name in ((jobs.RunJournal, "write"), (OciClient, "send"), (OciClient, "read"), (Store, "settle_submission")):
-    counted(owner, name)
-for moment in range(1, 100):
-    child = os.fork()
-    if child == 0:
-        sys.argv = ["cloudtune", "run", "-f", sys.argv[1], "-d", "-q"]
-        try:
-            main()
-        except SystemExit as end:
-            os._exit(end.code or 0)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    print("end", os.waitstatus_to_exitcode(status), flush=True)
-    if status == 0:
-        break
-"""
-
-
-def document(on: OciPlace) -> str:
+def test_a_submission_that_is_killed_anywhere_goes_on(on: OciPlace, tmp_path: Path) -> None:
+    """SIGKILL before each thing that `cloudtune run` writes down, sends or asks for."""
     where = {
         "compartmentId": on.compartment,
         "projectId": on.project,
@@ -263,33 +204,15 @@ def document(on: OciPlace) -> str:
         "shapeName": "VM.Standard2.1",
         "blockStorageSize": 50,
     }
-    runtime = {"kind": "runtime", "type": "pyTorchDistributed", "spec": {"command": "seq 20; echo 21 >&2"}}
-    infrastructure = {"kind": "infrastructure", "type": "dataScienceJob", "spec": where}
-    return json.dumps({"kind": "job", "spec": {"name": "killed", "infrastructure": infrastructure, "runtime": runtime}})
-
-
-def test_a_submission_that_is_killed_anywhere_goes_on(on: OciPlace, tmp_path: Path) -> None:
-    """SIGKILL before each thing that `cloudtune run` writes down, sends or asks for."""
-    (tmp_path / "job.yaml").write_text(document(on))
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "job.yaml")],
-        env={**on.environ, "PYTHONPATH": str(ROOT)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
+    count = killed_anywhere(
+        tmp_path,
+        "dataScienceJob",
+        where,
+        client="cloudtune.clients.oci:OciClient",
+        environ=on.environ,
+        least=12,
     )
-    codes = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("end ")]
-    assert codes.count(-signal.SIGKILL) >= 12, done.stderr
-    records = Store().runs()
-    pending = [record.id for record in records if record.state == "pending"]
-    assert len(pending) == codes.count(-signal.SIGKILL) == len(records) - 1
-    for run_id in pending:
-        run = jobs.resume(run_id)
-        assert written(list(run.lines(follow=True))) == TEXTS
-        assert run.state == "succeeded"
-    assert len(states(on, "oci.job")) == len(states(on, "oci.job_run")) == len(records)
+    assert len(states(on, "oci.job")) == len(states(on, "oci.job_run")) == count
 
 
 def test_a_submission_that_is_killed_while_it_is_taken_back_is_finished(
@@ -305,7 +228,7 @@ def test_a_submission_that_is_killed_while_it_is_taken_back_is_finished(
         if phase == "undone":
             raise Killed
 
-    from_now_on(on, "create_job_run", faults.refused, calls=1, status=400)
+    disturb(on, "create_job_run", faults.refused, calls=1, status=400)
     with monkeypatch.context() as patch:
         patch.setattr(jobs.RunJournal, "write", killed)
         with pytest.raises(Killed):
@@ -417,7 +340,7 @@ def test_a_run_that_ends_without_a_word_is_over(end: str, tmp_path: Path, monkey
         assert end in (status.reason or "")
         assert end in shown[-1]
         assert run.cancel().state == "failed"
-        assert sent(on, "cancel_job_run") == 0
+        assert sent(on.stage, "cancel_job_run") == 0
         run.delete()
         eventually(lambda: states(on, "oci.job") == ["DELETED"])
 
@@ -447,7 +370,7 @@ def test_without_a_log_the_state_is_followed(on: OciPlace) -> None:
     assert run.watch(show).state == "succeeded"
     assert any("this run has no log (its job names no logGroupId)" in line for line in shown)
     assert any("OCI: IN_PROGRESS" in line for line in shown)
-    assert sent(on, "search_logs") == 0
+    assert sent(on.stage, "search_logs") == 0
 
 
 def test_a_run_that_was_removed_by_hand_is_lost_and_can_be_deleted(on: OciPlace) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import random
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +14,19 @@ from cloudtune import jobs, places, runs
 from cloudtune.backends import sagemaker_logs
 from cloudtune.errors import CloudtuneError, NoCapacity, ServiceError
 from cloudtune.rehearsal import faults
-from cloudtune.rehearsal.faults import Fault
 from cloudtune.runs import Run
 from cloudtune.spec.infrastructure import SageMakerTrainingJob
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime
-from cloudtune.states import LogLine
 from cloudtune.store import Store
 from tests.aws_place import AwsPlace, aws_place
+from tests.faults.flows import COMMAND, TEXTS, from_now_on, killed_anywhere, watched_and_deleted, written
 from tests.processes import eventually
 from tests.rehearsal.conftest import namespaces  # noqa: F401 - a fixture
 
 pytest.importorskip("botocore", reason="botocore is not installed")
 
 pytestmark = pytest.mark.usefixtures("namespaces")
-ROOT = Path(__file__).resolve().parents[2]
 SAGEMAKER, LOGS, S3 = "aws.sagemaker", "aws.logs", "aws.s3"
 #: What a submission sends, and what a watch asks for.
 SUBMITTING = ((S3, "put_object"), (SAGEMAKER, "create_training_job"))
@@ -40,12 +35,11 @@ ENDING = ((SAGEMAKER, "stop_training_job"), (SAGEMAKER, "delete_training_job"), 
 #: Tries after which the SDK gives up.
 TRIES = 6
 SPEED = 1000.0
-TEXTS = [str(number) for number in range(1, 21)]
 
 
 def job(
     on: AwsPlace,
-    command: str = "seq 20; echo 21 >&2",
+    command: str = COMMAND,
     *,
     replicas: int | None = None,
     code: Path | None = None,
@@ -72,24 +66,6 @@ def on(tmp_path: Path) -> Iterator[AwsPlace]:
         yield place
 
 
-def sent(on: AwsPlace, operation: str) -> int:
-    """Return how often an operation has been asked for."""
-    return [call.operation for call in on.stage.record.calls].count(operation)
-
-
-def from_now_on(
-    on: AwsPlace, service: str, operation: str, fault: Callable[..., Fault], *, calls: int, **details: object
-) -> None:
-    """Let the next calls of an operation go wrong."""
-    before = sent(on, operation)
-    on.stage.faults.add(fault(service, operation, numbers=tuple(range(before + 1, before + 1 + calls)), **details))
-
-
-def written(lines: list[LogLine]) -> list[str]:
-    """Return what the job has written."""
-    return [line.text for line in lines if line.stream == "stdout"]
-
-
 def made(on: AwsPlace) -> list[str]:
     """Return the names of the jobs that the service has."""
     found = on.sdk("sagemaker", region_name="us-west-2").list_training_jobs(MaxResults=100)
@@ -102,14 +78,9 @@ def uploads(on: AwsPlace) -> list[str]:
     return [one["Key"] for one in found if "/input/" in one["Key"]]
 
 
-def watched_and_deleted(run: Run, on: AwsPlace) -> None:
+def watched_and_gone(run: Run, on: AwsPlace) -> None:
     """Watch a run to its end and delete it: each line is there once, and nothing stays."""
-    lines = list(run.lines(follow=True))
-    assert written(lines) == TEXTS
-    assert [line.text for line in lines if line.stream == "stderr"] == ["21"]
-    assert run.status.state == "succeeded"
-    runs.get(run.id).delete()
-    assert Store().runs() == ()
+    watched_and_deleted(run)
     assert (made(on), uploads(on)) == ([], [])
 
 
@@ -126,7 +97,7 @@ def test_every_call_fails_once(kind: str, tmp_path: Path) -> None:
     """Submit, watch and delete; cancel and delete: of every operation the 1st, 3rd, ... call goes wrong."""
     calls = [one for one in (*SUBMITTING, *WATCHING, *ENDING) for _ in range(2)]
     with aws_place(tmp_path, speed=SPEED, faults=faults.each_once(calls, KINDS[kind])) as on:
-        watched_and_deleted(jobs.start(job(on)), on)
+        watched_and_gone(jobs.start(job(on)), on)
         run = jobs.start(job(on, "echo begun; sleep 300"))
         eventually(lambda: run.state == "running")
         assert run.cancel().state == "cancelled"
@@ -138,12 +109,12 @@ def test_every_call_fails_once(kind: str, tmp_path: Path) -> None:
 
 def test_a_submission_that_cannot_go_on_is_continued(on: AwsPlace) -> None:
     for service, operation in SUBMITTING:
-        from_now_on(on, service, operation, faults.lost, calls=TRIES)
+        from_now_on(on.stage, service, operation, faults.lost, calls=TRIES)
         with pytest.raises(ServiceError) as caught:
             jobs.start(job(on))
         (record,) = Store().runs()
         assert f"cloudtune run --resume {record.id}" in str(caught.value)
-        watched_and_deleted(jobs.resume(record.id), on)
+        watched_and_gone(jobs.resume(record.id), on)
 
 
 def test_a_submission_that_is_refused_leaves_nothing(on: AwsPlace) -> None:
@@ -164,41 +135,6 @@ def test_what_a_refused_submission_leaves_is_said(on: AwsPlace) -> None:
     assert "agent (aws.s3 put_object" in str(caught.value).partition("left behind: ")[2]
 
 
-KILLED = """
-import os, signal, sys
-from cloudtune import jobs
-from cloudtune.cli import main
-from cloudtune.clients.aws import AwsClient
-from cloudtune.store import Store
-
-def counted(owner, name):
-    deed = getattr(owner, name)
-    def wrapped(*arguments, **options):
-        global moment
-        moment -= 1
-        if moment == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return deed(*arguments, **options)
-    setattr(owner, name, wrapped)
-
-for owner, name in ((jobs.RunJournal, "write"), (AwsClient, "send"), (AwsClient, "read"), (Store, "settle_submission")):
-    counted(owner, name)
-for moment in range(1, 100):
-    child = os.fork()
-    if child == 0:
-        sys.argv = ["cloudtune", "run", "-f", sys.argv[1], "-d", "-q"]
-        try:
-            main()
-        except SystemExit as end:
-            os._exit(end.code or 0)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    print("end", os.waitstatus_to_exitcode(status), flush=True)
-    if status == 0:
-        break
-"""
-
-
 def test_a_submission_that_is_killed_anywhere_goes_on(on: AwsPlace, tmp_path: Path) -> None:
     """SIGKILL before each thing that `cloudtune run` writes down, sends or asks for."""
     where = {
@@ -209,29 +145,15 @@ def test_a_submission_that_is_killed_anywhere_goes_on(on: AwsPlace, tmp_path: Pa
         "outputPath": f"s3://{on.bucket}/out",
         "compressOutput": False,
     }
-    runtime = {"kind": "runtime", "type": "pyTorchDistributed", "spec": {"command": "seq 20; echo 21 >&2"}}
-    infrastructure = {"kind": "infrastructure", "type": "sageMakerTrainingJob", "spec": where}
-    spec = {"kind": "job", "spec": {"name": "killed", "infrastructure": infrastructure, "runtime": runtime}}
-    (tmp_path / "job.yaml").write_text(json.dumps(spec))
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "job.yaml")],
-        env={**on.environ, "PYTHONPATH": str(ROOT)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
+    count = killed_anywhere(
+        tmp_path,
+        "sageMakerTrainingJob",
+        where,
+        client="cloudtune.clients.aws:AwsClient",
+        environ=on.environ,
+        least=9,
     )
-    codes = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("end ")]
-    assert codes.count(-signal.SIGKILL) >= 9, done.stderr
-    records = Store().runs()
-    pending = [record.id for record in records if record.state == "pending"]
-    assert len(pending) == codes.count(-signal.SIGKILL) == len(records) - 1
-    for run_id in pending:
-        run = jobs.resume(run_id)
-        assert written(list(run.lines(follow=True))) == TEXTS
-        assert run.state == "succeeded"
-    assert len(made(on)) == len(set(made(on))) == len(records)
+    assert len(made(on)) == len(set(made(on))) == count
 
 
 # --- a watch that is disturbed
@@ -240,7 +162,7 @@ def test_a_submission_that_is_killed_anywhere_goes_on(on: AwsPlace, tmp_path: Pa
 def test_a_watch_waits_for_a_service_that_is_away(on: AwsPlace) -> None:
     for service, operation in WATCHING:
         run = jobs.start(job(on))
-        from_now_on(on, service, operation, faults.lost, calls=2 * TRIES)
+        from_now_on(on.stage, service, operation, faults.lost, calls=2 * TRIES)
         lines = list(run.lines(follow=True))
         assert written(lines) == TEXTS
         notes = [line.text for line in lines if line.stream == "agent" and line.replica is None]
