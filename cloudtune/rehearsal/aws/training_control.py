@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Events that a rehearsal's plan of faults may name: by the job's name, and by its instance type.
 INTERRUPTED = "interrupted"
+#: An interruption without notice: the nodes are gone at once, and the last copy of their checkpoints is cut off.
+TAKEN = "taken"
 NO_CAPACITY = "no capacity"
 _LOOK_S = 0.05
 #: A node is given at least so many seconds of this machine to end when it is asked to.
@@ -86,11 +88,11 @@ class Control:
         ran_at = self.stage.clock.time_s()
         verdict, reason = self._see_to_the_end(ran_at)
         self._ran_s += self.stage.clock.time_s() - ran_at
-        self._stop_nodes()
-        self._sync()
+        self._stop_nodes(noticed=verdict != TAKEN)
+        self._sync(cut=verdict == TAKEN)
         if verdict == "over":  # the rehearsal ends
             return False
-        if verdict == "interrupted":
+        if verdict in {INTERRUPTED, TAKEN}:
             self._count_time()
             self._go("Interrupted", "Training job interrupted", timing.interrupted_s)
             return True
@@ -150,12 +152,14 @@ class Control:
         stopping, clock = self.given["StoppingCondition"], self.stage.clock
         most_s = stopping.get("MaxRuntimeInSeconds", 24 * 3600) * self.cloud.timing.second_s
         limit_s = ran_at + most_s - self._ran_s
-        fault = self.stage.faults.event(INTERRUPTED, self.name) if self._spot else None
+        events = (INTERRUPTED, TAKEN) if self._spot else ()
+        due = [(kind, fault) for kind in events if (fault := self.stage.faults.event(kind, self.name)) is not None]
         synced_at = ran_at
         while not self.stage.stopping.is_set():
             now = clock.time_s()
-            if fault is not None and self._is_due(fault.after_lines, ran_at + fault.seconds):
-                return "interrupted", ""
+            for kind, fault in due:
+                if self._is_due(fault.after_lines, ran_at + fault.seconds):
+                    return kind, ""
             ends = [node.end for node in self._running]
             failure = self._failure(ends)
             if failure is not None:
@@ -258,15 +262,18 @@ class Control:
                 return
             time.sleep(_LOOK_S)
 
-    def _stop_nodes(self) -> None:
+    def _stop_nodes(self, *, noticed: bool = True) -> None:
         grace_s = max(_LEAST_GRACE_S, self.cloud.timing.grace_s / self.stage.clock.speed)
         for node in self._running:
-            node.stop(grace_s=grace_s)
+            if noticed:
+                node.stop(grace_s=grace_s)
+            else:
+                node.kill()
         wait_for(self._running)
 
-    def _sync(self) -> None:
+    def _sync(self, *, cut: bool = False) -> None:
         if self._checkpoints is not None:
-            self._checkpoints.send(checkpoint_folder(node) for node in self._nodes)
+            self._checkpoints.send([checkpoint_folder(node) for node in self._nodes], cut=cut)
 
     def _count_time(self) -> None:
         """Add the time since the download began to what is paid for."""
