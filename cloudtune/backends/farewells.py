@@ -16,24 +16,8 @@ from cloudtune.states import Failure, Status
 PATIENCE_S = 8.0
 
 
-def are_complete(texts: Iterable[str]) -> bool:
-    """Return whether the last line of every node is among the lines of a log."""
-    told = _told(texts)
-    return bool(told) and len(told) >= max(facts["nodes"] for facts in told.values())
-
-
-def explained(status: Status, texts: Iterable[str]) -> Status:
-    """Return the status with what the nodes' last lines among a log's say: who failed first, and why."""
-    told = _told(texts)
-    first = first_candidate([facts.get("failure") for facts in told.values()])
-    if first is None:
-        return status
-    own: Mapping[str, Any] = next((facts for node, facts in told.items() if node == first.get("replica")), {})
-    return attrs.evolve(status, failure=Failure.from_dict(first), reason=own.get("reason") or status.reason)
-
-
-def _told(texts: Iterable[str]) -> dict[int, dict[str, Any]]:
-    """Return what the nodes' last lines say, of an agent that was started again the newest."""
+def told(texts: Iterable[str]) -> dict[int, dict[str, Any]]:
+    """Return what the nodes' last lines among a log's say, of an agent that was started again the newest."""
     found: dict[int, tuple[str, dict[str, Any]]] = {}
     for text in texts:
         line = parse_numbered(text)
@@ -41,3 +25,25 @@ def _told(texts: Iterable[str]) -> dict[int, dict[str, Any]]:
         if line is not None and facts is not None and line.start >= found.get(line.node, ("", {}))[0]:
             found[line.node] = (line.start, facts)
     return {node: facts for node, (_, facts) in found.items()}
+
+
+def are_complete(texts: Iterable[str]) -> bool:
+    """Return whether the last line of every node is among the lines of a log."""
+    nodes = told(texts)
+    return bool(nodes) and len(nodes) >= max(facts["nodes"] for facts in nodes.values())
+
+
+def explained(
+    status: Status, nodes: Mapping[int, Mapping[str, Any]], *, others: Iterable[Mapping[str, Any]] = ()
+) -> Status:
+    """Return the status with who failed first, and why, by what the nodes have :func:`told`.
+
+    ``others`` are further candidates that the place knows of, each with its ``reason``.
+    """
+    candidates = [
+        {**facts["failure"], "reason": facts.get("reason")} for facts in nodes.values() if facts.get("failure")
+    ]
+    first = first_candidate([*candidates, *others])
+    if first is None:
+        return status
+    return attrs.evolve(status, failure=Failure.from_dict(first), reason=first["reason"] or status.reason)

@@ -85,6 +85,11 @@ def farewells(cursor: Mapping[str, Any]) -> int:
     return sum(1 for values in newest.values() if Stream(*values).end)
 
 
+def is_ended(cursor: Mapping[str, Any], stream: str) -> bool:
+    """Return whether a start of a node's agent, named as in the cursor's ``streams``, has written its last line."""
+    return bool(Stream(*cursor["streams"][stream]).end)
+
+
 class _Batch:
     """What one search has found."""
 

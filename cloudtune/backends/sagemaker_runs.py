@@ -241,7 +241,7 @@ def explain(handle: Handle, replies: Sequence[Mapping[str, Any]]) -> Call | None
 
 def explained(status: Status, replies: Sequence[Mapping[str, Any]]) -> Status:
     """Return the status with what the agents' last lines say: who failed first, and why."""
-    return farewells.explained(status, _texts(replies))
+    return farewells.explained(status, farewells.told(_texts(replies)))
 
 
 def _texts(replies: Sequence[Mapping[str, Any]]) -> Iterator[str]:
