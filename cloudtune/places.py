@@ -44,26 +44,27 @@ class Place:
         return float(first), float(most)
 
     def status(self, *, explain: bool = True) -> Status:
-        """Ask how the run is; of a run that failed also who failed first, where only further calls can tell.
+        """Ask how the run is; also who of it failed first, or what it waits for, where only further calls can tell.
 
         Raises:
             RunNotFound: the place knows nothing of the run.
         """
         reply = self.client.read(self.backend.look(self.handle))
         status = self.backend.status(self.handle, reply)
-        if not explain or status.state != "failed" or not hasattr(self.backend, "explain"):
+        explains = getattr(self.backend, "explains", ("failed",))
+        if not explain or status.state not in explains or not hasattr(self.backend, "explain"):
             return status
         backend: Any = self.backend
         replies: list[Mapping[str, Any]] = [reply]
         last: Call | None = None
         try:
             while (call := backend.explain(self.handle, replies)) is not None:
-                if last is not None and last.operation == call.operation:
+                if last is not None and _asks_again(last, call):
                     time.sleep(self.look_s[0])
                 replies.append(self.client.read(call))
                 last = call
         except CloudtuneError:
-            pass  # that it failed is known; why, only its log would tell
+            pass  # how it is is known; why, only these could tell
         explained: Status = backend.explained(self.handle, status, replies)
         return explained
 
@@ -157,6 +158,12 @@ class Patience:
     def reset(self) -> None:
         """Begin anew: the place can be asked."""
         self._since, self._pause_s = None, self.first_s
+
+
+def _asks_again(last: Call, call: Call) -> bool:
+    """Whether a call asks the same as the last one, of a place that may know more a little later."""
+    kinds = [one.parameters.get("kind") for one in (last, call)]
+    return last.operation == call.operation and kinds[0] == kinds[1]
 
 
 def _note(text: str) -> LogLine:

@@ -446,16 +446,17 @@ def get(text: str, *, store: Store | None = None) -> Run:
     hints = ["cloudtune list shows all runs"]
     for supposing in every_backend():
         suppose = getattr(supposing, "suppose", None)
-        handle = suppose(text) if suppose is not None else None
-        if handle is not None:
+        for handle in suppose(text) if suppose is not None else ():
             try:
                 client_of(supposing).read(supposing.look(handle))
-            except (RunNotFound, MissingExtra):
+            except RunNotFound:
                 continue
+            except MissingExtra:
+                break
             except CloudtuneError as error:
                 hints.append(f"whether {supposing.name} has one of that name could not be asked: {error.message}")
-            else:
-                return Run(handle=handle, record=None, store=store)
+                break
+            return Run(handle=handle, record=None, store=store)
     raise RunNotFound(f"there is no run {text}", hint="; ".join(hints))
 
 

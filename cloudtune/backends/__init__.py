@@ -28,7 +28,7 @@ BACKENDS: dict[str, Row] = {
     "local": Row("local", "cloudtune.backends.local:LocalBackend"),
     "dataScienceJob": Row("oci", "cloudtune.backends.oci:OciBackend"),
     "sageMakerTrainingJob": Row("sagemaker", "cloudtune.backends.sagemaker:SageMakerBackend"),
-    "eksJob": Row("eks", "cloudtune.backends.launch_only:EksBackend"),
+    "eksJob": Row("eks", "cloudtune.backends.eks:EksBackend"),
 }
 
 #: The entry points by which other distributions add backends.
@@ -47,9 +47,10 @@ class Backend(Protocol):
     has to ask for the run's state meanwhile. ``is_removed(handle, reply)``: whether the reply to :meth:`look` is what a
     place still shows of a run that it has removed. ``explain(handle, replies)`` and
     ``explained(handle, status, replies)``: the next call that helps to say who of a failed run failed first, given the
-    replies so far (the first is that to :meth:`look`), or None; and the status with what they said. ``suppose(text)``:
-    the handle of a text that may be the place's name of a run, which only a look can tell. ``delete_uploads(plan)``:
-    the calls that remove what a run sent along, from its plan as recorded.
+    replies so far (the first is that to :meth:`look`), or None; and the status with what they said. ``explains``: the
+    states of which these can tell more, where that is not ``failed`` alone. ``suppose(text)``: the handles of what a
+    text may be that looks like the place's name of a run, which only a look can tell. ``delete_uploads(plan)``: the
+    calls that remove what a run sent along, from its plan as recorded.
     """
 
     #: Name in plans, records and handles.

@@ -75,11 +75,11 @@ def recognised(text: str) -> Handle | None:
     return Handle(backend="sagemaker", scope=found[1], kind=FOREIGN_JOB, id=found[2]) if found else None
 
 
-def supposed(text: str) -> Handle | None:
+def supposed(text: str) -> tuple[Handle, ...]:
     """Return the handle of what may be a training job's name, in the user's own region: a hyphen is in most of them."""
     if "-" not in text or not _NAME.fullmatch(text):
-        return None
-    return Handle(backend="sagemaker", kind=FOREIGN_JOB, id=text)
+        return ()
+    return (Handle(backend="sagemaker", kind=FOREIGN_JOB, id=text),)
 
 
 def call(service: str, operation: str, handle: Handle, **parameters: Any) -> Call:

@@ -89,9 +89,9 @@ def test_names_and_arns_are_recognised() -> None:
     assert found is not None
     assert (found.scope, found.kind, found.id) == ("eu-west-1", sagemaker_runs.FOREIGN_JOB, "tune-abcdefgh")
     assert BACKEND.recognise("tune-abcdefgh") is None
-    assert BACKEND.suppose("tune-abcdefgh") == Handle(backend="sagemaker", kind=found.kind, id=found.id)
+    assert BACKEND.suppose("tune-abcdefgh") == (Handle(backend="sagemaker", kind=found.kind, id=found.id),)
     for text in ("abcdefgh", "no such thing", "a--b-", f"{'a' * 63}-b", "ocid1.datasciencejobrun.oc1..x"):
-        assert BACKEND.suppose(text) is None, text
+        assert BACKEND.suppose(text) == (), text
 
 
 def test_hosts_are_in_the_order_of_their_names() -> None:
