@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from cloudtune import memory
-from cloudtune.backends import Backend, backend_named, backend_of
+from cloudtune.backends import Backend, backend_named, backend_of, load
 from cloudtune.code import gather_code
 from cloudtune.errors import CloudtuneError, Fault, ServiceError, SpecError, UsageError
 from cloudtune.plan import Notice, Plan
@@ -103,6 +104,7 @@ def start(
     Raises:
         SpecError: the job cannot run as written: placeholders, refused keys, code that looks like a credential.
         UsageError: a variable that should be read from the shell is not set there.
+        NoCapacity: the account may not have so many machines, as far as it may be asked; nothing was recorded.
         CloudtuneError: a step failed; what was made has been taken back, or the message says what is left.
     """
     store, job = store or Store(), checked(job)
@@ -113,6 +115,7 @@ def start(
         for path, text in placeholders(job)
     ]
     check_ready(plan, faults, environ)
+    _ask_beforehand(plan, backend)
     record = Record(
         id=plan.run_id,
         name=plan.name,
@@ -140,6 +143,23 @@ def check_ready(plan: Plan, faults: Sequence[Fault], environ: Mapping[str, str] 
     if faults or refused:
         raise SpecError([*faults, *refused])
     check_shell(plan, os.environ if environ is None else environ)
+
+
+def _ask_beforehand(plan: Plan, backend: Backend) -> None:
+    """Raise why the place will not take the plan, where it can be asked; whatever else is wrong, submitting tells."""
+    given: Any = backend
+    if not hasattr(given, "beforehand"):
+        return
+    replies: list[Reply] = []
+    try:
+        client = load(backend.client)(hasty=True)
+        while (call := given.beforehand(plan, replies)) is not None:
+            replies.append(client.read(call))
+    except CloudtuneError:
+        return
+    refusal: CloudtuneError | None = given.refusal(plan, replies)
+    if refusal is not None:
+        raise refusal
 
 
 def resume(

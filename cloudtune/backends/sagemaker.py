@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
-from cloudtune.backends import sagemaker_logs, sagemaker_runs
+from cloudtune.backends import sagemaker_logs, sagemaker_quotas, sagemaker_runs
 from cloudtune.backends import sagemaker_wire as wire
 from cloudtune.backends.patches import patched
 from cloudtune.backends.sagemaker_images import CPU, GPU, NEURON, image_uri
 from cloudtune.backends.sagemaker_notes import doubts, notes
 from cloudtune.backends.sagemaker_surroundings import Surroundings, surroundings
 from cloudtune.code import gather_code
-from cloudtune.errors import Fault, SpecError
+from cloudtune.errors import CloudtuneError, Fault, SpecError
 from cloudtune.launch import Launch, launch, run_time_limit_s
 from cloudtune.launch.commands import container_argv
 from cloudtune.launch.machine import runtime_of, shape_of
@@ -95,6 +95,14 @@ class SageMakerBackend:
             warnings=tuple(Notice(path=path, message=message) for path, message in warnings),
         )
 
+    def beforehand(self, plan: Plan, replies: Sequence[Mapping[str, Any]]) -> Call | None:
+        """Return the next call that tells whether the account may have the plan's instances."""
+        return sagemaker_quotas.beforehand(plan, replies)
+
+    def refusal(self, plan: Plan, replies: Sequence[Mapping[str, Any]]) -> CloudtuneError | None:
+        """Return why the plan would be refused, from the replies to :meth:`beforehand`, as far as they tell."""
+        return sagemaker_quotas.refusal(plan, replies)
+
     def handle(self, plan: Plan, replies: Mapping[str, Mapping[str, Any]]) -> Handle:
         """Return where the training job lives."""
         return sagemaker_runs.handle_of(plan, replies["job"])
@@ -103,7 +111,7 @@ class SageMakerBackend:
         """Return the handle of a training job's ARN."""
         return sagemaker_runs.recognised(text)
 
-    def suppose(self, text: str) -> Handle | None:
+    def suppose(self, text: str) -> tuple[Handle, ...]:
         """Return the handle of what may be the name of a training job; only SageMaker knows."""
         return sagemaker_runs.supposed(text)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cloudtune import rights
+from cloudtune.backends.sagemaker_quotas import asking, quota_name, quota_of
 from cloudtune.backends.sagemaker_surroundings import account_of
 from cloudtune.diagnosis.aws_questions import POLICIES, AwsQuestions
 from cloudtune.diagnosis.aws_wanted import Objects, Wanted
@@ -16,8 +17,6 @@ from cloudtune.diagnosis.questions import Question, Refused
 
 #: Who takes the role of a job.
 SERVICE = "sagemaker.amazonaws.com"
-#: Pages of quotas that are read at most, with a hundred each.
-_PAGES = 40
 
 
 # --- the role
@@ -236,27 +235,25 @@ def quota(wanted: Wanted, questions: AwsQuestions, _: Surroundings) -> Iterator[
     kind = wanted.place.instance_type
     if not kind or "<" in kind or not questions.first_time("quota", wanted.region, kind, str(wanted.place.use_spot)):
         return
-    name = f"{kind} for {'spot ' if wanted.place.use_spot else ''}training job usage"
+    name = quota_name(kind, spot=wanted.place.use_spot is True)
+    call = asking()
     question = Question(
-        service="aws.service_quotas",
-        operation="list_service_quotas",
-        parameters={"ServiceCode": "sagemaker", "MaxResults": 100, "pages": _PAGES},
+        service=call.service,
+        operation=call.operation,
+        parameters=call.parameters,
         check="quota",
         about=f"quota {name!r}",
         where=wanted.at("instanceType"),
         needed=False,
     )
-    rows = questions.ask(question).get("Quotas", ())
-    value = next((row.get("Value") for row in rows if row.get("QuotaName") == name), None)
-    if value is None:
+    there = quota_of(name, [questions.ask(question)])
+    if there is None:
         message = f"{question.about} is not listed: SageMaker may not have {kind} in {wanted.region}"
         yield question.finding("warning", message, "look in the console: Service Quotas, Amazon SageMaker")
-    elif value < wanted.nodes:
-        hint = f"ask for more in the console: Service Quotas, Amazon SageMaker, {name}"
-        message = f"the job takes {wanted.nodes} x {kind}, and {question.about} is {value:g}"
-        yield question.finding("problem", message, hint)
-    else:
-        yield question.finding("ok", f"the job takes {wanted.nodes} x {kind}, and {question.about} is {value:g}")
+        return
+    enough = there.value >= wanted.nodes
+    message = f"the job takes {wanted.nodes} x {kind}, and {question.about} is {there.value:g}"
+    yield question.finding("ok" if enough else "problem", message, None if enough else there.hint)
 
 
 def secrets(wanted: Wanted, questions: AwsQuestions, _: Surroundings) -> Iterator[Finding]:

@@ -97,7 +97,7 @@ def killed_anywhere(
 ) -> int:
     """Kill `cloudtune run` before each thing that it writes down, sends or asks for, and go on with all of these runs.
 
-    ``least`` is how often it must have been killed. Return how many runs there are in the end, each of them whole.
+    ``least`` is how many runs must have been cut off. Return how many runs there are in the end, each of them whole.
     """
     runtime = {"kind": "runtime", "type": "pyTorchDistributed", "spec": {"command": COMMAND}}
     place = {"kind": "infrastructure", "type": infrastructure, "spec": dict(where)}
@@ -113,10 +113,11 @@ def killed_anywhere(
         check=False,
     )
     codes = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("end ")]
-    assert codes.count(-signal.SIGKILL) >= least, done.stderr
     records = Store().runs()
     pending = [record.id for record in records if record.state == "pending"]
-    assert len(pending) == codes.count(-signal.SIGKILL) == len(records) - 1
+    assert len(pending) >= least, done.stderr
+    # what is killed while it only asks whether the job may run has recorded nothing
+    assert len(pending) == len(records) - 1 <= codes.count(-signal.SIGKILL)
     for run_id in pending:
         run = jobs.resume(run_id)
         assert written(list(run.lines(follow=True))) == TEXTS

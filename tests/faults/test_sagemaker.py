@@ -20,7 +20,7 @@ from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime
 from cloudtune.store import Store
 from tests.aws_place import AwsPlace, aws_place
-from tests.faults.flows import COMMAND, TEXTS, from_now_on, killed_anywhere, watched_and_deleted, written
+from tests.faults.flows import COMMAND, TEXTS, from_now_on, killed_anywhere, sent, watched_and_deleted, written
 from tests.processes import eventually
 from tests.rehearsal.conftest import namespaces  # noqa: F401 - a fixture
 
@@ -117,8 +117,26 @@ def test_a_submission_that_cannot_go_on_is_continued(on: AwsPlace) -> None:
         watched_and_gone(jobs.resume(record.id), on)
 
 
+#: Who may not ask for quotas learns of them when a job is refused.
+QUOTAS = "servicequotas:ListServiceQuotas"
+
+
+def test_what_a_quota_does_not_allow_is_refused_before_anything_is_sent(on: AwsPlace) -> None:
+    on.cloud.quotas["ml.m5.xlarge"] = 1
+    with pytest.raises(NoCapacity) as caught:
+        jobs.start(job(on, replicas=2))
+    told = str(caught.value)
+    assert "takes 2 x ml.m5.xlarge, and the quota 'ml.m5.xlarge for training job usage' (L-" in told
+    assert "is 1" in told
+    assert "Service Quotas" in (caught.value.hint or "")
+    assert Store().runs() == ()
+    assert sent(on.stage, "put_object") == sent(on.stage, "create_training_job") == 0
+    assert jobs.start(job(on, "true")).wait(60).state == "succeeded"
+
+
 def test_a_submission_that_is_refused_leaves_nothing(on: AwsPlace) -> None:
     on.cloud.quotas["ml.m5.xlarge"] = 0
+    on.cloud.denied.add(QUOTAS)
     with pytest.raises(NoCapacity, match="service limit") as caught:
         jobs.start(job(on))
     assert "left behind" not in str(caught.value)
@@ -129,7 +147,7 @@ def test_a_submission_that_is_refused_leaves_nothing(on: AwsPlace) -> None:
 
 def test_what_a_refused_submission_leaves_is_said(on: AwsPlace) -> None:
     on.cloud.quotas["ml.m5.xlarge"] = 0
-    on.cloud.denied.add("s3:DeleteObject")
+    on.cloud.denied |= {QUOTAS, "s3:DeleteObject"}
     with pytest.raises(CloudtuneError) as caught:
         jobs.start(job(on))
     assert "agent (aws.s3 put_object" in str(caught.value).partition("left behind: ")[2]
