@@ -25,6 +25,8 @@ SOURCES = (
     ("pytorch", "training", "pytorch"),
     ("huggingface-llm", "inference", "huggingface-llm"),
 )
+#: The same of images of model servers: what each of these files has is for one kind of processor.
+SERVERS = (("djl", "gpu", "djl-lmi"), ("djl", "neuron", "djl-neuronx"))
 #: The agent needs this Python, and images before it are left out.
 OLDEST_PYTHON = (3, 9)
 _BASE = re.compile(r"pytorch([0-9.]+)")
@@ -34,11 +36,13 @@ def main() -> None:
     """Print the table."""
     folder = _folder_of("sagemaker.core") / "image_uri_config"
     registries: list[dict[str, str]] = []
-    images = [
-        {**row, "registry": _index(registries, regions)}
-        for framework, use, name in SOURCES
-        for row, regions in rows(framework, use, json.loads((folder / f"{name}.json").read_text())[use])
-    ]
+
+    def read(name: str) -> Any:
+        return json.loads((folder / f"{name}.json").read_text())
+
+    found = [one for framework, use, name in SOURCES for one in rows(framework, use, read(name)[use])]
+    found += [one for framework, processor, name in SERVERS for one in servers(framework, processor, read(name))]
+    images = [{**row, "registry": _index(registries, regions)} for row, regions in found]
     table = {
         "source": f"image_uri_config of sagemaker-core {version('sagemaker-core')}",
         "leftOut": "images for TensorFlow, and those whose Python is older than 3.9, which cloudtune's agent needs",
@@ -64,6 +68,14 @@ def rows(framework: str, use: str, config: dict[str, Any]) -> Iterator[tuple[dic
                 row |= {"transformers": number} if base else {}
                 row |= {"pythons": pythons, "repository": image["repository"], "tag": tag(image, kind, pytorch, row)}
                 yield row, dict(sorted(image["registries"].items()))
+
+
+def servers(framework: str, processor: str, config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """Yield the images of one file of model servers, each with its registry accounts by region."""
+    for number, image in config["versions"].items():
+        row = {"framework": framework, "use": "inference", "processor": processor, "version": number, "pythons": []}
+        row |= {"repository": image["repository"], "tag": image["tag_prefix"]}
+        yield row, dict(sorted(image["registries"].items()))
 
 
 def tag(image: dict[str, Any], processor: str, pytorch: str, row: dict[str, Any]) -> str:

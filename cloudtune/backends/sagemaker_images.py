@@ -65,8 +65,8 @@ def _row(framework: Framework, processor: str, use: str) -> tuple[Mapping[str, A
         rows = _of_version(rows, "transformers", framework.transformers_version, _PATH)
     newest = max(rows, key=lambda row: (numbers(row["version"]), numbers(row.get("transformers", ""))))
     pythons: Sequence[str] = newest["pythons"]
-    python = framework.py_version or max(pythons, key=numbers)
-    if python not in pythons:
+    python = framework.py_version or max(pythons, key=numbers, default="")
+    if pythons and python not in pythons:
         message = f"that image has no {python}"
         raise SpecError([Fault(path=f"{_PATH}.pyVersion", message=message, hint=f"it has {', '.join(pythons)}")])
     return newest, python

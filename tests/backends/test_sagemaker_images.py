@@ -11,6 +11,7 @@ import pytest
 
 from cloudtune.backends import sagemaker_images
 from cloudtune.backends.sagemaker_images import CPU, GPU, NEURON, image_uri
+from cloudtune.backends.serving_images import djl_image
 from cloudtune.errors import SpecError
 from cloudtune.spec.sagemaker import Framework
 
@@ -19,6 +20,8 @@ SDK = os.environ.get("CLOUDTUNE_SAGEMAKER_PYTHON", "")
 ROOT = Path(__file__).parents[2]
 TABLE = json.loads(Path(sagemaker_images.__file__).with_suffix(".json").read_text())
 DLC = "763104351884.dkr.ecr.us-west-2.amazonaws.com"
+#: What the SDK calls images of model servers.
+SERVERS = {("djl", GPU): "djl-lmi", ("djl", NEURON): "djl-neuronx"}
 #: Asks the SDK's own look-up; Neuron's training images it refuses, so those are not among the questions.
 ASK = """
 import json, logging, sys
@@ -54,6 +57,14 @@ def test_hugging_face_on_trainium_has_an_image() -> None:
     tag = "1.13.1-transformers4.36.2-neuronx-py310-sdk2.18.0-ubuntu20.04"
     found = uri("huggingface", "1.13.1", "4.36.2", "py310", processor=NEURON)
     assert found == f"{DLC}/huggingface-pytorch-training-neuronx:{tag}"
+
+
+def test_model_servers_have_images_for_gpus_and_inferentia() -> None:
+    assert djl_image("us-west-2", neuron=False) == f"{DLC}/djl-inference:0.38.0-lmi29.0.0-cu130"
+    assert djl_image("us-west-2", neuron=True) == f"{DLC}/djl-inference:0.29.0-neuronx-sdk2.19.1"
+    assert djl_image("mx-central-1", neuron=False).startswith("637423239942.dkr.ecr.mx-central-1.")
+    with pytest.raises(SpecError, match="not in the region us-west-1"):
+        djl_image("us-west-1", neuron=True)
 
 
 def test_registries_differ_by_region() -> None:
@@ -109,7 +120,8 @@ def test_the_sdk_answers_the_same() -> None:
     questions, ours = [], []
     seen: set[int] = set()  # each list of registries is gone through with one image: the SDK takes long to answer
     for row in TABLE["images"]:
-        if row["processor"] == NEURON:
+        server = SERVERS.get((row["framework"], row["processor"]))
+        if row["processor"] == NEURON and server is None:
             continue
         regions = list(TABLE["registries"][row["registry"]])
         for region in regions[-1:] if row["registry"] in seen else regions:
@@ -119,9 +131,12 @@ def test_the_sdk_answers_the_same() -> None:
                 name=row["framework"],
                 version=row["version"],
                 transformers_version=row.get("transformers"),
-                py_version=row["pythons"][0],
+                py_version=row["pythons"][0] if row["pythons"] else None,
             )
             ours.append(image_uri(framework, region=region, processor=row["processor"], use=row["use"]))
+            if server is not None:
+                questions.append({"framework": server, "region": region, "version": row["version"]})
+                continue
             questions.append(
                 {
                     "framework": row["framework"],
