@@ -88,6 +88,15 @@ class Node:
                 raise UsageError(f"{path} of node {self.name} is to show {place.source}, which does not exist")
 
 
+def hub_models(cache: Path | None, variables: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Place]]:
+    """Return by which variables and places a node finds the user's models of the Hub: there where its job looks."""
+    if cache is None:
+        return {}, {}
+    wanted = variables.get("HF_HUB_CACHE", "")
+    where = wanted if wanted.startswith("/") and wanted.strip("/") else str(cache)
+    return {"HF_HUB_CACHE": where, "HF_HUB_OFFLINE": "1"}, {where: Place(source=cache, read_only=True)}
+
+
 @attrs.frozen(kw_only=True)
 class Line:
     """One line of a node's output; ``stream`` is ``stdout`` or ``stderr``."""

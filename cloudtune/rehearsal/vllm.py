@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class Inner:
 
     def __init__(self, model: str) -> None:
         self.model = str(Path(model).absolute())
+        self.most_tokens = _most_tokens(Path(model))
         self.port = _free_port()
         command = [sys.executable, "-m", "transformers.cli.transformers", "serve", self.model]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", "HF_HOME": _cache()}
@@ -96,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in self.names:
             self._refuse(404, f"The model `{name}` does not exist.", "NotFoundError")
             return
-        body = json.dumps({**asked, "model": self.inner.model}).encode()
+        body = json.dumps({**_limited(asked, self.inner.most_tokens), "model": self.inner.model}).encode()
         with self.inner.ask("POST", path, body) as answer:
             self._pass_on(answer, name)
 
@@ -167,6 +168,22 @@ def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if not asked.model:
         parser.error("no model is named")
     return asked, left_out
+
+
+def _most_tokens(model: Path) -> int | None:
+    """Return how long a model lets its answers be: vLLM makes it the limit of every request."""
+    try:
+        most = json.loads((model / "generation_config.json").read_text(encoding="utf-8")).get("max_new_tokens")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return most if isinstance(most, int) else None
+
+
+def _limited(asked: Mapping[str, Any], most: int | None) -> dict[str, Any]:
+    """Return a request with an answer of so many tokens at most."""
+    lengths = (asked.get("max_completion_tokens"), asked.get("max_tokens"), most)
+    known = [length for length in lengths if isinstance(length, int)]
+    return {**asked, "max_tokens": min(known)} if known and most is not None else dict(asked)
 
 
 def _cache() -> str:

@@ -203,9 +203,10 @@ def _start(spec: Spec, progress: Callable[[str], object]) -> Run:
 
 
 def _answers(prompt: str, progress: Callable[[str], object]) -> dict[str, str]:
-    """Ask every model that was deployed, and return what they said."""
-    answers = {}
-    for one in sorted(Store().deployments(), key=_when):
+    """Ask every model that was deployed, or answers without, and return what they said."""
+    answers, store = {}, Store()
+    imported = (deployments.answering(model) for model in store.models())
+    for one in sorted([*store.deployments(), *(one for one in imported if one is not None)], key=_when):
         progress(f"asking {one.name}: {prompt}")
         answers[one.name] = deployments.ask(one, prompt)
     return answers

@@ -1,6 +1,7 @@
 """The tokenizer and the model of a training: template, precision, attention, quantization, sharding."""
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,11 @@ def uses_bf16(options: Options) -> bool:
     return device_kind() in ("cuda", "xpu") and torch.accelerator.is_available() and torch.cuda.is_bf16_supported()
 
 
+def in_four_bits(options: Options) -> bool:
+    """Return whether the frozen weights are quantized: for QLoRA, but not on the processors of a rehearsal."""
+    return options.method == "qlora" and not (device_kind() == "cpu" and "CLOUDTUNE_REHEARSED" in os.environ)
+
+
 def sharding_route(options: Options) -> str:
     """Return how the model is sharded: ``none``, ``loaded`` (sharded while it is read) or ``wrapped`` (by accelerate).
 
@@ -48,7 +54,7 @@ def sharding_route(options: Options) -> str:
         )
     if device_kind() != "cpu" and (options.save_strategy != "no" or options.method == "qlora"):
         return "wrapped"
-    if options.method == "qlora":
+    if in_four_bits(options):
         raise RecipeError(
             f"{called('method', 'qlora')} cannot be sharded on a CPU\n  hint: {called('method', 'lora')} can"
         )
@@ -100,7 +106,9 @@ def attention(options: Options) -> str:
 
 def quantization(options: Options) -> BitsAndBytesConfig | None:
     """Return how the frozen weights are quantized for QLoRA."""
-    if options.method != "qlora":
+    if not in_four_bits(options):
+        if options.method == "qlora":
+            say("rehearsed: substituted: four bits -> the frozen weights as they are: this machine has no GPU")
         return None
     if importlib.util.find_spec("bitsandbytes") is None:
         raise RecipeError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.rehearsal.aws.training_files import Checkpoints, Unrunnable, fill_channel
-from cloudtune.rehearsal.nodes import Node, Place
+from cloudtune.rehearsal.nodes import Node, Place, hub_models
 
 if TYPE_CHECKING:
     from cloudtune.rehearsal.aws.cloud import AwsCloud
@@ -64,9 +64,8 @@ def build_nodes(
     if len(names) > 1:
         # the nodes share this machine's cores, and each would take all of them
         here["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // len(names)))
-    if cloud.hub_cache:
-        here |= {"HF_HUB_CACHE": str(cloud.hub_cache), "HF_HUB_OFFLINE": "1"}
-    models = {str(cloud.hub_cache): Place(source=cloud.hub_cache, read_only=True)} if cloud.hub_cache else {}
+    hub, models = hub_models(cloud.hub_cache, given.get("Environment", {}))
+    here |= {**hub, **given.get("Environment", {})}
     nodes = []
     for number, name in enumerate(names):
         folder = base / name
@@ -81,7 +80,7 @@ def build_nodes(
                 name=name,
                 folder=folder,
                 command=command,
-                environment={**here, **given.get("Environment", {}), **_variables(given, arn, region, name), **role},
+                environment={**here, **_variables(given, arn, region, name), **role},
                 binds={ML: Place(source=folder / "ml"), local: Place(source=folder / "checkpoints"), **models},
                 outside_names=cloud.outside_names,
                 hosts=addresses,

@@ -20,7 +20,7 @@ import attrs
 from cloudtune.node.archives import is_archive
 from cloudtune.node.code import unpack
 from cloudtune.node.errors import NodeError
-from cloudtune.rehearsal.nodes import Node, Place
+from cloudtune.rehearsal.nodes import Node, Place, hub_models
 from cloudtune.rehearsal.oci.buckets import Buckets
 from cloudtune.rehearsal.oci.job_limits import mount_place
 from cloudtune.rehearsal.oci.ocids import REGION
@@ -150,6 +150,7 @@ def build_nodes(cloud: OciCloud, work: Work, run: Mapping[str, Any], artifact: P
         nodes: list[Node] = []
         for _ in range(group.nodes):
             rank = sum(map(len, found)) + len(nodes)
+            _, models = hub_models(cloud.hub_cache, group.variables)
             own = folder / names[rank]
             nodes.append(
                 Node(
@@ -157,7 +158,7 @@ def build_nodes(cloud: OciCloud, work: Work, run: Mapping[str, Any], artifact: P
                     folder=own,
                     command=_command(group, _placed(artifact, own / "artifact")),
                     environment={**port, **_environment(cloud, work, group, run, rank, artifact)},
-                    binds={**shared, WORK: Place(source=own / "artifact")},
+                    binds={**shared, **models, WORK: Place(source=own / "artifact")},
                     hosts=hosts,
                     working_dir=WORK,
                     outside_names=cloud.outside_names,
@@ -185,8 +186,6 @@ def _shared_places(cloud: OciCloud, work: Work, run: Mapping[str, Any], folder: 
         _PRINCIPAL: Place(source=folder / "principal", read_only=True),
         str(Path(CLUSTER_FILE).parent): Place(source=folder / "cluster", read_only=True),
     }
-    if cloud.hub_cache is not None:
-        places[str(cloud.hub_cache)] = Place(source=cloud.hub_cache, read_only=True)
     for mount in work.mounts:
         source = mounted_folder(cloud, mount)
         source.mkdir(parents=True, exist_ok=True)
@@ -275,5 +274,5 @@ def _environment(
         }
     # the nodes share this machine's cores, and each would take all of them
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // work.nodes))} if work.nodes > 1 else {}
-    hub = {"HF_HUB_CACHE": str(cloud.hub_cache), "HF_HUB_OFFLINE": "1"} if cloud.hub_cache else {}
+    hub, _ = hub_models(cloud.hub_cache, group.variables)
     return {**threads, **hub, **group.variables, **service}
