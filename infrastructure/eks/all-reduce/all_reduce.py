@@ -1,8 +1,8 @@
 """Measures how fast the accelerators of several nodes add up a tensor: what gradients wait for in each step.
 
 Started by torchrun on each node. It sums tensors of growing size over all processes, checks the sums, and prints a row
-for each size: time, algorithm bandwidth, and bus bandwidth, which says how fast the slowest link was whatever the number
-of processes (2 (n - 1) / n of the former, https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md).
+for each size: time, algorithm bandwidth, and bus bandwidth, which says how fast the slowest link was however many the
+processes are (2 (n - 1) / n of the former, https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md).
 It fails where a sum is wrong, or the largest size is slower than ``--least-gbps``.
 """
 
