@@ -230,6 +230,16 @@ _TRAINING_JOB = {
     "output_kms_key_id": "alias/outputs",
 }
 
+#: Texts that the API of Kubernetes takes, by attribute of the spec.
+_CLUSTER_JOB = {
+    "namespace": "team-a",
+    "trainer_api": "v2.1",
+    "shared_memory": "8Gi",
+    "service_account": "trainer",
+    "queue": "team",
+    "priority_class": "high",
+}
+
 
 def _possible_infrastructure(place: Any) -> Any:
     """Change what cannot be in a drawn infrastructure."""
@@ -254,6 +264,13 @@ def _possible_infrastructure(place: Any) -> Any:
         changed["inputs"] = tuple(channels)
     elif place.type == "eksJob":
         one = {"claim": "data", "host_path": None, "empty_dir": None}
+        one |= {"sub_path": None}
         volumes = (attrs.evolve(volume, mount_path=f"/v{n}", **one) for n, volume in enumerate(place.volumes))
         changed["volumes"] = tuple(volumes)
+        changed |= {name: value for name, value in _CLUSTER_JOB.items() if getattr(place, name) is not None}
+        changed["image_pull_secrets"] = tuple(f"s{n}" for n in range(len(place.image_pull_secrets)))
+        changed["tolerations"] = ({"key": "k", "operator": "Exists"},) * len(place.tolerations)
+        changed["resources"] = {"requests": {"cpu": 1}, "limits": {"memory": "2Gi"}} if place.resources else {}
+        for word in ("labels", "node_selector", "annotations"):
+            changed[word] = {f"k{n}": f"v{n}" for n in range(len(getattr(place, word)))}
     return attrs.evolve(place, **changed)

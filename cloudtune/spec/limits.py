@@ -1,7 +1,7 @@
 """What each kind of runtime and infrastructure cannot be, by type: facts of the services and plain contradictions.
 
-Sources: oracle-ads 2.16.1 (five mounts, flexible shapes), the Kubernetes API (one source a volume); SageMaker's are in
-:mod:`cloudtune.spec.sagemaker_limits`.
+Source: oracle-ads 2.16.1 (five mounts, flexible shapes). SageMaker's are in :mod:`cloudtune.spec.sagemaker_limits`,
+those of clusters in :mod:`cloudtune.spec.eks_limits`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.spec.eks_limits import of_cluster_job
 from cloudtune.spec.sagemaker_limits import of_training_job
 
 if TYPE_CHECKING:
     from cloudtune.spec.distributed import NeuronDistributedRuntime, PyTorchDistributedRuntime
-    from cloudtune.spec.eks import EKSJob
     from cloudtune.spec.oci import DataScienceJob
     from cloudtune.spec.programs import GitPythonRuntime, NotebookRuntime
     from cloudtune.spec.scripts import ScriptRuntime
@@ -117,18 +117,6 @@ def of_data_science_job(place: DataScienceJob) -> Iterator[Finding]:
     if place.shape_config_details is not None and shape and not shape.endswith(("Flex", ">", "}")):
         message = f"{shape} is no flexible shape: its OCPUs and memory cannot be chosen"
         yield ("shapeConfigDetails",), message, "leave shapeConfigDetails out, or choose a shape that ends in .Flex"
-
-
-def of_cluster_job(place: EKSJob) -> Iterator[Finding]:
-    """Check volumes."""
-    for index, volume in enumerate(place.volumes):
-        sources = [word for word in ("claim", "host_path", "empty_dir") if getattr(volume, word) is not None]
-        if len(sources) != 1:
-            message = "a volume is exactly one of claim, hostPath and emptyDir"
-            yield ("volumes", index), f"{message}; this is {'none' if not sources else len(sources)} of them", None
-        if volume.mount_path and not volume.mount_path.startswith(("/", "<")):
-            yield ("volumes", index, "mountPath"), f"{volume.mount_path!r} is no absolute path", None
-    yield from _twice("volumes", "mountPath", [volume.mount_path.rstrip("/") for volume in place.volumes], "the path")
 
 
 LIMITS: dict[str, tuple[Callable[[Any], Iterator[Finding]], ...]] = {
