@@ -10,7 +10,7 @@ Times of the API (which are those of the control plane) and of logs (those of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -20,6 +20,7 @@ from cloudtune.backends import numbered
 from cloudtune.backends.eks_runs import is_finished, state_of, status_of
 from cloudtune.backends.eks_words import name_of
 from cloudtune.backends.numbered import Entry
+from cloudtune.node.lines import parse_numbered
 from cloudtune.plan import Call
 from cloudtune.states import Handle, LogLine
 
@@ -115,7 +116,7 @@ def _listed(
     cursor = {**cursor, **state, "next": "read", "more": True, "caughtUp": False}
     if state["each"]:
         return told, cursor
-    found, cursor = _told(handle, [], cursor, cut=None)
+    found, cursor = _told(handle, [], cursor)
     return (*told, *found), cursor
 
 
@@ -146,7 +147,8 @@ def _searched(
     at, limit = float(cursor["lines"]["at"]), int(cursor["limit"])
     entries: list[Entry] = []
     cuts: list[float] = []
-    read_whole = []
+    closed: dict[str, int] = {}
+    whole = []
     for one, answer in zip(cursor["each"], reply.get("replies") or (), strict=False):
         text = str(answer.get("text") or "")
         is_cut = len(text) * 4 >= limit and len(text.encode(errors="replace")) >= limit
@@ -154,26 +156,34 @@ def _searched(
         if is_cut:
             cuts.append(found[-1].at if found else at)
         elif one["whole"]:
-            read_whole.append(one["key"])
+            whole.append(one["key"])
+            closed |= _last_number(found)
         entries += (entry for entry in found if entry.at >= at)
     cut = min(cuts, default=None)
     if cut is not None and int(cut) <= int(at) and limit < MOST_BYTES:
         # times are asked for in whole seconds: the rest of this one is not in such a piece
         return (), {**cursor, "limit": limit * 2, "next": "read", "more": True, "caughtUp": False}
-    told, cursor = _told(handle, entries, {**cursor, "limit": LIMIT_BYTES}, cut=cut)
+    told, cursor = _told(handle, entries, {**cursor, "limit": LIMIT_BYTES}, cut=cut, closed=closed)
     if cut is None and not cursor["lines"]["waiting"]:
-        cursor["done"] = [*cursor["done"], *read_whole]
+        cursor["done"] = [*cursor["done"], *whole]
     return told, cursor
 
 
 def _told(
-    handle: Handle, entries: list[Entry], cursor: dict[str, Any], *, cut: float | None
+    handle: Handle,
+    entries: list[Entry],
+    cursor: dict[str, Any],
+    *,
+    cut: float | None = None,
+    closed: Mapping[str, int] | None = None,
 ) -> tuple[tuple[LogLine, ...], dict[str, Any]]:
     """Return the lines that can be told of what was read, up to ``cut`` where a reply was, and what comes next."""
     job, now = cursor["job"], cursor["now"]
     if cut is not None:
         entries = [entry for entry in entries if entry.at <= cut]
-    told, lines = numbered.take(entries, cursor["lines"], now=now, more=cut is not None, over=job["finished"])
+    told, lines = numbered.take(
+        entries, cursor["lines"], now=now, more=cut is not None, over=job["finished"], closed=closed
+    )
     # where nothing was told of a piece, its lines have to wait a little
     again = lines["at"] > cursor["lines"]["at"] if cut is not None else bool(lines["again"])
     cursor = {**cursor, "lines": lines, "next": "read" if again else "look", "more": again}
@@ -232,6 +242,15 @@ def _entries(one: Mapping[str, Any], text: str, replica: int | None, stream: str
         last = stamp
         found.append(Entry(id=f"{start}/{stamp}#{same}", at=at, text=words, stream=stream, replica=replica))
     return found
+
+
+def _last_number(entries: Sequence[Entry]) -> dict[str, int]:
+    """Return the number of an agent's last line, by the name of its stream: a container that ended says no more."""
+    for entry in reversed(entries):
+        line = parse_numbered(entry.text)
+        if line is not None:
+            return {numbered.stream_name(line): line.number}
+    return {}
 
 
 def _rfc3339(time_s: float) -> str:

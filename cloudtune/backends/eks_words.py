@@ -79,7 +79,9 @@ def main_status(pod: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def is_scheduled(pod: Mapping[str, Any]) -> bool:
     """Return whether a pod has a node."""
-    return bool((pod.get("spec") or {}).get("nodeName")) or condition(pod, "PodScheduled") is not None
+    if (pod.get("spec") or {}).get("nodeName") or (pod.get("status") or {}).get("phase") == "Running":
+        return True
+    return condition(pod, "PodScheduled") is not None
 
 
 def is_over(pod: Mapping[str, Any]) -> bool:

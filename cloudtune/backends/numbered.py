@@ -60,16 +60,24 @@ def beginning(at: float) -> dict[str, Any]:
 
 
 def take(
-    entries: Iterable[Entry], cursor: Mapping[str, Any], *, now: float, more: bool, over: float | None = None
+    entries: Iterable[Entry],
+    cursor: Mapping[str, Any],
+    *,
+    now: float,
+    more: bool,
+    over: float | None = None,
+    closed: Mapping[str, int] | None = None,
 ) -> tuple[tuple[LogLine, ...], dict[str, Any]]:
     """Return the lines that can be told, in order, and the cursor behind them.
 
     ``entries`` are the first that the service has from ``cursor["at"]`` on; ``more`` says that it has others behind
-    them. ``now`` is the service's time, ``over`` when the run ended. In the cursor, ``again``
-    says that the next search should follow at once, ``waiting`` whether there is something that was found and not told,
+    them. ``now`` is the service's time, ``over`` when the run ended. ``closed`` has the numbers of the last lines of
+    agents that did not come to say that, by their names in the cursor's ``streams``. In the cursor, ``again`` says
+    that the next search should follow at once, ``waiting`` whether there is something that was found and not told,
     ``news`` is when something new came.
     """
     batch = _Batch(entries, cursor, now=now, more=more)
+    batch.close(closed or {})
     lines = tuple(batch.told())
     return lines, batch.cursor_behind(told=len(lines), over=over)
 
@@ -83,6 +91,11 @@ def farewells(cursor: Mapping[str, Any]) -> int:
     """Return how many nodes have written their last line."""
     newest = {_node(name): cursor["streams"][name] for name in sorted(cursor["streams"])}
     return sum(1 for values in newest.values() if Stream(*values).end)
+
+
+def stream_name(line: Numbered) -> str:
+    """Return what the lines of one start of a node's agent go by in a cursor."""
+    return f"{line.node}@{line.start}"
 
 
 def is_ended(cursor: Mapping[str, Any], stream: str) -> bool:
@@ -131,7 +144,7 @@ class _Batch:
                     others[mark] = Line(key=entry.at, at=entry.at, line=_plain(entry), entry=mark, since=entry.at)
                 continue
             self.of = min(max(self.of, line.nodes), _NODES)
-            name = f"{line.node}@{line.start}"
+            name = stream_name(line)
             stream = self.streams.get(name)
             if stream is None:
                 stream = self.streams[name] = Stream()
@@ -140,6 +153,12 @@ class _Batch:
                 if line.number not in known or entry.at < known[line.number][1]:
                     known[line.number] = (line, entry.at)
         return found, deque(sorted(others.values(), key=lambda one: one.at))
+
+    def close(self, closed: Mapping[str, int]) -> None:
+        """Take it that no lines follow those of these numbers."""
+        for name, number in closed.items():
+            if name in self.streams and not self.streams[name].end:
+                self.streams[name].end = number
 
     # --- what can be told
 
@@ -236,7 +255,8 @@ class _Batch:
     def _advance(stream: Stream, line: Line) -> None:
         stream.key, stream.at = max(stream.key, line.key), line.at
         stream.next = line.number + 1
-        stream.end = line.number if line.last else 0
+        # a line behind that which was taken for the last shows that it was not
+        stream.end = line.number if line.last else stream.end * (stream.end >= line.number)
 
     # --- how far it was read
 
