@@ -64,7 +64,7 @@ class SageMakerBackend:
         how, image, limit_s = _checked(job, place, runtime, around)
         name, title = job_name(job), wire.training_job_name(job_name(job), run_id)
         output_path = place.output_path or _bucket_of(runtime.output_uri) or around.bucket
-        outputs, left = _outputs(runtime, run_id, output_path and f"{output_path.rstrip('/')}/{title}", place)
+        outputs = _outputs(runtime, run_id)
         prefix = f"{(place.staging_uri or output_path or _NO_BUCKET).rstrip('/')}/{title}/input/"
         workspace = None if container_of(runtime) else gather_code(job)
         files = () if container_of(runtime) else _files(job, how, run_id, name, outputs, workspace)
@@ -81,7 +81,10 @@ class SageMakerBackend:
             max_runtime_s=limit_s,
             tags={**place.tags, **runtime.freeform_tags},
         )
-        steps = (*_uploads(files, prefix, place, run_id), _job(request, title, run_id))
+        drawn = (*_uploads(files, prefix, place, run_id), _job(request, title, run_id))
+        steps = patched(tuple(_in_region(around.region, drawn)), place.overrides)
+        # what the patches have made of it, too
+        left = outputs["uri"] if runtime.output_uri else _taken_to(steps[-1].parameters)
         passed_over = [(_WHAT, note) for note in (workspace.notes if workspace else ())]
         warnings = (*how.warnings, *doubts(job, place, runtime, around, output_path), *passed_over)
         return Plan(
@@ -89,7 +92,7 @@ class SageMakerBackend:
             run_id=run_id,
             backend=self.name,
             launch=how,
-            steps=patched(tuple(_in_region(around.region, steps)), place.overrides),
+            steps=steps,
             outputs=(left,) if left else (),
             fields=tuple(notes(job, place, runtime, around, image=image, output_path=output_path)),
             warnings=tuple(Notice(path=path, message=message) for path, message in warnings),
@@ -240,22 +243,26 @@ def _image(job: JobSpec, place: SageMakerTrainingJob, runtime: Runtime, around: 
 # --- what travels
 
 
-def _outputs(
-    runtime: Runtime, run_id: str, base: str | None, place: SageMakerTrainingJob
-) -> tuple[dict[str, Any], str | None]:
-    """Return the outputs of the order, and where they are in the end; ``base`` is the service's own place for the job.
-
-    What is in /opt/ml/model when the job ends, the service takes to S3 itself.
-    """
+def _outputs(runtime: Runtime, run_id: str) -> dict[str, Any]:
+    """Return the outputs of the order; what is in /opt/ml/model when the job ends, the service takes to S3 itself."""
     outputs = outputs_of(runtime, run_id)
     if outputs["uri"]:
-        return outputs, outputs["uri"]
+        return outputs
     if outputs["dir"] and outputs["dir"].rstrip("/") != wire.MODEL:
         outputs["uri"] = f"file://{wire.MODEL}"  # the agent brings them there
     else:
         outputs["dir"] = wire.MODEL
-    packed = "model" if place.compress_output is False else "model.tar.gz"
-    return outputs, f"{base}/output/{packed}" if base else None
+    return outputs
+
+
+def _taken_to(request: Mapping[str, Any]) -> str | None:
+    """Return where the service takes what is in /opt/ml/model, by the request as it is sent."""
+    output = request.get("OutputDataConfig") or {}
+    base, name = output.get("S3OutputPath"), request.get("TrainingJobName")
+    if not isinstance(base, str) or not isinstance(name, str):
+        return None
+    packed = "model" if output.get("CompressionType") == "NONE" else "model.tar.gz"
+    return f"{base.rstrip('/')}/{name}/output/{packed}"
 
 
 def _files(

@@ -349,6 +349,18 @@ def test_the_service_takes_the_model_to_s3() -> None:
     )
 
 
+def test_outputs_are_where_the_overrides_put_them() -> None:
+    elsewhere = {"OutputDataConfig": {"S3OutputPath": "s3://other/there/", "CompressionType": None}}
+    found = plan(place=attrs.evolve(PLACE, overrides={"job": elsewhere}))
+    assert found.outputs == ("s3://other/there/j-abcdefgh/output/model.tar.gz",)
+    named = plan(place=attrs.evolve(PLACE, overrides={"job": {"TrainingJobName": "mine"}}))
+    assert named.outputs == ("s3://bucket/out/mine/output/model",)
+    nowhere = plan(place=attrs.evolve(PLACE, overrides={"job": {"OutputDataConfig": {"S3OutputPath": None}}}))
+    assert nowhere.outputs == ()
+    own = attrs.evolve(TRAIN, output_uri="s3://mine/x")
+    assert plan(own, attrs.evolve(PLACE, overrides={"job": elsewhere})).outputs == ("s3://mine/x",)
+
+
 def test_a_folder_of_the_jobs_own_is_brought_to_where_the_service_takes_it() -> None:
     outputs = order_in(plan(attrs.evolve(TRAIN, output_dir="results")))["outputs"]
     assert (outputs["dir"], outputs["uri"]) == ("results", "file:///opt/ml/model")

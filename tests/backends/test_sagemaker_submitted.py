@@ -72,3 +72,26 @@ def test_two_nodes_run_what_was_planned(tmp_path: Path) -> None:
             key = f"{plan.outputs[0].removeprefix(f's3://{place.bucket}/')}/{name}"
             told = s3.get_object(Bucket=place.bucket, Key=key)["Body"].read().decode()
             assert told == "one row, " + "a note of some length " * 100
+
+
+@pytest.mark.usefixtures("nodes")
+def test_outputs_are_where_the_service_says_whatever_the_overrides(tmp_path: Path) -> None:
+    with aws_place(tmp_path, speed=1000.0) as place:
+        where = SageMakerTrainingJob(
+            region="us-west-2",
+            role_arn=place.role,
+            instance_type="ml.m5.xlarge",
+            image="image:1",
+            output_path=f"s3://{place.bucket}/out",
+            compress_output=False,
+            overrides={
+                "job": {"OutputDataConfig": {"S3OutputPath": f"s3://{place.bucket}/else", "CompressionType": None}}
+            },
+        )
+        runtime = PyTorchDistributedRuntime(command="echo > $CLOUDTUNE_OUTPUT_DIR/file")
+        run = jobs.start(JobSpec(name="elsewhere", infrastructure=where, runtime=runtime))
+        status = run.wait(120)
+        assert status.state == "succeeded", (status.reason, *(line.text for line in run.lines()))
+        job = place.over(f"elsewhere-{run.id}")
+        assert run.outputs() == (job["ModelArtifacts"]["S3ModelArtifacts"],)
+        assert run.outputs()[0].endswith("/model.tar.gz")
