@@ -17,7 +17,12 @@ from cloudtune.workspace import Workspace, gather
 RECIPES = Path(__file__).parent / "recipes"
 #: Files of other recipes that travel with one, beside its own.
 _ROWS = ("sft/flags.py", "sft/places.py", "sft/rows.py")
-SHARED = {"prepare": _ROWS, "sft_neuron": _ROWS}
+_TRAINING = ("checkpoints", "faults", "flags", "places", "ranks", "resuming")
+SHARED = {
+    "prepare": _ROWS,
+    "sft_neuron": _ROWS,
+    "vision": tuple(f"sft/{name}.py" for name in _TRAINING),
+}
 
 
 def code_path(job: JobSpec) -> Path | None:

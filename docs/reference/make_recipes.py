@@ -22,6 +22,7 @@ TITLES = {
     "prepare": "rows for training",
     "sft": "supervised fine-tuning",
     "sft_neuron": "supervised fine-tuning on Trainium",
+    "vision": "fine-tuning of models that see images",
 }
 KINDS = {
     "str": "text",
