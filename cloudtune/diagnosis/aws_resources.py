@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets as random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from cloudtune import rights
 from cloudtune.backends.sagemaker_quotas import asking, quota_name, quota_of
@@ -128,7 +128,19 @@ def refused_in(reply: Mapping[str, Any]) -> tuple[str, ...]:
 # --- buckets
 
 
-def buckets(wanted: Wanted, questions: AwsQuestions, surroundings: Surroundings) -> Iterator[Finding]:
+class Placed(Protocol):
+    """What a job has in S3, and the region that it must be in; None where any will do."""
+
+    @property
+    def objects(self) -> tuple[Objects, ...]:
+        """The places."""
+
+    @property
+    def region(self) -> str | None:
+        """The region."""
+
+
+def buckets(wanted: Placed, questions: AwsQuestions, surroundings: Surroundings) -> Iterator[Finding]:
     """Look for each bucket, in the job's region; with ``write``, put an object there and remove it."""
     for place in wanted.objects:
         if not questions.first_time("bucket", place.bucket, str(place.written)):
@@ -179,7 +191,7 @@ def _written(place: Objects, questions: AwsQuestions) -> Finding:
     return put.finding("ok", f"you may write to bucket {place.bucket}, and remove what you wrote")
 
 
-def inputs(wanted: Wanted, questions: AwsQuestions, _: Surroundings) -> Iterator[Finding]:
+def inputs(wanted: Placed, questions: AwsQuestions, _: Surroundings) -> Iterator[Finding]:
     """Look whether there is something at each input."""
     for place in wanted.objects:
         if (

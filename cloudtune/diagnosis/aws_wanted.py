@@ -100,26 +100,32 @@ def settled(text: str | None) -> str | None:
 def _objects(
     subject: Subject, place: SageMakerTrainingJob, runtime: Runtime | None, bucket: str | None
 ) -> Iterator[Objects]:
-    def at(uri: str | None, use: str, key: str, *, written: bool = False) -> Iterator[Objects]:
-        parts = urlsplit(uri or "")
-        if parts.scheme == "s3" and settled(parts.netloc):
-            where = subject.at(key)
-            yield Objects(bucket=parts.netloc, prefix=parts.path.lstrip("/"), use=use, where=where, written=written)
-
     here = "infrastructure.spec"
     given = place.output_path or (runtime.output_uri if runtime is not None else None)
-    yield from at(given or bucket, "takes outputs", f"{here}.outputPath", written=True)
-    yield from at(place.staging_uri, "takes the code", f"{here}.stagingUri", written=True)
-    yield from at(place.checkpoint_uri, "keeps checkpoints", f"{here}.checkpointUri", written=True)
+    yield from _at(given or bucket, "takes outputs", subject.at(f"{here}.outputPath"), written=True)
+    yield from _at(place.checkpoint_uri, "keeps checkpoints", subject.at(f"{here}.checkpointUri"), written=True)
     for index, channel in enumerate(place.inputs):
-        yield from at(channel.uri, "has inputs", f"{here}.inputs[{index}].uri")
+        yield from _at(channel.uri, "has inputs", subject.at(f"{here}.inputs[{index}].uri"))
+    yield from objects_of(subject)
+
+
+def objects_of(subject: Subject) -> Iterator[Objects]:
+    """Yield the places in S3 that jobs name wherever they run: code that waits, outputs, inputs, compiled graphs."""
+    runtime, staging = subject.job.runtime, subject.job.infrastructure.staging_uri
+    yield from _at(staging, "takes the code", subject.at("infrastructure.spec.stagingUri"), written=True)
     if runtime is None:
         return
-    yield from at(runtime.output_uri, "takes outputs", "runtime.spec.outputUri", written=True)
+    yield from _at(runtime.output_uri, "takes outputs", subject.at("runtime.spec.outputUri"), written=True)
     for uri in runtime.inputs:
-        yield from at(uri, "has inputs", "runtime.spec.inputs")
+        yield from _at(uri, "has inputs", subject.at("runtime.spec.inputs"))
     cache = getattr(runtime, "compile_cache_uri", None)
-    yield from at(cache, "keeps compiled graphs", "runtime.spec.compileCacheUri", written=True)
+    yield from _at(cache, "keeps compiled graphs", subject.at("runtime.spec.compileCacheUri"), written=True)
+
+
+def _at(uri: str | None, use: str, where: str, *, written: bool = False) -> Iterator[Objects]:
+    parts = urlsplit(uri or "")
+    if parts.scheme == "s3" and settled(parts.netloc):
+        yield Objects(bucket=parts.netloc, prefix=parts.path.lstrip("/"), use=use, where=where, written=written)
 
 
 def _secrets(subject: Subject, runtime: Runtime | None) -> Iterator[tuple[str, str]]:

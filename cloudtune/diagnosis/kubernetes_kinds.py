@@ -11,7 +11,7 @@ from cloudtune import rights
 from cloudtune.diagnosis.checks import Surroundings
 from cloudtune.diagnosis.findings import Finding
 from cloudtune.diagnosis.kubernetes_mending import OPERATORS, RIGHTS
-from cloudtune.diagnosis.kubernetes_questions import SERVICE, KubernetesQuestions, get, listing
+from cloudtune.diagnosis.kubernetes_questions import POLICIES, SERVICE, KubernetesQuestions, get, listing
 from cloudtune.diagnosis.kubernetes_wanted import Wanted
 from cloudtune.diagnosis.questions import Question, Refused
 
@@ -144,18 +144,18 @@ def access(wanted: Wanted, questions: KubernetesQuestions, _: Surroundings) -> I
     rows = [one for one in rights.rights("kubernetes").values() if one.verbs and one.feature in features]
     missing: list[tuple[rights.Right, str]] = []
     for right in rows:
-        lacks = [
-            f"{verb} {resource}"
-            for resource in right.resources
-            for verb in right.verbs
-            if not _may(questions, wanted, verb, right.groups[0], resource, everywhere=right.cluster)
-        ]
-        missing += [(right, ", ".join(lacks))] if lacks else []
+        for resource in right.resources:
+            lacks = [
+                verb
+                for verb in right.verbs
+                if not _may(questions, wanted, verb, right.groups[0], resource, everywhere=right.cluster)
+            ]
+            missing += [(right, f"{', '.join(lacks)} {resource}")] if lacks else []
     for right, said in missing:
         statement = right.statement(wanted.facts)
         place = "" if right.cluster else f" in namespace {wanted.namespace}"
         message = f"you may not {said}{place}: {right.why}"
-        hint = f"your administrator grants it, feature {right.feature} of infrastructure/eks: {RIGHTS}"
+        hint = f"your administrator grants it, feature {right.feature} of {POLICIES}: {RIGHTS}"
         yield _question(wanted).finding("problem", message, hint, (statement,))
     if not missing:
         said = f"you may do what running such a job takes in namespace {wanted.namespace}"

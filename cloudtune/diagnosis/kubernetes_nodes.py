@@ -67,7 +67,8 @@ def _counted(
     wanted: Wanted, group: Nodes, question: Question, fit: int, chosen: int, refusing: Mapping[str, str]
 ) -> Finding:
     """Say how many nodes could take one of the job's; whether others use them now is not looked at."""
-    takes = ", ".join(f"{shown(name, number)} {name}" for name, number in group.takes.items())
+    order = sorted(group.takes.items(), key=lambda one: ("/" in one[0], one[0]))
+    takes = ", ".join(f"{shown(name, number)} {name}" for name, number in order)
     each = f", each with {takes}" if takes else ""
     said = f"the job takes {group.count} nodes{each}; {fit} of {chosen} that it chooses could give that"
     if fit >= group.count:

@@ -12,7 +12,7 @@ from cloudtune.diagnosis.findings import Finding
 from cloudtune.diagnosis.kubernetes_mending import OPERATORS, QUEUES
 from cloudtune.diagnosis.kubernetes_questions import KubernetesQuestions, get, listing
 from cloudtune.diagnosis.kubernetes_wanted import Wanted
-from cloudtune.diagnosis.quantities import amount, shown, total
+from cloudtune.diagnosis.quantities import amount, shown
 from cloudtune.diagnosis.questions import Question, Refused
 
 _KUEUE, _KUEUE_CONFIG = "kueue-system", "kueue-manager-config"
@@ -129,17 +129,17 @@ def names(wanted: Wanted, questions: KubernetesQuestions, _: Surroundings) -> It
             question = get("ServiceAccount", name, check="account", about=about, where=where, namespace=space)
             yield from questions.settled(question, partial(_account, f"{kubectl} create serviceaccount {name}"))
     registry = f"{kubectl} create secret docker-registry NAME --docker-server=... --docker-username=..."
-    generic = f"{kubectl} create secret generic NAME --from-file=KEY=<file>"
-    for names_of, key, make in (
-        (wanted.secrets, "runtime.spec.env", generic),
-        (wanted.pull_secrets, "infrastructure.spec.imagePullSecrets", registry),
-    ):
-        for name in names_of:
-            if questions.first_time("secret", space, name):
-                where = wanted.subject.at(key)
-                more = {"namespace": space, "metadataOnly": True}
-                question = get("Secret", name, check="secrets", about=f"secret {name}", where=where, **more)
-                yield from questions.settled(question, partial(_there, make.replace("NAME", name)))
+    generic = {
+        name: f"{kubectl} create secret generic NAME "
+        + " ".join(f"--from-file={key}=<file>" for key in keys or ("KEY",))
+        for name, keys in wanted.secrets.items()
+    }
+    for name, make in (generic | dict.fromkeys(wanted.pull_secrets, registry)).items():
+        if questions.first_time("secret", space, name):
+            where = wanted.subject.at("runtime.spec.env") if name in generic else wanted.at("imagePullSecrets")
+            more = {"namespace": space, "metadataOnly": True}
+            question = get("Secret", name, check="secrets", about=f"secret {name}", where=where, **more)
+            yield from questions.settled(question, partial(_there, make.replace("NAME", name)))
 
 
 def _there(hint: str, question: Question, reply: Mapping[str, Any]) -> Iterator[Finding]:
@@ -164,13 +164,12 @@ def _account(hint: str, question: Question, reply: Mapping[str, Any]) -> Iterato
 
 def quota(wanted: Wanted, questions: KubernetesQuestions, _: Surroundings) -> Iterator[Finding]:
     """Compare what the job takes with what quotas of its namespace leave, and with the limits of one container."""
-    takes = total({name: group.count * each for name, each in group.takes.items()} for group in wanted.nodes)
-    pods = Decimal(sum(group.count for group in wanted.nodes))
+    takes = wanted.at_once
     if not takes or not questions.first_time("quota", wanted.namespace, str(sorted(takes.items()))):
         return
     where = wanted.at("namespace")
     question = listing("ResourceQuota", check="quota", about="quotas", where=where, namespace=wanted.namespace)
-    yield from questions.settled(question, partial(_quotas, wanted, {**takes, "pods": pods}))
+    yield from questions.settled(question, partial(_quotas, wanted, takes))
     largest = {name: max(group.takes.get(name, Decimal(0)) for group in wanted.nodes) for name in takes}
     question = listing("LimitRange", check="quota", about="limits", where=where, namespace=wanted.namespace)
     yield from questions.settled(question, partial(_limits, wanted, largest))

@@ -44,7 +44,7 @@ def _claim(
         return
     spec, phase = reply.get("spec", {}), reply.get("status", {}).get("phase")
     modes = set(spec.get("accessModes", ()))
-    count = max((group.count for group in wanted.nodes), default=1)
+    count = max((group.count for group in wanted.nodes), default=1)  # parts of a JobSet follow each other
     storage = _named(questions, "StorageClass", spec.get("storageClassName"))
     if phase == "Lost":
         hint = f"{wanted.kubectl} describe pvc {question.parameters['name']}"

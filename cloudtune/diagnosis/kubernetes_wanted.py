@@ -9,6 +9,8 @@ from typing import Any
 
 import attrs
 
+from cloudtune.backends.eks_wire import QUEUE_LABEL, scope_of
+from cloudtune.diagnosis.aws_wanted import Objects, objects_of
 from cloudtune.diagnosis.document import Subject
 from cloudtune.diagnosis.quantities import total
 from cloudtune.errors import CloudtuneError
@@ -22,7 +24,7 @@ _OF_PODS = frozenset(
     {"containers", "nodeSelector", "tolerations", "volumes", "serviceAccountName", "imagePullSecrets"}
     | {"priorityClassName"}
 )
-_QUEUE, _QUEUE_PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
+_QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 #: Objects that run nodes.
 RUN_NODES = ("Job", "PyTorchJob", "TrainJob", "JobSet")
 
@@ -35,6 +37,19 @@ class Nodes:
     takes: Mapping[str, Decimal]
     selector: Mapping[str, str]
     tolerations: tuple[Mapping[str, Any], ...]
+
+    @property
+    def kind(self) -> Nodes:
+        """What they are, however many."""
+        return attrs.evolve(self, count=0)
+
+
+@attrs.frozen(kw_only=True)
+class Stored:
+    """What a job has in S3; a cluster reads and writes it whatever its region."""
+
+    objects: tuple[Objects, ...]
+    region: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -66,7 +81,21 @@ class Wanted:
     @property
     def nodes(self) -> tuple[Nodes, ...]:
         """The job's nodes, those that are alike together."""
-        return tuple(_nodes(part, count) for one in self.objects for count, part in _parts(one))
+        return tuple(group for one in self.objects for group in _groups(one))
+
+    @property
+    def at_once(self) -> Mapping[str, Decimal]:
+        """What the job takes in all, and ``pods``: of parts that follow each other the one that takes most."""
+        found: list[Mapping[str, Decimal]] = []
+        for one in self.objects:
+            parts = [
+                {**{name: group.count * each for name, each in group.takes.items()}, "pods": Decimal(group.count)}
+                for group in _groups(one)
+            ]
+            names = dict.fromkeys(name for part in parts for name in part)
+            most = {name: max(part.get(name, Decimal(0)) for part in parts) for name in names}
+            found.append(most if _under(one, "dependsOn") else total(parts))
+        return total(found)
 
     @property
     def claims(self) -> tuple[str, ...]:
@@ -80,13 +109,14 @@ class Wanted:
         return tuple(dict.fromkeys(str(path) for path in found if path))
 
     @property
-    def secrets(self) -> tuple[str, ...]:
-        """Names of the secrets that were there before; those of the run itself are not among them."""
+    def secrets(self) -> Mapping[str, tuple[str, ...]]:
+        """The secrets that were there before, and which keys of them; those of the run itself are not among them."""
         references = [one for one in _under(self.objects, "secretKeyRef") if isinstance(one, Mapping)]
         references += [one for one in _under(self.objects, "secretRef") if isinstance(one, Mapping)]
-        names = [one.get("name") for one in references if not one.get("optional")]
-        names += _under(self.objects, "secretName")
-        return tuple(name for name in _settled(names) if ("Secret", name) not in self.own)
+        references += [{"name": name} for name in _under(self.objects, "secretName")]
+        needed = [one for one in references if not one.get("optional")]
+        names = [name for name in _settled(one.get("name") for one in needed) if ("Secret", name) not in self.own]
+        return {name: tuple(_settled(one.get("key") for one in needed if one.get("name") == name)) for name in names}
 
     @property
     def pull_secrets(self) -> tuple[str, ...]:
@@ -107,12 +137,17 @@ class Wanted:
     @property
     def queues(self) -> tuple[str, ...]:
         """Names of the queues that the job waits in."""
-        return self._labels(_QUEUE)
+        return self._labels(QUEUE_LABEL)
 
     @property
     def queue_priorities(self) -> tuple[str, ...]:
         """Names of the classes by which queues put jobs in order."""
         return self._labels(_QUEUE_PRIORITY)
+
+    @property
+    def stored(self) -> Stored:
+        """What the job has in S3."""
+        return Stored(objects=tuple(objects_of(self.subject)))
 
     def _texts(self, key: str) -> tuple[str, ...]:
         return tuple(_settled(_under(self.objects, key)))
@@ -137,18 +172,11 @@ def wanted_by(subject: Subject) -> Wanted:
     return Wanted(
         subject=subject,
         place=place,
-        scope=next((step.region for step in created if step.region is not None), scope_of(place)),
+        scope=next((step.region for step in created if step.region is not None), scope_of(place, place.region)),
         namespace=next(_settled(spaces), place.namespace or "default"),
         objects=tuple(one for one in manifests if one.get("kind") in RUN_NODES),
         own=frozenset(names),
     )
-
-
-def scope_of(place: EKSJob) -> str:
-    """Return how a client finds the cluster: a context, else EKS's own name for it, else what kubeconfig says."""
-    if place.context:
-        return f"context:{place.context}"
-    return f"eks:{place.region or ''}/{place.cluster}" if place.cluster else ""
 
 
 def _parts(manifest: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -169,6 +197,14 @@ def _parts(manifest: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]
 
 def _whole(number: object) -> int:
     return number if isinstance(number, int) else 1
+
+
+def _groups(manifest: Mapping[str, Any]) -> list[Nodes]:
+    """Return the nodes of an object; a master and its workers are alike, parts of a JobSet may follow each other."""
+    groups = [_nodes(part, count) for count, part in _parts(manifest)]
+    if manifest.get("kind") == "PyTorchJob" and all(one.kind == groups[0].kind for one in groups):
+        return [attrs.evolve(groups[0], count=sum(one.count for one in groups))]
+    return groups
 
 
 def _nodes(part: Mapping[str, Any], count: int) -> Nodes:
