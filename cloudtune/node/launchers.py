@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,10 +19,15 @@ from cloudtune.node.order import Order
 from cloudtune.node.ranks import Place
 
 #: Of the agent's own variables, those that its command must not see.
-PRIVATE = ("CLOUDTUNE_SUPERVISOR_FD", "CLOUDTUNE_ROLL_PORT", "CLOUDTUNE_SYNC_SECONDS", "CLOUDTUNE_METRICS_SECONDS")
+PRIVATE = (
+    *("CLOUDTUNE_SUPERVISOR_FD", "CLOUDTUNE_ROLL_PORT", "CLOUDTUNE_SYNC_SECONDS", "CLOUDTUNE_METRICS_SECONDS"),
+    *("CLOUDTUNE_JOB_NAME", "CLOUDTUNE_SERVICE", "CLOUDTUNE_GIT_SECRET"),
+)
 #: Launchers that put a rank into every process themselves.
 OWN_RANKS = ("torchrun", "neuron", "accelerate", "deepspeed")
 
+#: What an operator tells a pod of its place in the job, in its own way: a command finds ours in place of it.
+_OPERATORS = re.compile(r"PET_\w+|RANK|WORLD_SIZE|MASTER_ADDR|MASTER_PORT")
 _SYSTEM_FOLDERS = ("/usr/bin", "/usr/local/bin", "/bin")
 #: Flags of accelerate of which one chooses the kind of training.
 _ACCELERATE_KINDS = frozenset("cpu multi_gpu tpu use_deepspeed use_fsdp use_megatron_lm config_file".split())  # noqa: SIM905
@@ -57,6 +63,8 @@ def environment(
         **_sagemaker(place),
     }
     out = {name: value for name, value in surroundings.items() if not (name in PRIVATE or URI_VARIABLE.fullmatch(name))}
+    if place.name == "kubernetes":
+        out = {name: value for name, value in out.items() if not _OPERATORS.fullmatch(name)}
     if not out.get("PET_STANDALONE", "0"):
         del out["PET_STANDALONE"]  # an operator sets it to "", on which torchrun fails
     out.update(defaults)
