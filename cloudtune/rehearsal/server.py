@@ -1,7 +1,7 @@
 """HTTP/1.1 on loopback for the services of a stand-in: a thread a connection, standard library alone.
 
-There is no TLS: every client that a rehearsal has takes an ``http://`` endpoint, and a certificate would need either a
-dependency or the user's trust.
+A service speaks TLS only where its clients insist on it, and are told whom to trust: the others take an ``http://``
+endpoint, and a certificate would need the user's trust.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ipaddress
 import select
 import socket
 import socketserver
+import ssl
 import threading
 import time
 import traceback
@@ -34,6 +35,8 @@ _LOOK_S = 0.05
 _STATUSES = {int(status) for status in HTTPStatus}
 #: Seconds for the threads of closed connections to end.
 _CLOSE_S = 5.0
+#: Seconds for a client to come to terms about TLS.
+_HANDSHAKE_S = 30.0
 
 
 @attrs.define(kw_only=True)
@@ -91,7 +94,7 @@ class _Connection(BaseHTTPRequestHandler):
                 self.close_connection = self.close_connection or reader.must_close
                 self._send(request, response, call)
                 self.close_connection = self.close_connection or not reader.drain()
-            except ConnectionError:
+            except (ConnectionError, ssl.SSLError):
                 self.close_connection = True
             except Exception:  # noqa: BLE001 - a generator of the stand-in failed in the middle of its answer
                 self.server.record.add_error(traceback.format_exc())
@@ -143,6 +146,8 @@ class _Connection(BaseHTTPRequestHandler):
         try:
             if not select.select([self.connection], [], [], 0)[0]:
                 return True
+            if isinstance(self.connection, ssl.SSLSocket):
+                return False  # what comes while an answer is awaited says that nobody waits any more
             return bool(self.connection.recv(1, socket.MSG_PEEK))
         except (OSError, ValueError):
             return False
@@ -156,8 +161,15 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
     block_on_close = False
     request_queue_size = 256
 
-    def __init__(self, service: Service, address: tuple[str, int], faults: Faults, record: Record) -> None:
-        self.service, self.faults, self.record = service, faults, record
+    def __init__(
+        self,
+        service: Service,
+        address: tuple[str, int],
+        faults: Faults,
+        record: Record,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self.service, self.faults, self.record, self.tls = service, faults, record, tls
         self.stopping = threading.Event()
         self._change = threading.Condition()
         self._open: set[socket.socket] = set()
@@ -233,6 +245,14 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Keep a connection in mind while it is open."""
+        if self.tls is not None:
+            try:
+                request.settimeout(_HANDSHAKE_S)
+                request = self.tls.wrap_socket(request, server_side=True)
+                request.settimeout(None)
+            except (OSError, ValueError):  # whoever it is does not trust the certificate, or speaks no TLS
+                self.shutdown_request(request)
+                return
         with self._change:
             self._open.add(request)
         try:
@@ -245,7 +265,12 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Remember what went wrong outside of any handler; a client that went away is no error."""
         text = traceback.format_exc()
-        if "ConnectionError" not in text and "ConnectionResetError" not in text and "BrokenPipeError" not in text:
+        if (
+            "ssl.SSL" not in text
+            and "ConnectionError" not in text
+            and "ConnectionResetError" not in text
+            and "BrokenPipeError" not in text
+        ):
             self.record.add_error(text)
 
     def stop(self, grace_s: float) -> None:
@@ -273,19 +298,22 @@ class Server:
         self.record = record or Record()
         self._listeners: dict[str, _Listener] = {}
 
-    def add(self, service: Service, *, host: str = "127.0.0.1", port: int = 0) -> str:
+    def add(
+        self, service: Service, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> str:
         """Begin to serve; return the URL, without a slash at its end."""
         if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
             raise UsageError(f"a rehearsal serves this machine alone, not {host}", hint="name a loopback address")
         if service.name in self._listeners:
             raise UsageError(f"there is a service {service.name} already", hint="give it another name")
-        self._listeners[service.name] = _Listener(service, (host, port), self.faults, self.record)
+        self._listeners[service.name] = _Listener(service, (host, port), self.faults, self.record, tls)
         return self.url(service.name)
 
     def url(self, name: str) -> str:
         """Return where a service answers."""
-        host, port = self._listeners[name].server_address[:2]
-        return f"http://{host!s}:{port}"
+        listener = self._listeners[name]
+        host, port = listener.server_address[:2]
+        return f"{'http' if listener.tls is None else 'https'}://{host!s}:{port}"
 
     def stop(self, *, grace_s: float = 1.0) -> None:
         """Stop all services; answers that are under way have so long to come to their end."""

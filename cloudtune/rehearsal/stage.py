@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import traceback
 from collections.abc import Callable, Iterable
@@ -47,9 +48,11 @@ class Stage:
         """What failed in the stand-in itself."""
         return self.record.errors
 
-    def serve(self, service: Service, *, host: str = "127.0.0.1", port: int = 0) -> str:
+    def serve(
+        self, service: Service, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> str:
         """Begin to serve; return the URL."""
-        return self.server.add(service, host=host, port=port)
+        return self.server.add(service, host=host, port=port, tls=tls)
 
     def control(self, name: str, deed: Callable[..., None], *arguments: object) -> None:
         """Run a controller on a thread of its own; it ends by itself, or soon after :attr:`stopping` is set."""

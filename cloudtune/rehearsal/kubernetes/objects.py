@@ -112,18 +112,22 @@ class Objects:
         for _ in range(8 if generated else 1):
             if generated:
                 meta["name"] = f"{meta['generateName'][:58]}{suffix()}"
-            self.admission(kind, thing, None)
+            meta.update(uid=str(uuid.uuid4()), creationTimestamp=moment(), generation=1)
             self._check_namespace(kind, meta)
+            self.admission(kind, thing, None)
             if status is not None:
                 thing["status"] = copy.deepcopy(dict(status))
-            meta.update(uid=str(uuid.uuid4()), creationTimestamp=moment(), generation=1)
             if self._find(kind, meta) is None:
                 if dry:
-                    return thing
+                    return {**thing, "metadata": {**meta, "resourceVersion": ""}}
                 try:
-                    return _shown(self._store.add(kind.key, _identity(meta), {"object": thing}))
+                    made = _shown(self._store.add(kind.key, _identity(meta), {"object": thing}))
                 except KeyError:  # another thread has made it at this very moment
                     continue
+                if kind.kind == "Namespace":
+                    account = {"name": "default", "namespace": meta["name"]}
+                    self.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
+                return made
         raise speech.already_exists(kind, meta["name"])
 
     def get(self, kind: str, namespace: str | None, name: str) -> Object | None:
@@ -149,6 +153,13 @@ class Objects:
 
         found = (_shown(one) for one in self._store.all(self.kinds[kind].key, is_meant))
         return [one for one in found if where(one)]
+
+    def listed(
+        self, kind: str, namespace: str | None = None, *, where: Callable[[Object], bool] = lambda _: True
+    ) -> tuple[int, Things]:
+        """Return the version of a list and the list, read in one step."""
+        with self._store.held():
+            return self._store.version, self.list(kind, namespace, where=where)
 
     def update(self, kind: str, namespace: str | None, name: str, edit: Edit, *, dry: bool = False) -> Object | None:
         """Let ``edit`` change a copy of an object, all but its status; None if there is none or it was left alone.
