@@ -56,8 +56,8 @@ def next_call(handle: Handle, cursor: Mapping[str, Any] | None) -> Call:
         return objects.pods(handle, cursor=cursor)
     at = cursor["lines"]["at"]
     since = {"sinceTime": _rfc3339(at)} if at >= 1 else {}
-    each = [{name: one[name] for name in ("name", "container", "previous")} for one in cursor["each"]]
-    shown = {"limitBytes": cursor["limit"], "timestamps": True, "absent": True}
+    each = [{name: value for name, value in one.items() if name != "key"} for one in cursor["each"]]
+    shown = {"limitBytes": cursor["limit"], "timestamps": True, "absent": True, "follow": True}
     return objects.call("read_log", handle, each=each, cursor=cursor, **since, **shown)
 
 
@@ -100,17 +100,24 @@ def _listed(
     texts = [f"Kubernetes: {said}"] if said else []
     ends = dict(news.ends(there.values(), cursor["told"]))
     texts += ends.values()
-    if job["finished"] is None:
-        texts += _gone(cursor, there)
+    lost = [
+        {**one, "gone": True, "whole": True}
+        for one in cursor["each"]
+        if one["uid"] not in there and not one["previous"] and one["key"] not in cursor["done"]
+    ]
     words = {uid: text.split(" ", 2)[2] for uid, text in ends.items()}
-    done = [key for key in cursor["done"] if key.partition("/")[0] in there]
+    here = {*there, *(one["uid"] for one in lost)}
+    done = [key for key in cursor["done"] if key.partition("/")[0] in here]
     state = {
         "waits": waits,
         "told": {uid: word for uid, word in {**cursor["told"], **words}.items() if uid in there},
         "done": done,
         "pods": {uid: name_of(pod) for uid, pod in there.items() if news.is_live(pod)},
-        "nodes": {name_of(pod): objects.replica_of(pod, job["layout"]) for pod in there.values()},
-        "each": [one for pod in there.values() for one in news.logs_of(pod, done)],
+        "nodes": {
+            **{one["uid"]: cursor["nodes"].get(one["uid"]) for one in lost},
+            **{uid: objects.replica_of(pod, job["layout"]) for uid, pod in there.items()},
+        },
+        "each": [*lost, *(one for pod in there.values() for one in news.logs_of(pod, done))],
     }
     told = tuple(_own(now, text) for text in texts)
     cursor = {**cursor, **state, "next": "read", "more": True, "caughtUp": False}
@@ -118,18 +125,6 @@ def _listed(
         return told, cursor
     found, cursor = _told(handle, [], cursor)
     return (*told, *found), cursor
-
-
-def _gone(cursor: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is lost with pods that could still write when they were looked at last, and are not there any more."""
-    streams = cursor["lines"]["streams"]
-    for uid, name in cursor["pods"].items():
-        if uid in there:
-            continue
-        node = cursor["nodes"].get(name)
-        newest = max((key for key in streams if key.partition("@")[0] == str(node)), default=None)
-        if newest is None or not numbered.is_ended(cursor["lines"], newest):
-            yield f"pod {name} is gone, and the end of its log with it (the agent keeps its own beside the outputs)"
 
 
 def _own(time_s: float, text: str) -> LogLine:
@@ -148,16 +143,20 @@ def _searched(
     entries: list[Entry] = []
     cuts: list[float] = []
     closed: dict[str, int] = {}
-    whole = []
-    for one, answer in zip(cursor["each"], reply.get("replies") or (), strict=False):
+    whole, missing = [], []
+    answers = reply.get("replies") or ()
+    for one, answer in zip(cursor["each"], answers, strict=False):
         text = str(answer.get("text") or "")
         is_cut = len(text) * 4 >= limit and len(text.encode(errors="replace")) >= limit
-        found = _entries(one, text, cursor["nodes"].get(one["name"]), "agent" if own else "stdout", is_cut=is_cut)
+        found = _entries(one, text, cursor["nodes"].get(one["uid"]), "agent" if own else "stdout", is_cut=is_cut)
         if is_cut:
             cuts.append(found[-1].at if found else at)
         elif one["whole"]:
             whole.append(one["key"])
-            closed |= _last_number(found)
+            if one["gone"] and not answer.get("whole"):
+                missing.append(one)
+            else:
+                closed |= _last_number(found)
         entries += (entry for entry in found if entry.at >= at)
     cut = min(cuts, default=None)
     if cut is not None and int(cut) <= int(at) and limit < MOST_BYTES:
@@ -166,7 +165,19 @@ def _searched(
     told, cursor = _told(handle, entries, {**cursor, "limit": LIMIT_BYTES}, cut=cut, closed=closed)
     if cut is None and not cursor["lines"]["waiting"]:
         cursor["done"] = [*cursor["done"], *whole]
+        notes = [_own(cursor["now"], note) for note in _lost(missing, cursor)]
+        return (*told, *notes), cursor
     return told, cursor
+
+
+def _lost(missing: Sequence[Mapping[str, Any]], cursor: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is lost with pods that went before the end of their logs was read."""
+    streams = cursor["lines"]["streams"]
+    for one in missing:
+        node = str(cursor["nodes"].get(one["uid"]))
+        newest = max((name for name in streams if name.partition("@")[0] == node), default=None)
+        if newest is None or not numbered.is_ended(cursor["lines"], newest):
+            yield f"pod {one['name']} is gone and the end of its log with it: the agent keeps its own with the outputs"
 
 
 def _told(

@@ -52,7 +52,8 @@ def logs_of(pod: Mapping[str, Any], done: Iterable[str]) -> Iterator[dict[str, A
         for number, previous, whole in tries:
             key = f"{uid_of(pod)}/{name}/{number}"
             if key not in done:
-                yield {"key": key, "name": name_of(pod), "container": name, "previous": previous, "whole": whole}
+                which = {"name": name_of(pod), "uid": uid_of(pod), "container": name, "previous": previous}
+                yield {"key": key, **which, "whole": whole, "gone": False}
 
 
 def is_live(pod: Mapping[str, Any]) -> bool:

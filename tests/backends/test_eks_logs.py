@@ -98,7 +98,7 @@ def test_the_end_of_a_log_that_went_with_its_pod_is_told() -> None:
     service.pods.clear()
     service.now = 1003.0
     reader.once()
-    assert [note for note in reader.notes if "tune-abcdefgh-0-1 is gone, and the end of its log with it" in note]
+    assert [note for note in reader.notes if "tune-abcdefgh-0-1 is gone and the end of its log with it" in note]
     service.finish("Failed", reason="BackoffLimitExceeded", message="Job has reached the specified backoff limit")
     reader.to_the_end()
     assert reader.written == [(0, "one")]
