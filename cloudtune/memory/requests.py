@@ -26,6 +26,8 @@ _OPTIONS = {
     "lora_rank": "loraR",
     "lora_dropout": "loraDropout",
 }
+#: Recipes whose processes, if there are several, share the parameters whatever their options say.
+_ALWAYS_SHARDED = frozenset({"vision"})
 #: Rows are at least so long when nothing says how long they are.
 _SHORT_ROWS = 128
 
@@ -127,8 +129,9 @@ def _of_recipe(recipe: Recipe, places: Mapping[str, Any], *, gpu: bool, place: s
         given = f"is {model!r}" if isinstance(model, str) and model else "is empty"
         hint = f"name one: --set {place}runtime.recipe.args.model=OWNER/NAME"
         raise UsageError(f"the recipe's option model {given}, which names no model yet", hint=hint)
-    defaults = {"bf16": True, "attnImplementation": "auto", "optimizer": "adamw_torch", "sharding": "none"}
-    options = {**defaults, "modulesToSave": (), **options}
+    shared = recipe.name in _ALWAYS_SHARDED and places["nodes"] * places["processes_per_node"] > 1
+    defaults = {"bf16": True, "attnImplementation": "auto", "optimizer": "adamw_torch", "packing": False}
+    options = {**defaults, "sharding": "fsdp" if shared else "none", "modulesToSave": (), **options}
     bf16 = gpu if options["bf16"] is None else options["bf16"]
     recompute = places["accelerator"] if options["gradientCheckpointing"] is None else options["gradientCheckpointing"]
     settings = {

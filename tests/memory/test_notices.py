@@ -23,8 +23,8 @@ def memory_notes(plan: Plan) -> list[tuple[str, str]]:
     return [(one.path, one.message) for one in plan.warnings if " GB on each " in one.message]
 
 
-def recipe(shape: str, nodes: int = 1, **args: Any) -> JobSpec:
-    given = Recipe(name="sft", args={"trainData": "rows.jsonl", **args})
+def recipe(shape: str, nodes: int = 1, recipe: str = "sft", **args: Any) -> JobSpec:
+    given = Recipe(name=recipe, args={"trainData": "rows.jsonl", **args})
     return JobSpec(
         name="j",
         infrastructure=DataScienceJob(shape_name=shape, **PLACE),
@@ -60,6 +60,12 @@ def test_sharding_and_adapters_make_it_fit() -> None:
     assert notes_of(recipe("VM.GPU.A10.2", 6, **large)) == []
     assert notes_of(recipe("VM.GPU.A10.2", 6, **{**large, "method": "lora"})) == []
     assert notes_of(recipe("VM.GPU.A10.2", 1, model="Qwen/Qwen3-32B", method="lora", sharding="fsdp")) != []
+
+
+def test_the_recipe_vision_always_shares_what_it_trains() -> None:
+    large = {"recipe": "vision", "model": "meta-llama/Llama-3.2-11B-Vision-Instruct", "method": "full"}
+    assert notes_of(recipe("VM.GPU.A10.1", 1, **large)) != []
+    assert notes_of(recipe("VM.GPU.A10.2", 8, **large)) == []
 
 
 def test_long_rows_are_a_condition() -> None:
