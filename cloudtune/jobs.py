@@ -16,8 +16,8 @@ import attrs
 from cloudtune import memory
 from cloudtune.backends import Backend, backend_named, backend_of, load
 from cloudtune.code import gather_code
-from cloudtune.errors import CloudtuneError, Fault, ServiceError, SpecError, UsageError
-from cloudtune.plan import Notice, Plan
+from cloudtune.errors import CloudtuneError, Fault, NotAllowed, ServiceError, SpecError, UsageError
+from cloudtune.plan import Call, Notice, Plan
 from cloudtune.runs import Run, client_of, run_of
 from cloudtune.spec.document import checked, dumps
 from cloudtune.spec.document import load as load_document
@@ -26,7 +26,7 @@ from cloudtune.spec.placeholders import placeholders
 from cloudtune.spec.secrecy import exposed, literal_secrets, without_secrets
 from cloudtune.states import TERMINAL
 from cloudtune.store import Entry, Record, Store, new_run_id
-from cloudtune.submit import Progress, Reply, check_shell, submit
+from cloudtune.submit import Client, Progress, Reply, check_shell, submit
 
 #: Called with the id of a run as soon as it is recorded, before anything is sent.
 Announce = Callable[[str], None]
@@ -154,12 +154,20 @@ def _ask_beforehand(plan: Plan, backend: Backend) -> None:
     try:
         client = load(backend.client)(hasty=True)
         while (call := given.beforehand(plan, replies)) is not None:
-            replies.append(client.read(call))
+            replies.append(_told(client, call))
     except CloudtuneError:
-        return
+        pass  # what was answered until then still tells
     refusal: CloudtuneError | None = given.refusal(plan, replies)
     if refusal is not None:
         raise refusal
+
+
+def _told(client: Client, call: Call) -> Reply:
+    """Return the reply to a question; one that this user may not ask is answered by nothing."""
+    try:
+        return client.read(call)
+    except NotAllowed:
+        return {}
 
 
 def resume(

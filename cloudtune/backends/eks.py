@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 
-from cloudtune.backends import eks_logs, eks_objects, eks_runs
+from cloudtune.backends import eks_logs, eks_objects, eks_preflight, eks_runs
 from cloudtune.backends.eks_kinds import AUTO_RESUME, DEFAULT_TRAINER_API, PART, SPECS, Wanted
 from cloudtune.backends.eks_notes import Drawn, doubts, notes
 from cloudtune.backends.eks_objects import CONTAINER, KINDS, SERVICE, Kind, kind_name
@@ -38,7 +38,7 @@ from cloudtune.backends.eks_wire import (
 from cloudtune.backends.patches import patched
 from cloudtune.backends.sagemaker_surroundings import surroundings
 from cloudtune.code import gather_code
-from cloudtune.errors import Fault, SpecError
+from cloudtune.errors import CloudtuneError, Fault, SpecError
 from cloudtune.launch import Launch, launch, run_time_limit_s
 from cloudtune.launch.machine import runtime_of
 from cloudtune.order import job_name, outputs_of
@@ -151,6 +151,14 @@ class EksBackend:
             kind=kind_name(kind, before),
             id=f"{meta['namespace']}/{meta['name']}",
         )
+
+    def beforehand(self, plan: Plan, replies: Sequence[Mapping[str, Any]]) -> Call | None:
+        """Return the next call that tells whether the cluster takes the plan's job."""
+        return eks_preflight.beforehand(plan, replies)
+
+    def refusal(self, plan: Plan, replies: Sequence[Mapping[str, Any]]) -> CloudtuneError | None:
+        """Return why the cluster would refuse the plan's job, or never start it."""
+        return eks_preflight.refusal(plan, replies)
 
     def recognise(self, text: str) -> Handle | None:
         """Return the handle of ``NAMESPACE/KIND/NAME``."""

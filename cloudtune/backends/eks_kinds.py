@@ -29,6 +29,8 @@ AUTO_RESUME = "sagemaker.amazonaws.com/enable-job-auto-resume"
 MANAGER = "cloudtune.dev/run"
 RUNTIME = "torch-distributed"
 DEFAULT_TRAINER_API = "v2.2"
+#: The field by which a TrainJob changes its runtime, and the version of the API that began with it; the newest first.
+TRAINER_FIELDS = {"runtimePatches": "v2.2", "podTemplateOverrides": "v2.1", "podSpecOverrides": "v2.0"}
 #: What a TrainJob may change of the pods of its runtime.
 TRAINER_POD = (
     "serviceAccountName",

@@ -1,0 +1,104 @@
+"""What a cluster is asked before a job is sent to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import pytest
+
+from cloudtune import jobs
+from cloudtune.backends import backend_of
+from cloudtune.backends.eks import EksBackend
+from cloudtune.errors import NotAllowed, SpecError
+from cloudtune.plan import Call, Plan
+from cloudtune.spec.infrastructure import EKSJob
+from cloudtune.spec.job import JobSpec
+from cloudtune.spec.runtimes import PyTorchDistributedRuntime
+
+PLACE = EKSJob(context="c", namespace="ml", instance_type="p5.48xlarge", image="i")
+WHERE = "spec.infrastructure.spec"
+
+
+def plan(**keys: Any) -> Plan:
+    runtime = PyTorchDistributedRuntime(command="torchrun train.py", output_uri="s3://b/o")
+    return EksBackend().plan(JobSpec(infrastructure=attrs.evolve(PLACE, **keys), runtime=runtime), "abcdefgh")
+
+
+def definition(*fields: str, served: bool = True) -> dict[str, Any]:
+    spec = {"properties": {field: {} for field in fields}}
+    schema = {"openAPIV3Schema": {"properties": {"spec": spec}}}
+    return {"spec": {"versions": [{"name": "v1alpha1", "served": served, "schema": schema}]}}
+
+
+def asked(found: Plan, answers: Mapping[str, Any]) -> tuple[list[Call], dict[str, str]]:
+    """Return the calls that a plan asks, and the faults of the answers to them, by what is asked for."""
+    calls: list[Call] = []
+    replies: list[Mapping[str, Any]] = []
+    while (call := EksBackend().beforehand(found, replies)) is not None:
+        calls.append(call)
+        replies.append(answers.get(call.parameters.get("kind") or call.operation, {}))
+    refusal = EksBackend().refusal(found, replies)
+    assert refusal is None or isinstance(refusal, SpecError)
+    return calls, {fault.path: f"{fault.message}; {fault.hint}" for fault in refusal.faults} if refusal else {}
+
+
+def test_an_indexed_job_asks_nothing() -> None:
+    assert asked(plan(), {}) == ([], {})
+
+
+def test_a_queue_is_looked_up() -> None:
+    calls, faults = asked(plan(queue="team"), {"LocalQueue": {"absent": True}})
+    assert [(call.operation, call.parameters["name"], call.region) for call in calls] == [("get", "team", "context:c")]
+    assert "would wait for ever" in faults[f"{WHERE}.queue"]
+    assert asked(plan(queue="team"), {"LocalQueue": {"metadata": {}}})[1] == {}
+
+
+@pytest.mark.parametrize("kind", ["pyTorchJob", "trainJob", "jobSet"])
+def test_a_kind_must_be_served_in_its_version(kind: str) -> None:
+    found = plan(job_kind=kind)
+    assert "knows no" in asked(found, {"discover": {"absent": True}})[1][f"{WHERE}.jobKind"]
+    older = {"discover": {"versions": [{"version": "v0"}]}}
+    assert "as v0" in asked(found, older)[1][f"{WHERE}.jobKind"]
+    version = found.steps[0].parameters["apiVersion"].rpartition("/")[2]
+    assert asked(found, {"discover": {"versions": [{"version": version}, {"version": "v0"}]}})[1] == {}
+
+
+@pytest.mark.parametrize(
+    ("asks", "has", "told"),
+    [
+        ("v2.2", "runtimePatches", None),
+        ("v2.3", "runtimePatches", None),
+        ("v2.1", "podTemplateOverrides", None),
+        ("v2.2", "podTemplateOverrides", "v2.1"),
+        ("v2.2", "podSpecOverrides", "v2.0"),
+        ("v2.0", "runtimePatches", "v2.2"),
+        ("v2.1", "something", None),
+    ],
+)
+def test_a_train_job_is_of_the_version_that_is_served(asks: str, has: str, told: str | None) -> None:
+    found = plan(job_kind="trainJob", trainer_api=asks)
+    faults = asked(found, {"CustomResourceDefinition": definition("trainer", has)})[1]
+    assert set(faults) == ({f"{WHERE}.trainerApi"} if told else set())
+    assert not told or f"trainerApi: {told}" in faults[f"{WHERE}.trainerApi"]
+
+
+def test_what_nobody_may_tell_is_left_to_the_submission(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question that this user may not ask does not keep the others from being asked."""
+
+    class Cluster:
+        def __init__(self, *, hasty: bool = False) -> None:
+            assert hasty
+
+        def read(self, call: Call) -> Mapping[str, Any]:
+            if call.operation == "get":
+                raise NotAllowed("no", hint="ask")
+            return {"absent": True}
+
+    backend = backend_of("eksJob")
+    assert backend.client.endswith(":KubernetesClient")
+    monkeypatch.setattr(jobs, "load", lambda _: Cluster)
+    with pytest.raises(SpecError) as caught:
+        jobs._ask_beforehand(plan(job_kind="trainJob", queue="team"), backend)
+    assert [fault.path for fault in caught.value.faults] == [f"{WHERE}.jobKind"]
