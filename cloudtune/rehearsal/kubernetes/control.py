@@ -9,15 +9,20 @@ from cloudtune.rehearsal.kubernetes.claims import Claims
 from cloudtune.rehearsal.kubernetes.container_logs import ContainerLogs
 from cloudtune.rehearsal.kubernetes.garbage import Garbage
 from cloudtune.rehearsal.kubernetes.job_controller import JobController
+from cloudtune.rehearsal.kubernetes.jobset_controller import JobSetController
+from cloudtune.rehearsal.kubernetes.kinds import Kind
 from cloudtune.rehearsal.kubernetes.kubelet import Kubelet
+from cloudtune.rehearsal.kubernetes.kueue import Kueue
 from cloudtune.rehearsal.kubernetes.loop import Controller, Loop
 from cloudtune.rehearsal.kubernetes.machines import node_manifest
 from cloudtune.rehearsal.kubernetes.names import Names
 from cloudtune.rehearsal.kubernetes.node_lifecycle import NodeLifecycle
-from cloudtune.rehearsal.kubernetes.objects import Objects
+from cloudtune.rehearsal.kubernetes.objects import Object, Objects
+from cloudtune.rehearsal.kubernetes.pytorch_controller import PyTorchController
 from cloudtune.rehearsal.kubernetes.scheduler import Scheduler
 from cloudtune.rehearsal.kubernetes.surroundings import Surroundings
 from cloudtune.rehearsal.kubernetes.timing import Timing
+from cloudtune.rehearsal.kubernetes.trainjob_controller import TrainJobController
 from cloudtune.rehearsal.stage import Stage
 
 
@@ -43,10 +48,19 @@ class Control:
         self.names = Names(objects, stage.addresses)
         self.kubelet = Kubelet(stage, objects, self.logs, self.names, timing=self.timing, around=self.around)
         self.claims = Claims(stage, objects, self.timing)
+        self.kueue = Kueue(stage, objects, self.timing)
         self._count = 0
 
     def begin(self) -> None:
         """Let everything act from now on."""
+        if "kueue" in self.objects.kinds.operators:
+            admit = self.objects.admission
+
+            def queued(kind: Kind, thing: Object, old: Object | None) -> None:
+                self.kueue.admit(kind, thing, old)
+                admit(kind, thing, old)
+
+            self.objects.admission = queued
         self.stage.control("cluster", Loop(self.stage, self.objects, self._controllers()).run)
 
     def _controllers(self) -> Iterable[Controller]:
@@ -54,6 +68,15 @@ class Control:
         yield self.names
         yield Garbage(objects)
         yield self.claims
+        installed = objects.kinds.operators
+        if "kueue" in installed:
+            yield self.kueue
+        if "trainer" in installed:
+            yield TrainJobController(objects, self.kubelet.port_of)
+        if "jobset" in installed:
+            yield JobSetController(stage, objects, timing)
+        if "training-operator" in installed:
+            yield PyTorchController(stage, objects, timing, self.kubelet.port_of)
         yield JobController(stage, objects, timing)
         yield NodeLifecycle(self.kubelet, timing)
         yield Scheduler(stage, objects, timing)

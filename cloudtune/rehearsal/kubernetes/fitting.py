@@ -124,7 +124,7 @@ def _fits(term: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 
 
 def _holds(row: Mapping[str, Any], value: str | None) -> bool:
-    operator, values = row["operator"], row.get("values") or ()
+    operator, values = row["operator"], list(row.get("values") or ())
     if operator in ("Exists", "DoesNotExist"):
         return (value is not None) is (operator == "Exists")
     if operator == "NotIn":

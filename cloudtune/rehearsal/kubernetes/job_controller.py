@@ -166,7 +166,7 @@ class JobController:
         if ttl is None:
             return None
         ended_s = now if tally.ended_s is None else tally.ended_s
-        left_s = ended_s + ttl * self._timing.second_s - now
+        left_s: float = ended_s + ttl * self._timing.second_s - now
         if left_s > 0:
             return left_s
         self._objects.delete("Job", *key_of(job), propagation="Foreground")
