@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from cloudtune import rights
+from cloudtune.backends.eks_kinds import DEFAULT_TRAINER_API, TRAINER_FIELDS
 from cloudtune.diagnosis.checks import Surroundings
 from cloudtune.diagnosis.findings import Finding
 from cloudtune.diagnosis.kubernetes_mending import OPERATORS, RIGHTS
@@ -24,8 +25,6 @@ _CONTROLLERS = {
     "kueue.x-k8s.io": re.compile(r"kueue(-controller-manager)?$"),
 }
 _FEATURES = {"PyTorchJob": "pytorchjobs", "TrainJob": "trainjobs", "JobSet": "jobsets"}
-#: What a TrainJob carries its pods' settings in, by the version of the API that has it; the newest first.
-_TRAINER_FIELDS = (("runtimePatches", "v2.2"), ("podTemplateOverrides", "v2.1"), ("podSpecOverrides", "v2.0"))
 _TRAINJOBS = "trainjobs.trainer.kubeflow.org"
 
 
@@ -91,7 +90,7 @@ def _running(questions: KubernetesQuestions, group: str, served: Question) -> It
 
 def _trainer(wanted: Wanted, questions: KubernetesQuestions) -> Iterator[Finding]:
     """Look whether the API of TrainJobs is the version of the job, and its runtime there."""
-    asked, where = wanted.place.trainer_api or "v2.2", wanted.at("trainerApi")
+    asked, where = wanted.place.trainer_api or DEFAULT_TRAINER_API, wanted.at("trainerApi")
     if questions.first_time("trainer", asked):
         about = "the definition of TrainJobs"
         question = get("CustomResourceDefinition", _TRAINJOBS, check="operators", about=about, where=where)
@@ -110,12 +109,10 @@ def _trainer_version(asked: str, question: Question, reply: Mapping[str, Any]) -
     served: Mapping[str, Any] = next((one for one in versions if one.get("served")), {})
     schema = served.get("schema", {}).get("openAPIV3Schema", {}).get("properties", {}).get("spec", {})
     fields = schema.get("properties", {})
-    found = next((version for field, version in _TRAINER_FIELDS if field in fields), None)
+    found = next((version for field, version in TRAINER_FIELDS.items() if field in fields), None)
     if found is None:
         return
-    newest = _TRAINER_FIELDS[0][1]
-    alike = found == asked or (found == newest and asked > newest)
-    if alike:
+    if found == asked or asked > found == DEFAULT_TRAINER_API:  # nothing of the fields has changed since
         yield question.finding("ok", f"TrainJobs are served as of {found}")
     else:
         message = f"the cluster's TrainJobs are those of {found}, and the job is written for {asked}"
