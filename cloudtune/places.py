@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import attrs
 
 from cloudtune.backends import Backend, load
-from cloudtune.errors import CloudtuneError, RunNotFound
-from cloudtune.plan import Call
+from cloudtune.errors import CloudtuneError, NotAllowed, RunNotFound
+from cloudtune.plan import Call, Ref, substitute
 from cloudtune.states import Handle, LogLine, Status
+from cloudtune.store import Record, Store
 from cloudtune.submit import Client
 
 #: Seconds between two looks at a run, at first and at most, where the client does not say how often its place is asked.
@@ -30,12 +32,14 @@ def client_of(backend: Backend) -> Client:
 
 @attrs.frozen(kw_only=True)
 class Place:
-    """Where a run lives; ``run`` is what the user calls it."""
+    """Where a run lives; ``run`` is what the user calls it, ``record`` what ``store`` has of it."""
 
     run: str
     handle: Handle
     backend: Backend
     client: Client
+    record: Record | None = None
+    store: Store = attrs.field(factory=Store)
 
     @property
     def look_s(self) -> tuple[float, float]:
@@ -68,11 +72,43 @@ class Place:
         explained: Status = backend.explained(self.handle, status, replies)
         return explained
 
+    def filled(self, call: Call) -> Call:
+        """Return a call with what the replies to the steps of the run's plan say in place of references to them."""
+        journal = self.store.journal(self.record.id) if self.record else {}
+
+        def value(leaf: object) -> object:
+            assert isinstance(leaf, Ref)
+            return (journal[leaf.step].reply or {})[leaf.field]
+
+        return attrs.evolve(call, parameters=substitute(call.parameters, value))
+
+    def check_gone(self, error: RunNotFound) -> None:
+        """Raise NotAllowed if the run may be there all the same, and only this user may not see it."""
+        backend: Any = self.backend
+        if self.record is None or not self.record.plan or not hasattr(backend, "whereabouts"):
+            return
+        plan = json.loads(self.record.plan)
+        call: Call | None = backend.whereabouts(self.handle, plan)
+        if call is None:
+            return
+        try:
+            why = backend.hides(self.handle, plan, self.client.read(self.filled(call)))
+        except NotAllowed as refused:
+            why = f"nor may you see where it was: {refused.message}"
+        if why:
+            hint = "sign in as who submitted it: the same profile, account and region"
+            raise NotAllowed(f"{error.message}; {why}", hint=hint, hidden=True) from error
+
     def is_empty(self) -> bool:
-        """Whether the run has been removed there; some places show for a while what they have removed."""
+        """Whether the run has been removed there; some places show for a while what they have removed.
+
+        Raises:
+            NotAllowed: it may be there all the same.
+        """
         try:
             reply = self.client.read(self.backend.look(self.handle))
-        except RunNotFound:
+        except RunNotFound as error:
+            self.check_gone(error)
             return True
         backend: Any = self.backend
         return hasattr(backend, "is_removed") and bool(backend.is_removed(self.handle, reply))

@@ -15,7 +15,6 @@ from cloudtune.backends import backend_named, every_backend
 from cloudtune.errors import CloudtuneError, MissingExtra, NotAllowed, RunFailed, RunNotFound, ServiceError, UsageError
 from cloudtune.html import table
 from cloudtune.places import LOOK_S, Patience, Place, client_of
-from cloudtune.plan import Ref, substitute
 from cloudtune.states import EXIT_CODES, NOT_FINISHED, SETTLED, Failure, Handle, LogLine, Status
 from cloudtune.store import Record, Store
 
@@ -73,11 +72,12 @@ class Run:
         record = self.store.run(self.record.id) if self.record else None
         try:
             status = place.status()
-        except RunNotFound:
+        except RunNotFound as error:
             if record is None:
                 raise
             if record.state in SETTLED or record.state == "pending":
                 return _recorded(record)
+            place.check_gone(error)
             status = Status(state="lost", reason="its place knows nothing of it (was it removed by hand?)")
         if self.is_pipeline and status.failure is None and status.state == "failed":
             failures = [step.status.failure for step in self.steps]
@@ -335,17 +335,11 @@ class Run:
 
     def _remove(self, place: Place, *, outputs: bool) -> None:
         """Remove the run in its place; what was removed there by hand is no reason not to forget it."""
-        journal = self.store.journal(self.record.id) if self.record else {}
-
-        def value(leaf: object) -> object:
-            assert isinstance(leaf, Ref)
-            return (journal[leaf.step].reply or {})[leaf.field]
-
         try:
             for call in place.backend.delete(place.handle, outputs=outputs):
-                place.client.send(attrs.evolve(call, parameters=substitute(call.parameters, value)))
-        except RunNotFound:
-            pass
+                place.client.send(place.filled(call))
+        except RunNotFound as error:
+            place.check_gone(error)
         except (NotAllowed, ServiceError):
             # what is gone cannot be removed once more: services say so in many ways
             if not place.is_empty():
@@ -360,6 +354,11 @@ class Run:
             status = self.look() if fresh and self._submitted() is not None else self.status
         except (RunNotFound, ServiceError):
             status = self.status
+        return self.as_told(status)
+
+    def as_told(self, status: Status) -> dict[str, Any]:
+        """Return the run with a status that is known already, as ``status -o json`` shows it."""
+        steps = RunList(self.steps).to_dicts()
         return {
             "id": self.id,
             "name": self.name if self.record else status.name or self.id,
@@ -369,9 +368,9 @@ class Run:
             "failure": status.failure.to_dict() if status.failure else None,
             "events": [attrs.asdict(event) for event in status.events],
             "links": dict(status.links),
-            "outputs": list(self.outputs() if self.is_pipeline else status.outputs),
+            "outputs": [uri for step in steps for uri in step["outputs"]] if self.is_pipeline else [*status.outputs],
             "created": self.record.created if self.record else None,
-            **({"steps": [step.to_dict() for step in self.steps]} if self.is_pipeline else {}),
+            **({"steps": steps} if self.is_pipeline else {}),
         }
 
     def _submitted(self) -> Handle | None:
@@ -388,7 +387,8 @@ class Run:
                 f"run {self.id} was never fully submitted", hint=f"continue it: cloudtune run --resume {self.id}"
             )
         backend = backend_named(handle.backend)
-        return Place(run=self.id, handle=handle, backend=backend, client=client_of(backend))
+        client = client_of(backend)
+        return Place(run=self.id, handle=handle, backend=backend, client=client, record=self.record, store=self.store)
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.name!r}: {self.last_state}>"
@@ -408,6 +408,8 @@ class RunList(list[Run]):
                 found.append(run.to_dict())
             except RunNotFound:
                 continue
+            except CloudtuneError:  # a place that cannot be asked is no reason to hide the others
+                found.append(run.as_told(_recorded(run.record) if run.record else Status(state="unknown")))
         return found
 
     def _repr_html_(self) -> str:

@@ -51,6 +51,12 @@ class Backend(Protocol):
     states of which these can tell more, where that is not ``failed`` alone. ``suppose(text)``: the handles of what a
     text may be that looks like the place's name of a run, which only a look can tell. ``delete_uploads(plan)``: the
     calls that remove what a run sent along, from its plan as recorded.
+
+    ``beforehand(plan, replies)`` and ``refusal(plan, replies)``: the next call that tells whether the place will take a
+    plan, asked before anything is recorded, of a client that is ``hasty``, or None; and the error to raise if it will
+    not. What cannot be asked is no reason to refuse. ``whereabouts(handle, plan)`` and ``hides(handle, plan, reply)``,
+    of a place that says of what one may not see that it is not there: the call that tells more of a run that is said
+    not to be there, given its plan as recorded (a Ref in it is filled in), or None; and why it may be there, or None.
     """
 
     #: Name in plans, records and handles.

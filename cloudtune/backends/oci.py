@@ -117,6 +117,14 @@ class OciBackend:
         """Whether the job run was deleted: it is shown for a while all the same."""
         return reply.get("lifecycleState") == "DELETED"
 
+    def whereabouts(self, handle: Handle, plan: Mapping[str, Any]) -> Call | None:
+        """Ask for the run among those of its compartment: it is "not found" also for who may not see it."""
+        return oci_runs.whereabouts(handle, plan)
+
+    def hides(self, handle: Handle, plan: Mapping[str, Any], reply: Mapping[str, Any]) -> str | None:
+        """Return why the run may be there all the same, None if it is gone."""
+        return oci_runs.hides(handle, reply)
+
     def explain(self, handle: Handle, replies: Sequence[Mapping[str, Any]]) -> Call | None:
         """Return the next call that helps to say who of a failed run failed first, None if there is none."""
         return oci_runs.explain(handle, replies)

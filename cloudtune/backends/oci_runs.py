@@ -11,7 +11,7 @@ from cloudtune.backends import farewells
 from cloudtune.backends.oci_wire import region_in
 from cloudtune.errors import RunNotFound
 from cloudtune.node.farewell import WORD
-from cloudtune.plan import Call, Plan
+from cloudtune.plan import Call, Plan, Ref
 from cloudtune.states import Event, Failure, Handle, Status
 
 SCIENCE = "oci.data_science"
@@ -40,6 +40,7 @@ FIELDS = {
 LIMIT, WINDOW_S = 1000, 14 * 24 * 3600.0 - 60
 
 _RUN = re.compile(r"ocid1\.datasciencejobrun\.[a-z0-9]+\.[a-z0-9-]*\.[A-Za-z0-9.]+")
+_REFERENCE = re.compile(r"\$\{([\w-]+)\.([^}]+)\}")
 _EXIT_CODE = re.compile(r"exit code:? (\d+)")
 _EVENTS = {"timeAccepted": "accepted", "timeStarted": "started", "timeFinished": "finished"}
 
@@ -73,6 +74,25 @@ def call(service: str, operation: str, handle: Handle, **parameters: Any) -> Cal
     """Return a call in the run's region."""
     region = {"region": handle.scope} if handle.scope else {}
     return Call(service=service, operation=operation, parameters={**parameters, **region})
+
+
+def whereabouts(handle: Handle, plan: Mapping[str, Any]) -> Call | None:
+    """Return the call that lists a run among those of its compartment, None where its plan names none."""
+    made = next((step for step in plan.get("steps") or () if step["operation"] == "create_job"), None)
+    compartment = (made or {"parameters": {}})["parameters"].get("compartmentId")
+    if not isinstance(compartment, str):
+        return None
+    found = _REFERENCE.fullmatch(compartment)
+    where = Ref(found[1], found[2]) if found else compartment
+    return call(SCIENCE, "list_job_runs", handle, compartmentId=where, id=handle.id)
+
+
+def hides(handle: Handle, listed: Mapping[str, Any]) -> str | None:
+    """Return why a run may be there, from the list of its compartment; who may see the others would see it, too."""
+    for run in listed.get("items") or ():
+        if run.get("id") == handle.id and run.get("lifecycleState") != "DELETED":
+            return "its compartment lists it"
+    return None
 
 
 def status_of(handle: Handle, run: Mapping[str, Any]) -> Status:

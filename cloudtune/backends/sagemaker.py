@@ -130,6 +130,14 @@ class SageMakerBackend:
         """Whether the job is being deleted."""
         return reply.get("TrainingJobStatus") == "Deleting"
 
+    def whereabouts(self, handle: Handle, plan: Mapping[str, Any]) -> Call | None:
+        """Ask in whose account one is: another one does not have the job."""
+        return sagemaker_runs.whereabouts(handle, plan)
+
+    def hides(self, handle: Handle, plan: Mapping[str, Any], reply: Mapping[str, Any]) -> str | None:
+        """Return why the job may be there all the same, None if it is gone."""
+        return sagemaker_runs.hides(plan, reply)
+
     def explain(self, handle: Handle, replies: Sequence[Mapping[str, Any]]) -> Call | None:
         """Return the next call that helps to say who of a failed run failed first, None if there is none."""
         return sagemaker_runs.explain(handle, replies)

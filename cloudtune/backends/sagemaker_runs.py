@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cloudtune.backends import farewells
+from cloudtune.backends.sagemaker_surroundings import account_of
 from cloudtune.node.farewell import WORD
 from cloudtune.plan import Call, Plan
 from cloudtune.states import Event, Failure, Handle, Status
@@ -90,6 +91,24 @@ def call(service: str, operation: str, handle: Handle, **parameters: Any) -> Cal
 def describe(handle: Handle, **parameters: Any) -> Call:
     """Return the call that asks for all of a job."""
     return call(SERVICE, "describe_training_job", handle, TrainingJobName=handle.id, **parameters)
+
+
+def whereabouts(handle: Handle, plan: Mapping[str, Any]) -> Call | None:
+    """Return the call that tells in whose account one is, None where the plan does not name the job's."""
+    return call("aws.sts", "get_caller_identity", handle) if _account(plan) else None
+
+
+def hides(plan: Mapping[str, Any], who: Mapping[str, Any]) -> str | None:
+    """Return why a job may be there though an account does not have it: it is in another one."""
+    account = _account(plan)
+    if account is None or who.get("Account") == account:
+        return None
+    return f"it was submitted to account {account}, and you are in {who.get('Account')}"
+
+
+def _account(plan: Mapping[str, Any]) -> str | None:
+    made = next((step for step in plan.get("steps") or () if step["operation"] == "create_training_job"), None)
+    return account_of((made or {"parameters": {}})["parameters"].get("RoleArn"))
 
 
 def status_of(handle: Handle, job: Mapping[str, Any]) -> Status:

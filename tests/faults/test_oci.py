@@ -386,6 +386,40 @@ def test_a_run_that_was_removed_by_hand_is_lost_and_can_be_deleted(on: OciPlace)
     assert Store().runs() == ()
 
 
+def test_a_run_that_may_not_be_seen_is_not_lost(on: OciPlace) -> None:
+    """As with a profile of another tenancy: of what one may not see, the service says that it does not exist."""
+    run = jobs.start(job(on, "sleep 300"))
+    eventually(lambda: run.state == "running")
+    on.cloud.absent.add(on.compartment)
+    with pytest.raises(NotAllowed, match="nor may you see where it was") as caught:
+        _ = run.status
+    assert "the same profile" in (caught.value.hint or "")
+    assert [one["state"] for one in runs.runs().to_dicts()] == ["running"]
+    with pytest.raises(NotAllowed):
+        verbs.delete(run.id)
+    on.cloud.absent.clear()
+    assert run.cancel().state == "cancelled"
+    on.cloud.absent.add(on.compartment)
+    assert run.status.state == "cancelled"
+    with pytest.raises(NotAllowed):
+        verbs.delete(run.id)
+    on.cloud.absent.clear()
+    verbs.delete(run.id)
+    assert (Store().runs(), states(on, "oci.job")) == ((), ["DELETED"])
+
+
+def test_a_run_that_its_compartment_does_not_list_is_lost(on: OciPlace) -> None:
+    run = jobs.start(job(on, "sleep 300"))
+    eventually(lambda: run.state == "running")
+    (made,) = on.stage.store.all("oci.job_run")
+    on.sdk("data_science", "DataScienceClient").cancel_job_run(made.id)
+    eventually(lambda: states(on, "oci.job_run") == ["CANCELED"])
+    on.stage.store.remove("oci.job_run", made.id)  # as long after it was deleted
+    assert run.status.state == "lost"
+    verbs.delete(run.id)
+    assert Store().runs() == ()
+
+
 def test_a_run_of_two_nodes_that_somebody_else_started(on: OciPlace) -> None:
     """By its OCID alone, from another home: watch, status, cancel and delete."""
     ocids = []

@@ -12,7 +12,7 @@ import pytest
 
 from cloudtune import jobs, places, runs
 from cloudtune.backends import sagemaker_logs
-from cloudtune.errors import CloudtuneError, NoCapacity, ServiceError
+from cloudtune.errors import CloudtuneError, NoCapacity, NotAllowed, ServiceError
 from cloudtune.rehearsal import faults
 from cloudtune.runs import Run
 from cloudtune.spec.infrastructure import SageMakerTrainingJob
@@ -221,6 +221,22 @@ def test_a_job_of_two_nodes_that_somebody_else_started(on: AwsPlace, monkeypatch
     assert "their-job" in found.to_dict()["links"]["console"]
     found.delete()
     assert made(on) == []
+
+
+def test_a_job_of_another_account_is_not_lost(on: AwsPlace) -> None:
+    run = jobs.start(job(on, "sleep 300"))
+    eventually(lambda: run.state == "running")
+    account, on.cloud.account = on.cloud.account, "210987654321"  # as with another profile
+    with pytest.raises(NotAllowed, match=f"submitted to account {account}, and you are in 210987654321"):
+        _ = run.status
+    with pytest.raises(NotAllowed):
+        run.delete()
+    on.cloud.account = account
+    assert run.cancel().state == "cancelled"
+    (name,) = made(on)
+    on.sdk("sagemaker", region_name="us-west-2").delete_training_job(TrainingJobName=name)
+    run.delete()
+    assert Store().runs() == ()
 
 
 # --- capacity and interruptions

@@ -135,6 +135,11 @@ class OciCloud:
         if identity in self.absent:
             raise not_found(f"{field} {identity}")
 
+    def check_listed(self, request: Request) -> None:
+        """Refuse (404) to list what is in a compartment that is not there."""
+        if request.query.get("compartmentId") in self.absent:
+            raise not_found(f"compartmentId {request.query['compartmentId']}")
+
     def _begin(self, service: str, name: str) -> Iterable[Route]:
         module, _, kind = name.partition(":")
         part: Any = getattr(import_module(module), kind)(self)

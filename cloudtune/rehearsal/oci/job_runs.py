@@ -146,6 +146,7 @@ class JobRuns:
 
     def find(self, request: Request) -> Response:
         """Return runs of a compartment."""
+        self.cloud.check_listed(request)
         runs = (run.data for run in self.store.all(RUN))
         return listed(request, runs, filters=_FILTERS, states=STATES, shown=_SUMMARY)
 

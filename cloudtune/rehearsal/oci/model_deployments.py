@@ -99,6 +99,7 @@ class Deployments:
 
     def find(self, request: Request) -> Response:
         """Return deployments of a compartment."""
+        self.cloud.check_listed(request)
         found = (shown(one) for one in self.store.all(DEPLOYMENT))
         return listed(request, found, filters=(*_FILTERS, "lifecycleState"), states=STATES)
 

@@ -134,6 +134,7 @@ class Models:
 
     def find(self, request: Request) -> Response:
         """Return models of a compartment."""
+        self.cloud.check_listed(request)
         models = (shown(model) for model in self.store.all(MODEL))
         filters, sorts = (*_FILTERS, "lifecycleState"), ("timeCreated", "displayName", "lifecycleState")
         return listed(request, models, filters=filters, states=_STATES, shown=_SUMMARY, sorts=sorts)
