@@ -129,11 +129,15 @@ def refused_in(reply: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 class Placed(Protocol):
-    """What a job has in S3, and the region that it must be in; None where any will do."""
+    """What a job has on AWS wherever it runs, and the region that it must be in; None where any will do."""
 
     @property
     def objects(self) -> tuple[Objects, ...]:
-        """The places."""
+        """The places in S3."""
+
+    @property
+    def secrets(self) -> tuple[tuple[str, str], ...]:
+        """The secrets of Secrets Manager: where the job names them, and their ARNs."""
 
     @property
     def region(self) -> str | None:
@@ -268,7 +272,7 @@ def quota(wanted: Wanted, questions: AwsQuestions, _: Surroundings) -> Iterator[
     yield question.finding("ok" if enough else "problem", message, None if enough else there.hint)
 
 
-def secrets(wanted: Wanted, questions: AwsQuestions, _: Surroundings) -> Iterator[Finding]:
+def secrets(wanted: Placed, questions: AwsQuestions, _: Surroundings) -> Iterator[Finding]:
     """Ask whether each secret exists; its value is not asked for."""
     for where, arn in wanted.secrets:
         if not questions.first_time("secret", arn):

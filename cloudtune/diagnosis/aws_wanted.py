@@ -87,7 +87,7 @@ def wanted_by(subject: Subject, environ: Mapping[str, str]) -> Wanted:
         role=settled(around.role),
         nodes=subject.launch.nodes if subject.launch is not None else 1,
         objects=tuple(_objects(subject, place, runtime, around.bucket)),
-        secrets=tuple(_secrets(subject, runtime)),
+        secrets=tuple(secrets_of(subject)),
         image=_image(subject, place, runtime),
     )
 
@@ -128,8 +128,9 @@ def _at(uri: str | None, use: str, where: str, *, written: bool = False) -> Iter
         yield Objects(bucket=parts.netloc, prefix=parts.path.lstrip("/"), use=use, where=where, written=written)
 
 
-def _secrets(subject: Subject, runtime: Runtime | None) -> Iterator[tuple[str, str]]:
+def secrets_of(subject: Subject) -> Iterator[tuple[str, str]]:
     """Yield (YAML path, ARN) of the secrets that nodes will read."""
+    runtime = subject.job.runtime
     for index, variable in enumerate(runtime.env if runtime is not None else ()):
         if variable.secret and _SECRET.fullmatch(variable.secret) and settled(variable.secret):
             yield subject.at(f"runtime.spec.env[{index}].secret"), variable.secret

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from cloudtune.backends.eks_wire import QUEUE_LABEL, scope_of
-from cloudtune.diagnosis.aws_wanted import Objects, objects_of
+from cloudtune.diagnosis.aws_wanted import Objects, objects_of, secrets_of
 from cloudtune.diagnosis.document import Subject
 from cloudtune.diagnosis.quantities import total
 from cloudtune.errors import CloudtuneError
@@ -46,9 +46,10 @@ class Nodes:
 
 @attrs.frozen(kw_only=True)
 class Stored:
-    """What a job has in S3; a cluster reads and writes it whatever its region."""
+    """What a job has on AWS; a cluster reads and writes it whatever its region."""
 
     objects: tuple[Objects, ...]
+    secrets: tuple[tuple[str, str], ...]
     region: str | None = None
 
 
@@ -146,8 +147,8 @@ class Wanted:
 
     @property
     def stored(self) -> Stored:
-        """What the job has in S3."""
-        return Stored(objects=tuple(objects_of(self.subject)))
+        """What the job has on AWS."""
+        return Stored(objects=tuple(objects_of(self.subject)), secrets=tuple(secrets_of(self.subject)))
 
     def _texts(self, key: str) -> tuple[str, ...]:
         return tuple(_settled(_under(self.objects, key)))

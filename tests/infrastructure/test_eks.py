@@ -17,6 +17,8 @@ import pytest
 import yaml
 
 from cloudtune import rights
+from cloudtune.backends import eks_logs, eks_objects
+from cloudtune.backends.eks import EksBackend
 from cloudtune.diagnosis import kubernetes_mending as mending
 from cloudtune.diagnosis import kubernetes_questions as questions
 from cloudtune.diagnosis.quantities import amount
@@ -25,6 +27,7 @@ from cloudtune.rehearsal.addresses import Addresses
 from cloudtune.rehearsal.kubernetes.kinds import KINDS
 from cloudtune.shapes import find
 from cloudtune.spec.document import load
+from cloudtune.states import Handle
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "infrastructure" / "eks"
@@ -176,6 +179,27 @@ def test_all_that_a_run_makes_may_be_made_and_removed(kind, tmp_path):
         one = plurals[step.parameters["kind"], step.parameters["apiVersion"]]
         assert rights.allowing("create", one.plural, one.group), step.id
         assert rights.allowing("delete", one.plural, one.group), step.id
+
+
+@pytest.mark.parametrize("kind", ["job", "pyTorchJob", "trainJob", "jobSet"])
+def test_all_that_a_run_is_asked_may_be_asked(kind):
+    """A new call of the backend on a kind of object needs its verb in cloudtune/rights/kubernetes.json."""
+    handle = Handle(backend="eks", kind=kind, id="training/x")
+    cursor = {"next": "logs", "lines": {"at": 0}, "each": [], "limit": 1}
+    backend = EksBackend()
+    calls = [backend.look(handle), *backend.cancel(handle), *backend.delete(handle, outputs=False)]
+    calls += [eks_logs.next_call(handle, one) for one in (None, {"next": "pods"}, cursor)]
+    calls += [eks_objects.workloads(handle, "uid"), eks_objects.events(handle), eks_objects.pods(handle)]
+    plurals = {(one.kind, one.named(version)): one for one in KINDS for version in one.versions}
+    for call in calls:
+        if call.operation == "read_log":
+            assert rights.allowing("get", "pods/log")
+            continue
+        one = plurals[call.parameters["kind"], call.parameters["apiVersion"]]
+        for verb in {call.operation, "list" if "labelSelector" in call.parameters else call.operation}:
+            assert rights.allowing(verb, one.plural, one.group), call
+    source = "".join((ROOT / "cloudtune" / "backends" / f"eks_{name}.py").read_text() for name in ("runs", "logs"))
+    assert not re.search(r"\bkind=\"|\"kind\": \"", source), "calls are made in eks_objects, where this test looks"
 
 
 # --- objects
