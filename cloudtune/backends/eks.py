@@ -110,6 +110,7 @@ class EksBackend:
             resources=resources,
             secrets=secrets,
             neighbours=_neighbours(names, how),
+            subdomain=names.name if _has_service(names, how) else None,
             limit_s=run_time_limit_s(job)[0],
         )
         drawn = Drawn(
@@ -239,6 +240,11 @@ def _neighbours(names: _Names, how: Launch) -> dict[str, str]:
     return {"CLOUDTUNE_JOB_NAME": job, "CLOUDTUNE_SERVICE": names.name}
 
 
+def _has_service(names: _Names, how: Launch) -> bool:
+    """Whether the run brings the Service by which its pods have names; operators make one of their own."""
+    return how.nodes > 1 and names.kind.name == "job"
+
+
 def _wanted(names: _Names, place: EKSJob, how: Launch, job: JobSpec, template: Mapping[str, Any]) -> Wanted:
     return Wanted(
         name=names.name,
@@ -277,7 +283,7 @@ def _owned(names: _Names, how: Launch, secrets: Secrets, left: Luggage | None) -
     if secrets.own:
         body = names.owned("Secret", type="Opaque", immutable=True, stringData=dict(secrets.own))
         yield _create(names, "secret", body)
-    if how.nodes > 1 and names.kind.name == "job":
+    if _has_service(names, how):
         pods = {"batch.kubernetes.io/job-name": names.name}
         # the nodes look for each other before all of them are ready
         spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": pods}

@@ -91,17 +91,20 @@ def pod_template(
     resources: Resources,
     secrets: Secrets,
     neighbours: Mapping[str, str],
+    subdomain: str | None,
     limit_s: int | None,
 ) -> dict[str, Any]:
     """Return the template of a job's pods, with the spec's ``podSpec`` on it.
 
-    ``neighbours`` are the variables by which the agent finds node 0 where no operator sets any.
+    ``neighbours`` are the variables by which the agent finds node 0 where no operator sets any, ``subdomain`` is the
+    Service that gives the pods their names where no operator makes one.
     """
     container = container_of(runtime)
     volumes, mounts = _volumes(place, name, resources, with_agent=container is None)
     spec = said(
         {
             "restartPolicy": "Never",
+            "subdomain": subdomain,
             "serviceAccountName": place.service_account,
             # a job that names no account has nothing to ask of the cluster
             "automountServiceAccountToken": None if place.service_account else False,
