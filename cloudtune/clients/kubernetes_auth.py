@@ -1,0 +1,307 @@
+"""Who cloudtune is to a cluster, and where the cluster is: as ``kubectl`` finds both, or by an EKS cluster's name.
+
+A scope says which cluster: ``context:NAME`` of the kubeconfig, ``eks:REGION/CLUSTER`` with a token made by AWS's
+signer, ``in-cluster`` for a pod's own account, and nothing for the kubeconfig's current context, or else the pod's
+account. The kubeconfig is read by the Python client, as are its certificates, proxies and login programs. Nothing is
+written: a token that such a program refreshes is kept in memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from cloudtune import __version__
+from cloudtune.clients.aws_auth import Account, is_here
+from cloudtune.clients.aws_errors import told as told_by_aws
+from cloudtune.errors import CloudtuneError, MissingExtra, NotAllowed, UsageError
+from cloudtune.plan import Call
+
+try:
+    import urllib3
+    from botocore.signers import RequestSigner
+    from kubernetes.client.configuration import Configuration
+    from kubernetes.client.rest import RESTClientObject
+    from kubernetes.config.config_exception import ConfigException
+    from kubernetes.config.incluster_config import InClusterConfigLoader
+    from kubernetes.config.kube_config import load_kube_config
+except ImportError as error:
+    raise MissingExtra("eks", "Kubernetes") from error
+
+__all__ = ["Clusters", "Door", "urllib3"]
+
+#: Where a pod finds its account.
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+IN_CLUSTER = "in-cluster"
+_KUBECONFIG = "~/.kube/config"
+#: Seconds for which a signed token of EKS is good, and before the end of which another is made.
+_TOKEN_S, _EARLY_S = 15 * 60, 2 * 60
+#: Seconds for which the signed request inside of a token is good: the service wants no more.
+_SIGNED_S = 60
+_CONNECTIONS = 16
+_EKS = re.compile(r"eks:([a-z0-9-]*)/([A-Za-z0-9][A-Za-z0-9_-]*)")
+
+
+class _Holder(Protocol):
+    """Who has the credentials of a cluster."""
+
+    def token(self) -> str | None:
+        """Return the token to send, None where certificates say who this is."""
+        ...
+
+    def renew(self) -> None:
+        """Forget the token: it is good no longer."""
+        ...
+
+
+class Door:
+    """One cluster as one user reaches it: its address, the connections to it, and what is sent to be let in.
+
+    ``sign_in`` is what the user can do to be let in again. Any thread may use it.
+    """
+
+    def __init__(self, url: str, pool: urllib3.PoolManager, holder: _Holder, *, sign_in: str) -> None:
+        self.url, self.pool, self.sign_in = url.rstrip("/"), pool, sign_in
+        self._holder = holder
+
+    def headers(self) -> dict[str, str]:
+        """Return what every request has."""
+        token = self._holder.token()
+        signed = {"authorization": f"Bearer {token}"} if token else {}
+        return {"accept": "application/json", "user-agent": f"cloudtune/{__version__}", **signed}
+
+    def renew(self) -> None:
+        """Let the next request be sent with a new token, if there is a way to one."""
+        self._holder.renew()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the cluster is on this machine: a stand-in, or one for trying."""
+        return re.match(r"https?://(127\.|localhost[:/]|\[::1\])", self.url) is not None
+
+
+class Clusters:
+    """The doors to all clusters that one client talks to, by scope; any thread may ask."""
+
+    def __init__(self, *, hasty: bool = False, service_account: Path = SERVICE_ACCOUNT) -> None:
+        self._account = Account(hasty=hasty)
+        self._service_account = service_account
+        self._lock = threading.RLock()
+        self._doors: dict[str, Door] = {}
+
+    def door(self, scope: str) -> Door:
+        """Return the door of a scope.
+
+        Raises:
+            UsageError: there is no such context or cluster, or no kubeconfig at all.
+            NotAllowed: the login program or AWS gives no credentials.
+        """
+        with self._lock:
+            if scope not in self._doors:
+                self._doors[scope] = self._found(scope)
+            return self._doors[scope]
+
+    def _found(self, scope: str) -> Door:
+        if scope.startswith("eks:"):
+            return self._eks(scope)
+        if scope == IN_CLUSTER or (not scope and not _kubeconfigs() and "KUBERNETES_SERVICE_HOST" in os.environ):
+            return self._in_cluster()
+        kind, _, name = scope.partition(":")
+        if scope and (kind != "context" or not name):
+            hint = "context: NAME of your kubeconfig, or cluster: and region: of an EKS cluster"
+            raise UsageError(f"{scope!r} names no cluster", hint=hint)
+        return _by_kubeconfig(name or None)
+
+    def _in_cluster(self) -> Door:
+        folder = self._service_account
+        loader = InClusterConfigLoader(token_filename=str(folder / "token"), cert_filename=str(folder / "ca.crt"))
+        configuration = Configuration()
+        try:
+            loader.load_and_set(configuration)
+        except (ConfigException, OSError) as error:
+            hint = "in-cluster works inside a pod that has a service account"
+            raise UsageError(f"no service account is found here: {error}", hint=hint) from error
+
+        def token() -> str:
+            return (folder / "token").read_text(encoding="utf-8").strip()  # the kubelet writes a new one in time
+
+        sign_in = "the pod's service account is not known to the cluster: was it deleted?"
+        return Door(configuration.host, _pool(configuration), _Reading(token), sign_in=sign_in)
+
+    def _eks(self, scope: str) -> Door:
+        found = _EKS.fullmatch(scope)
+        if found is None:
+            raise UsageError(f"{scope!r} is no EKS cluster", hint="give its name and region: cluster: and region:")
+        region, name = found[1] or self._account.region, found[2]
+        asked = Call(service="aws.eks", operation="describe_cluster", parameters={"name": name}, region=region)
+        try:
+            cluster = self._account.client("eks", region).describe_cluster(name=name)["cluster"]
+        except CloudtuneError:
+            raise
+        except Exception as error:
+            if type(error).__name__ == "ResourceNotFoundException":
+                hint = f"aws eks list-clusters --region {region}"
+                raise UsageError(f"EKS has no cluster {name} in {region}", hint=hint) from error
+            raise told_by_aws(error, asked, self._account) from error
+        if not cluster.get("endpoint"):
+            hint = "wait until it is ACTIVE"
+            raise UsageError(f"EKS cluster {name} is {cluster.get('status')} and has no endpoint yet", hint=hint)
+        configuration = Configuration()
+        configuration.host = cluster["endpoint"]
+        pool = _pool(configuration)
+        pool.connection_pool_kw["ca_cert_data"] = base64.b64decode(cluster["certificateAuthority"]["data"]).decode()
+        sign_in = (
+            f"your AWS user must have an access entry of cluster {name}: aws eks list-access-entries"
+            f" --cluster-name {name} --region {region}"
+        )
+        return Door(configuration.host, pool, _Signing(self._account, region, name, asked), sign_in=sign_in)
+
+
+class _Reading:
+    """A token that is read anew for each request."""
+
+    def __init__(self, read: Callable[[], str]) -> None:
+        self._read = read
+
+    def token(self) -> str | None:
+        return self._read()
+
+    def renew(self) -> None:
+        """Do nothing: it is read each time."""
+
+
+class _Signing:
+    """A token of EKS: a signed request to AWS's token service, which the cluster sends on to find out who this is."""
+
+    def __init__(self, account: Account, region: str, cluster: str, asked: Call) -> None:
+        self._account, self._region, self._cluster, self._asked = account, region, cluster, asked
+        self._lock = threading.Lock()
+        self._token, self._until_s = "", 0.0
+
+    def token(self) -> str | None:
+        with self._lock:
+            if time.monotonic() > self._until_s:
+                self._token = self._made()
+                self._until_s = time.monotonic() + _TOKEN_S - _EARLY_S
+            return self._token
+
+    def renew(self) -> None:
+        with self._lock:
+            self._until_s = 0.0
+            self._account.renew()  # the user may have signed in again
+
+    def _made(self) -> str:
+        session = self._account.session
+        try:
+            client = self._account.client("sts", self._region)
+            signer = RequestSigner(
+                client.meta.service_model.service_id,
+                self._region,
+                "sts",
+                "v4",
+                session.get_credentials(),
+                session.get_component("event_emitter"),
+            )
+            url = signer.generate_presigned_url(self._request(client), self._region, _SIGNED_S, "")
+        except CloudtuneError:
+            raise
+        except Exception as error:
+            raise told_by_aws(error, self._asked, self._account) from error
+        return "k8s-aws-v1." + base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
+
+    def _request(self, client: Any) -> dict[str, Any]:
+        """Return the request that is signed: to the service of the cluster's own region, as clusters want it."""
+        suffix = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
+        base = client.meta.endpoint_url if is_here() else f"https://sts.{self._region}.{suffix}"
+        return {
+            "method": "GET",
+            "url": f"{base.rstrip('/')}/?Action=GetCallerIdentity&Version=2011-06-15",
+            "body": {},
+            "headers": {"x-k8s-aws-id": self._cluster},
+            "context": {},
+        }
+
+
+class _Kubeconfig:
+    """The token of a context, read anew from the kubeconfig, or from its login program, when it is good no longer."""
+
+    def __init__(self, context: str | None) -> None:
+        self._context = context
+        self._lock = threading.Lock()
+        self.configuration = _loaded(context)
+        self._stale = False
+
+    def token(self) -> str | None:
+        with self._lock:
+            if self._stale:
+                self.configuration, self._stale = _loaded(self._context), False
+            hook = self.configuration.refresh_api_key_hook
+            if hook is not None:
+                hook(self.configuration)
+            # the library's releases do not agree about the name
+            given = next((value for value in self.configuration.api_key.values() if value), None)
+        if given is None:
+            return None
+        return str(given).partition(" ")[2].strip() if str(given).lower().startswith("bearer ") else str(given)
+
+    def renew(self) -> None:
+        with self._lock:
+            self._stale = True
+
+
+def _kubeconfigs() -> list[Path]:
+    """Return the files of the kubeconfig that are there."""
+    named = (os.environ.get("KUBECONFIG") or _KUBECONFIG).split(os.pathsep)
+    return [path for name in named if name and (path := Path(name).expanduser()).is_file()]
+
+
+def _by_kubeconfig(context: str | None) -> Door:
+    files = _kubeconfigs()
+    if not files:
+        named = os.environ.get("KUBECONFIG") or _KUBECONFIG
+        hint = "aws eks update-kubeconfig --name CLUSTER --region REGION, or cluster: and region: in the spec"
+        raise UsageError(f"there is no kubeconfig at {named}", hint=hint)
+    holder = _Kubeconfig(context)
+    configuration = holder.configuration
+    basic = None
+    if configuration.username and configuration.password:
+        basic = urllib3.util.make_headers(basic_auth=f"{configuration.username}:{configuration.password}")
+    named = f"context {context}" if context else "the current context of your kubeconfig"
+    sign_in = f"sign in again for {named}: kubectl config view --minify shows how it does"
+    return Door(configuration.host, _pool(configuration, basic), holder, sign_in=sign_in)
+
+
+def _loaded(context: str | None) -> Any:
+    configuration = Configuration()
+    # nothing of an earlier request, or of another user of the library, is taken over
+    configuration.api_key, configuration.refresh_api_key_hook = {}, None
+    file = os.environ.get("KUBECONFIG") or _KUBECONFIG
+    try:
+        load_kube_config(config_file=file, context=context, client_configuration=configuration, persist_config=False)
+    except ConfigException as error:
+        words = " ".join(str(error).split())
+        if words.startswith("exec:"):
+            program = f"the login program of {f'context {context}' if context else 'the current context'} failed"
+            refused = NotAllowed(f"{program}: {words.removeprefix('exec: ')}", hint="run it by hand, and sign in")
+            refused.passing = True
+            raise refused from error
+        hint = "kubectl config get-contexts shows those there are"
+        raise UsageError(f"the kubeconfig cannot be used: {words}", hint=hint) from error
+    except OSError as error:
+        words = f"the login program cannot be started, or a file is missing: {error}"
+        raise UsageError(f"the kubeconfig cannot be used: {words}", hint="kubectl config view --minify") from error
+    return configuration
+
+
+def _pool(configuration: Any, headers: Mapping[str, str] | None = None) -> urllib3.PoolManager:
+    """Return the connections that the library makes of a configuration: certificates, proxies and all."""
+    configuration.connection_pool_maxsize = max(_CONNECTIONS, configuration.connection_pool_maxsize or 0)
+    pool: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
+    pool.headers = {**pool.headers, **(headers or {})}
+    return pool
