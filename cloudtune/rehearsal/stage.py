@@ -42,6 +42,7 @@ class Stage:
         self.nodes = Nodes(faults=self.faults)
         self.stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._last: list[Callable[[], None]] = []
 
     @property
     def errors(self) -> tuple[str, ...]:
@@ -68,6 +69,10 @@ class Stage:
         thread = threading.Thread(target=run, name=f"rehearsed {name}", daemon=True)
         self._threads = [each for each in self._threads if each.is_alive()] + [thread]
         thread.start()
+
+    def at_end(self, deed: Callable[[], None]) -> None:
+        """Do something once nothing is served any more."""
+        self._last.append(deed)
 
     def sleep(self, seconds: float) -> bool:
         """Wait by the stage's clock; False if the rehearsal ends meanwhile."""
@@ -96,6 +101,8 @@ class Stage:
             if thread.is_alive():
                 self.record.add_error(f"{thread.name} did not end")
         self.server.stop()
+        while self._last:
+            self._last.pop()()
 
     def __enter__(self) -> Stage:
         return self

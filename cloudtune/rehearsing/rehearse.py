@@ -21,6 +21,7 @@ from cloudtune.rehearsal.stage import Stage
 from cloudtune.rehearsing import ground as grounds
 from cloudtune.rehearsing.adapting import Spec, filled_in, offline, scaled
 from cloudtune.rehearsing.clouds import Left, StandIn, kinds_of, stage, surroundings
+from cloudtune.rehearsing.inputs import needed
 from cloudtune.rehearsing.telling import Asked, States, asked
 from cloudtune.runs import Run
 from cloudtune.spec import profiles
@@ -92,6 +93,9 @@ def rehearse(
             progress(line)
         for uri, source in data:
             storage.upload(source, uri)
+        for uri, who in needed(spec, plan.outputs).items():
+            if not storage.listing(uri):
+                progress(f"warning: nothing is at {uri}, which {who} reads: --put {uri}=PATH puts your data there")
         with States(scene.stage, scene.clouds, progress):
             run = _start(spec, progress)
             show(run)

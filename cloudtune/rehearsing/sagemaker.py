@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from cloudtune.errors import UsageError
 from cloudtune.rehearsal.aws.cloud import AwsCloud, Timing
+from cloudtune.rehearsal.aws.endpoints import ENDPOINT
 from cloudtune.rehearsal.aws.imports import JOB as IMPORT
+from cloudtune.rehearsal.aws.imports import MODEL
 from cloudtune.rehearsal.identity import Identity
 from cloudtune.rehearsal.stage import Stage
 from cloudtune.rehearsal.state import Change
@@ -33,7 +36,8 @@ class Aws:
         speed = ground.clock.speed
         text = "\n".join(around.texts)
         region = next(iter(_REGION.findall(text)), "us-west-2")
-        timing = Timing(second_s=speed, grace_s=30.0 * speed)
+        # nothing is compiled here: only longer than an endpoint is given that was not told to wait
+        timing = Timing(second_s=speed, grace_s=30.0 * speed, compiling_s=330.0)
         self._cloud = AwsCloud(ground, identity, timing=timing, region=region)
         self._cloud.outside_names, self._cloud.hub_cache = around.online, around.hub_cache
         self.url = self._cloud.url
@@ -67,10 +71,12 @@ class Aws:
     def state(self, change: Change) -> tuple[str, str, str] | None:
         """Return what has changed, if it is something that people follow: kind, name, and the state in words."""
         thing = change.resource
-        if thing.kind != IMPORT or change.deed == "removed":
+        told = _FOLLOWED.get(thing.kind)
+        if told is None:
             return None
-        data = thing.data.get("shown", thing.data)
-        return "model import", str(data.get("jobName") or thing.id), str(data.get("status", ""))
+        what, name, state = told
+        in_words = "deleted" if change.deed == "removed" else state(thing.data)
+        return (what, str(thing.data["shown"][name]), in_words) if in_words else None
 
     def left(self) -> Iterable[Left]:
         """Return the objects in all buckets."""
@@ -86,6 +92,39 @@ class Aws:
             raise UsageError(f"there is nothing at {uri}")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
+
+
+def _imports(data: Mapping[str, Any]) -> str:
+    """Return how far an import is."""
+    shown = data["shown"]
+    if shown["status"] == "InProgress":
+        return f"in progress: {shown['importedModelName']} of {shown['modelDataSource']['s3DataSource']['s3Uri']}"
+    if shown["status"] == "Failed":
+        return f"failed: {shown.get('failureMessage')}"
+    return f"completed: {shown['importedModelArn']}"
+
+
+def _imported(data: Mapping[str, Any]) -> str:
+    """Return whether an imported model answers, once it was asked; before that, nothing."""
+    doing = str(data.get("doing", ""))
+    return "loading; until then the service answers ModelNotReadyException" if doing == "loading" else doing
+
+
+def _endpoint(data: Mapping[str, Any]) -> str:
+    """Return how far an endpoint is, and what it waits for."""
+    shown = data["shown"]
+    words = {"Creating": "creating", "InService": "in service", "Deleting": "being deleted", "Failed": "failed"}
+    state = words[shown["EndpointStatus"]]
+    more = {"creating": data.get("doing"), "failed": shown.get("FailureReason")}.get(state)
+    return f"{state}: {more}" if more else state
+
+
+#: What people follow: what they call it, the field of its name, and its state in words; of jobs their lines tell.
+_FOLLOWED: Mapping[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
+    IMPORT: ("model import", "jobName", _imports),
+    MODEL: ("imported model", "modelName", _imported),
+    ENDPOINT: ("endpoint", "EndpointName", _endpoint),
+}
 
 
 def begin(ground: Stage, identity: Identity, around: Surroundings) -> Aws:

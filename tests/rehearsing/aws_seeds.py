@@ -79,9 +79,9 @@ def rehearsed(example: str, folder: Path, *, model: str, data: Path, settings: t
         timeout=500,
         env={**os.environ, "HOME": str(folder / "user"), "HF_HUB_CACHE": str(hub(folder / "hub", model))},
     )
-    assert done.returncode == 0, done.stderr[-6000:]
+    assert done.returncode == 0, done.stderr[-20000:]
     found = json.loads(done.stdout)
     states = {step["name"]: step["state"] for step in found["run"]["steps"]}
-    assert set(states.values()) == {"succeeded"}, f"{states}\n{done.stderr[-6000:]}"
+    assert set(states.values()) == {"succeeded"}, f"{states}\n{done.stderr[-20000:]}"
     assert not (folder / "user").exists()
     return Rehearsed(found=found, said=done.stderr, kept=kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,13 @@ def test_the_qlora_example_is_rehearsed_as_one_pipeline(tmp_path: Path, home: Pa
     assert [path.name for path in prefix.rglob("*.tar.gz")] == ["code.tar.gz"]
     assert any("ok for bedrock" in line for line in done.log("check"))
     assert any(f"{NAME}:1 is arn:aws:bedrock:us-west-2:" in line for line in done.log("register"))
+
+    # what goes on there is told: the import, and the model that is loaded when it is asked
+    for words in (f"in progress: {NAME}-1 of s3://your-bucket/llama3-qlora/merged/", "completed: arn:aws:bedrock:"):
+        assert re.search(rf"^AWS: model import cloudtune-\w+-1: {words}", done.said, re.MULTILINE), done.said[-5000:]
+    for words in ("loading; ", "ready"):
+        assert f"AWS: imported model {NAME}-1: {words}" in done.said
+    assert "nothing is at" not in done.said
 
     # it answered once it was loaded; nothing of it is there any more
     assert done.found["answers"][NAME]

@@ -51,6 +51,7 @@ def test_a_job_is_rehearsed_as_it_stands(tmp_path: Path) -> None:
     done = call("rehearse", *words, "--put", f"s3://your-bucket/rows/rows={tmp_path / 'rows'}")
     assert done.code == 0, done.err
     assert "rehearsed on this machine alone: AWS" in done.err
+    assert "nothing is at" not in done.err
     (told,) = (kept / "files").glob("your-bucket/out/hello-*/output/model/told")
     assert told.read_text() == "0 of 2\n"
     (log,) = (kept / "logs").iterdir()
@@ -58,6 +59,16 @@ def test_a_job_is_rehearsed_as_it_stands(tmp_path: Path) -> None:
     assert "SageMaker: downloading the image" in log.read_text()
     calls = [json.loads(line) for line in (kept / "calls.jsonl").read_text().splitlines()]
     assert [one["operation"] for one in calls].count("create_training_job") == 1
+
+
+@pytest.mark.usefixtures("namespaces", "home")
+def test_a_channel_that_nobody_has_filled_is_told_before_the_service_refuses_it(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    done = call("rehearse", "-f", str(tmp_path / "job.yaml"), "--nodes", "1", "--processes", "1")
+    assert done.code != 0
+    told = "warning: nothing is at s3://your-bucket/rows, which hello reads: --put s3://your-bucket/rows=PATH"
+    assert told in done.err
+    assert "your-bucket/rows" in done.err.split(told)[1]
 
 
 def test_what_is_to_be_filled_in_becomes_what_aws_has() -> None:

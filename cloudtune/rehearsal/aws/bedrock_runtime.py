@@ -151,16 +151,19 @@ class BedrockRuntime:
         name = arn.rpartition("/")[2]
         command = self.command or server("--served-model-name", _NAME)
         serving = Serving(self.cloud, name, model=self.imports.folder(arn), command=command)
+        self.imports.store.change(MODEL, arn, doing="loading")
         try:
             if not self.cloud.stage.sleep(self.cloud.timing.loading_s):
                 return
             serving.start(path="/health", patience_s=_LOADED_S)
             with self._lock:
                 self._warm[arn] = serving
+            self.imports.store.change(MODEL, arn, doing="ready")
             while self.imports.store.get(MODEL, arn) is not None and not self.cloud.stage.stopping.wait(0.2):
                 pass
         except Unservable as why:
             self._failed[arn] = str(why)
+            self.imports.store.change(MODEL, arn, doing=f"cannot be loaded: {why}")
         finally:
             with self._lock:
                 self._warm.pop(arn, None)

@@ -145,6 +145,15 @@ class Borrowed:
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self.account
         return _carried_out(_application(), environ)
 
+    def forget(self) -> None:
+        """Forget the account's buckets: their names are everybody's, and moto's memory is as long as this process."""
+        found: Any = import_module("moto.s3.models").s3_backends
+        for place in found.pop(self.account, {}).values():
+            for bucket in place.buckets.values():
+                found.bucket_accounts.pop(bucket.name, None)
+                for key in bucket.keys.values():
+                    key.dispose()
+
     def get(self, bucket: str, key: str) -> bytes | None:
         """Return an object, None if there is none."""
         answer = self._s3("GET", f"/{bucket}/{quote(key)}")

@@ -139,6 +139,7 @@ class AwsCloud:
         self.account = f"{1 + secrets.randbelow(9)}{secrets.randbelow(10**11):011}"
         self.principals = Principals(identity, self.account, region)
         self.borrowed = Borrowed(self.account, region)
+        stage.at_end(self.borrowed.forget)
         self.absent: set[str] = set()
         self.denied: set[str] = set()
         self.quotas: dict[str, int] = {}

@@ -139,14 +139,20 @@ class Endpoints:
 
     def _bring_up(self, arn: str, model: Mapping[str, Any], variant: Mapping[str, Any], region: str) -> None:
         """Get machines and the model, start the servers, and wait until they are healthy."""
+        count, kind = variant["InitialInstanceCount"], variant["InstanceType"]
+        self._tell(arn, f"getting {count} x {kind}")
         if not self.cloud.stage.sleep(self.cloud.timing.creating_s):
             return
         serving: Serving | None = None
         try:
-            if self.cloud.stage.faults.event(NO_CAPACITY, variant["InstanceType"]):
+            if self.cloud.stage.faults.event(NO_CAPACITY, kind):
                 raise Unservable(_FULL)  # noqa: TRY301 - what else fails on the way is told the same
+            self._tell(arn, f"fetching {model['PrimaryContainer']['ModelDataSource']['S3DataSource']['S3Uri']}")
             serving = self._made(arn, model, variant, region)
+            neuron = "neuronx" in model["PrimaryContainer"]["Image"]
+            self._tell(arn, "as long as compiling for its cores takes" if neuron else "getting the container ready")
             self._wait(model, variant)
+            self._tell(arn, "starting the server")
             serving.start(path="/ping", patience_s=_HEALTHY_S)
         except Unservable as why:
             if serving is not None:
@@ -155,7 +161,6 @@ class Endpoints:
             return
         with self._lock:
             self._serving[arn] = serving
-        count = variant["InitialInstanceCount"]
         name = variant["VariantName"]
         image = {"SpecifiedImage": model["PrimaryContainer"]["Image"], "ResolutionTime": self.cloud.now_s()}
         counts = {"CurrentInstanceCount": count, "DesiredInstanceCount": count, "DeployedImages": [image]}
@@ -253,6 +258,10 @@ class Endpoints:
 
     def _arn(self, kind: str, name: str, region: str) -> str:
         return f"arn:aws:sagemaker:{region}:{self.cloud.account}:{_KINDS[kind][0]}/{name}"
+
+    def _tell(self, arn: str, doing: str) -> None:
+        """Note what an endpoint is waiting for: the service itself does not say it."""
+        self.store.change(ENDPOINT, arn, doing=doing)
 
     def _note(self, arn: str, **fields: Any) -> None:
         fields["LastModifiedTime"] = self.cloud.now_s()
