@@ -17,6 +17,7 @@ service's words. The ``aws`` and ``rehearse`` extras must be installed.
     imports      Bedrock's imports and imported models; import_limits: what is refused of their files
     bedrock_runtime   what imported models answer; serving: the nodes that serve a model
     rest         parameters in paths and headers; event_streams: replies in pieces
+    clusters     EKS: where a cluster is, and who may enter it
     quotas       Service Quotas: how many instances of a type may run
     borrowed     what moto's server answers: S3, IAM, STS, ECR, Secrets Manager and whatever else it knows
 
@@ -38,5 +39,6 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
     "sagemaker-runtime": ("cloudtune.rehearsal.aws.sagemaker_runtime:SageMakerRuntime",),
     "bedrock": ("cloudtune.rehearsal.aws.imports:Imports",),
     "bedrock-runtime": ("cloudtune.rehearsal.aws.bedrock_runtime:BedrockRuntime",),
+    "eks": ("cloudtune.rehearsal.aws.clusters:Clusters",),
     "servicequotas": ("cloudtune.rehearsal.aws.quotas:Quotas",),
 }

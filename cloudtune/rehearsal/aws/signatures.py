@@ -107,7 +107,9 @@ def _canonical(request: Request, signature: Signature, body_sha256: str) -> str:
     path = quote(unquote(request.raw_path), safe="/-_.~") if plain else quote(request.raw_path, safe="/-_.~")
     pairs = [(name, value) for name, value in request.queries if name != "X-Amz-Signature"]
     headers = [f"{name}:{' '.join(request.header(name).split())}\n" for name in signature.headers]
-    digest = request.header("x-amz-content-sha256") or ("UNSIGNED-PAYLOAD" if signature.in_query else body_sha256)
+    digest = request.header("x-amz-content-sha256") or (
+        "UNSIGNED-PAYLOAD" if plain and signature.in_query else body_sha256
+    )
     return "\n".join((request.method, path, _query(pairs), "".join(headers), ";".join(signature.headers), digest))
 
 

@@ -11,16 +11,17 @@ import base64
 import hashlib
 import threading
 from collections.abc import Callable, Mapping
+from email.message import Message
 from fnmatch import fnmatchcase
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from cloudtune.rehearsal.clock import Clock
 from cloudtune.rehearsal.identity import Identity
 from cloudtune.rehearsal.kubernetes import speech
 from cloudtune.rehearsal.kubernetes.kinds import Kind, Kinds
 from cloudtune.rehearsal.kubernetes.targets import Target
-from cloudtune.rehearsal.messages import Request
+from cloudtune.rehearsal.messages import Body, Refused, Request
 
 #: Seconds of the stage's clock for which a token is good that a program has made.
 TOKEN_S = 900.0
@@ -41,13 +42,14 @@ class Access:
         self.cluster = cluster
         self.denied: set[str] = set()
         self.granted: set[str] | None = None
-        self.knows_key: Callable[[str], bool] = lambda _: True
+        self.signer: Callable[[Request], str] = _any_signer
         self._identity = identity
         self._clock = clock
         self._lock = threading.Lock()
         self._users: dict[str, str] = {}
         self._seen_s: dict[str, float] = {}
         self._ended: set[str] = set()
+        self._signed: dict[str, str] = {}
 
     def token(self, user: str) -> str:
         """Return a token of a user that never ends by itself."""
@@ -143,19 +145,39 @@ class Access:
             return self._users.get(token)
 
     def _aws_user(self, token: str) -> str | None:
-        """Return the user of a signed request to AWS's token service, if it is one and is for this cluster."""
-        text = token.removeprefix(AWS_PREFIX)
+        """Return the user who has signed a request to AWS's token service for this cluster; None where it is none."""
+        with self._lock:
+            if token in self._signed:
+                return self._signed[token]
+        asked = _asked_in(token, self.cluster)
         try:
-            url = urlsplit(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
-        except ValueError:
+            user = self.signer(asked) if asked is not None else None
+        except Refused:
             return None
-        query = {name.lower(): values[-1] for name, values in parse_qs(url.query).items()}
-        signed = query.get("x-amz-signedheaders", "").split(";")
-        key = query.get("x-amz-credential", "").partition("/")[0]
-        is_one = query.get("action") == "GetCallerIdentity" and "x-k8s-aws-id" in signed and "x-amz-signature" in query
-        if text.endswith("=") or not is_one or not key or not self.knows_key(key):
-            return None
-        return f"arn:aws:iam::rehearsed:user/{key[-4:]}"
+        if user is not None:
+            with self._lock:
+                self._signed[token] = user
+        return user
+
+
+def _asked_in(token: str, cluster: str) -> Request | None:
+    """Return the request to AWS's token service that a token is, as a cluster would send it; None for another text."""
+    text = token.removeprefix(AWS_PREFIX)
+    try:
+        url = urlsplit(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
+    except ValueError:
+        return None
+    headers = Message()
+    headers["host"], headers["x-k8s-aws-id"] = url.netloc, cluster
+    request = Request(method="GET", target=f"{url.path}?{url.query}", headers=headers, body=Body(lambda _: b""))
+    signed = request.query.get("X-Amz-SignedHeaders", "").split(";")
+    is_one = request.query.get("Action") == "GetCallerIdentity" and "x-k8s-aws-id" in signed
+    return request if is_one and "X-Amz-Signature" in request.query and not text.endswith("=") else None
+
+
+def _any_signer(request: Request) -> str:
+    """Return a user for whoever has signed, where nobody is there to ask."""
+    return f"arn:aws:iam::rehearsed:access-key/{request.query.get('X-Amz-Credential', '').partition('/')[0]}"
 
 
 def made_token(seed: str, nonce: str) -> str:

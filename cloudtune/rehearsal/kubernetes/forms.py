@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from cloudtune.rehearsal.kubernetes import speech
+from cloudtune.rehearsal.kubernetes import protobuf, speech
 from cloudtune.rehearsal.kubernetes.objects import Object
 from cloudtune.rehearsal.kubernetes.selectors import Match, by_fields, by_labels
 from cloudtune.rehearsal.kubernetes.tables import as_table, wants_table
@@ -17,10 +17,12 @@ from cloudtune.rehearsal.messages import Request, Response, json_response
 
 
 def parsed(request: Request) -> Any:
-    """Return a body of JSON or YAML as values."""
-    text = request.body.read()
+    """Return a body of JSON or YAML, or a review in protobuf, as values."""
+    text, told = request.body.read(), request.header("content-type")
     try:
-        return yaml.safe_load(text) if "yaml" in request.header("content-type") else json.loads(text)
+        if told.startswith(protobuf.CONTENT_TYPE):
+            return protobuf.review_of(text)
+        return yaml.safe_load(text) if "yaml" in told else json.loads(text)
     except (ValueError, yaml.YAMLError) as error:
         raise speech.bad_request(f"the object provided is unrecognized (must be of type object): {error}") from error
 
