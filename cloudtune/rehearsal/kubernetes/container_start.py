@@ -97,11 +97,11 @@ class Starting:
             self._count(len(lines))
 
         def started(names: Mapping[str, str]) -> Path:
-            own = {name: self._pod["status"]["podIP"] for name in (full_name(self._pod), node.name) if name}
-            one.runs(kubelet.stage.nodes.start(attrs.evolve(node, hosts={**names, **own}), hear))
+            one.runs(kubelet.stage.nodes.start(attrs.evolve(node, hosts=names), hear))
             return node.folder / "machine" / "etc" / "hosts"
 
-        hosts = kubelet.names.joined(meta["namespace"], started)
+        own = {name: self._pod["status"]["podIP"] for name in (full_name(self._pod), node.name) if name}
+        hosts = kubelet.names.joined(meta["namespace"], own, started)
         self._starts[one.name] = _Start(log=log, hosts=hosts, message=message)
 
     def over(self, one: Container) -> str:

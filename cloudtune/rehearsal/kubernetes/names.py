@@ -102,10 +102,10 @@ class Names:
                 _tell(file, told, seen_from(where, known))
         return None
 
-    def joined(self, namespace: str, start: Callable[[Mapping[str, str]], Path]) -> Path:
-        """Start something with the names that there are by now; names that come later are written to its file."""
+    def joined(self, namespace: str, own: Mapping[str, str], start: Callable[[Mapping[str, str]], Path]) -> Path:
+        """Start something with its own names and those that there are by now; later ones are written to its file."""
         with self._lock:
-            told = seen_from(namespace, self._known)
+            told = {**seen_from(namespace, self._known), **own}
         file = start(told)
         with self._lock:
             self._files[file] = (namespace, dict(told))
