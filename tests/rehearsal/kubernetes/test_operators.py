@@ -192,7 +192,7 @@ def test_a_queue_holds_jobs_back_until_there_is_room(here: Acting) -> None:
 
     words = "insufficient unused quota for nvidia.com/gpu in flavor p5, 8 more needed"
     assert here.until(waits) == f"couldn't assign flavors to pod set main: {words}"
-    assert holds(here.get("Job", "two"), "Suspended")
+    here.until(lambda: holds(here.get("Job", "two"), "Suspended"))
     # whoever is deactivated gives its place to the next
     (first,) = [one for one in here.cluster.objects.list("Workload") if holds(one, "Admitted")]
     name = first["metadata"]["name"]
