@@ -39,6 +39,7 @@ _MANAGER = "cloudtune"
 #: What stands in a manifest that is only tried for what an earlier step will have made.
 _UNKNOWN = "00000000-0000-4000-8000-000000000000"
 _MERGE = "application/merge-patch+json"
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 #: Requests that are under way at a time, of those that are sent together.
 _TOGETHER = 8
 _PAGED = ("labelSelector", "fieldSelector")
@@ -64,6 +65,7 @@ class KubernetesClient:
             "read_log": self._read_log,
             "review": self._review,
             "version": lambda scope, _: self._wire.send(scope, "GET", "/version"),
+            "who": lambda scope, _: self._who(scope),
         }
 
     @property
@@ -233,7 +235,9 @@ class KubernetesClient:
     # --- reads
 
     def _get(self, scope: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        return self._wire.send(scope, "GET", self._wire.path(scope, given, given["name"]))
+        """Read an object; with ``metadataOnly`` nothing of its content leaves the cluster."""
+        form = _METADATA if given.get("metadataOnly") else "application/json"
+        return self._wire.send(scope, "GET", self._wire.path(scope, given, given["name"]), content_type=form)
 
     def _list(self, scope: str, given: Mapping[str, Any]) -> dict[str, Any]:
         query = {name: given.get(name) for name in _PAGED}
@@ -244,6 +248,12 @@ class KubernetesClient:
 
     def _discover(self, scope: str, given: Mapping[str, Any]) -> dict[str, Any]:
         return self._wire.send(scope, "GET", f"/apis/{given['group']}")
+
+    def _who(self, scope: str) -> Reply:
+        """Ask whom the cluster takes the user for; the reply has ``username`` and ``groups``."""
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        status = self._wire.send(scope, "POST", self._wire.path(scope, review), body=review).get("status") or {}
+        return dict(status.get("userInfo") or {})
 
     def _review(self, scope: str, given: Mapping[str, Any]) -> Reply:
         """Ask whether the user may do something; the reply has ``allowed``."""

@@ -29,6 +29,7 @@ _KINDS: Mapping[tuple[str, str], tuple[str, bool]] = {
     ("apiextensions.k8s.io/v1", "CustomResourceDefinition"): ("customresourcedefinitions", False),
     ("apps/v1", "DaemonSet"): ("daemonsets", True),
     ("apps/v1", "Deployment"): ("deployments", True),
+    ("authentication.k8s.io/v1", "SelfSubjectReview"): ("selfsubjectreviews", False),
     ("authorization.k8s.io/v1", "SelfSubjectAccessReview"): ("selfsubjectaccessreviews", False),
     ("batch/v1", "Job"): ("jobs", True),
     ("jobset.x-k8s.io/v1alpha2", "JobSet"): ("jobsets", True),
@@ -37,11 +38,17 @@ _KINDS: Mapping[tuple[str, str], tuple[str, bool]] = {
     ("kueue.x-k8s.io/v1beta1", "Workload"): ("workloads", True),
     ("kueue.x-k8s.io/v1beta2", "LocalQueue"): ("localqueues", True),
     ("kueue.x-k8s.io/v1beta2", "Workload"): ("workloads", True),
+    ("scheduling.k8s.io/v1", "PriorityClass"): ("priorityclasses", False),
+    ("storage.k8s.io/v1", "CSIDriver"): ("csidrivers", False),
+    ("storage.k8s.io/v1", "StorageClass"): ("storageclasses", False),
+    ("trainer.kubeflow.org/v1alpha1", "ClusterTrainingRuntime"): ("clustertrainingruntimes", False),
     ("trainer.kubeflow.org/v1alpha1", "TrainJob"): ("trainjobs", True),
     ("v1", "ConfigMap"): ("configmaps", True),
     ("v1", "Event"): ("events", True),
+    ("v1", "LimitRange"): ("limitranges", True),
     ("v1", "Namespace"): ("namespaces", False),
     ("v1", "Node"): ("nodes", False),
+    ("v1", "PersistentVolume"): ("persistentvolumes", False),
     ("v1", "PersistentVolumeClaim"): ("persistentvolumeclaims", True),
     ("v1", "Pod"): ("pods", True),
     ("v1", "ResourceQuota"): ("resourcequotas", True),
@@ -96,6 +103,7 @@ class Wire:
     ) -> dict[str, Any]:
         """Send a request and return its answer; Refusal for an error, urllib3's own errors for a lost connection.
 
+        ``content_type`` is that of the body; without one, what is asked for.
         What may pass is tried again; a token that is not taken is renewed, once.
         """
         data = self._bytes(scope, method, path, query or {}, body, content_type)
@@ -200,8 +208,8 @@ class Wire:
     ) -> Any:
         pairs = [(name, _word(value)) for name, value in query.items() if value is not None]
         headers = door.headers()
-        if body is not None:
-            headers["content-type"] = content_type
+        if content_type:
+            headers["accept" if body is None else "content-type"] = content_type
         timeout = _STREAM_TIMEOUT if streamed else _HASTY_TIMEOUT if self._hasty else _TIMEOUT
         response = door.pool.request(
             method,

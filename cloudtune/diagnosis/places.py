@@ -16,6 +16,7 @@ PLACES: dict[str, str] = {
     "local": "cloudtune.diagnosis.local:checks",
     "dataScienceJob": "cloudtune.diagnosis.oci:checks",
     "sageMakerTrainingJob": "cloudtune.diagnosis.aws:checks",
+    "eksJob": "cloudtune.diagnosis.kubernetes:checks",
 }
 
 

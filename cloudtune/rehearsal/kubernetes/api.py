@@ -16,7 +16,7 @@ from cloudtune.rehearsal.kubernetes.forms import body_of, match_of, shown, versi
 from cloudtune.rehearsal.kubernetes.kinds import Kinds
 from cloudtune.rehearsal.kubernetes.objects import Object, Objects
 from cloudtune.rehearsal.kubernetes.pod_logs import read_log
-from cloudtune.rehearsal.kubernetes.tables import as_table, wants_table
+from cloudtune.rehearsal.kubernetes.tables import as_metadata, as_table, wants_metadata, wants_table
 from cloudtune.rehearsal.kubernetes.targets import Target, target_of
 from cloudtune.rehearsal.kubernetes.validation import Validation
 from cloudtune.rehearsal.kubernetes.watches import Watch
@@ -120,6 +120,8 @@ class ApiServer:
             raise speech.not_found(target.kind, target.name)
         if target.part == "log":
             return read_log(request, thing, self.cluster.objects, self.cluster.logs)
+        if wants_metadata(request):
+            return json_response(as_metadata(thing))
         return shown(target, request, thing)
 
     def _list(self, target: Target, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Objects as tables: what ``kubectl get`` asks for and prints."""
+"""Objects as tables: what ``kubectl get`` asks for and prints; and objects of which only the metadata is told."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ Cell = Callable[[Object], Any]
 def wants_table(request: Request) -> bool:
     """Whether a client wants a table."""
     return "as=Table" in request.header("accept")
+
+
+def wants_metadata(request: Request) -> bool:
+    """Whether a client wants to know that an object is there, and not what is in it."""
+    return "as=PartialObjectMetadata" in request.header("accept")
+
+
+def as_metadata(thing: Object) -> Object:
+    """Return an object without its content."""
+    return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": thing["metadata"]}
 
 
 def as_table(kind: Kind, things: Sequence[Object], request: Request, *, meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,7 +53,7 @@ def _object(thing: Object, whole: str) -> Object | None:
         return None
     if whole == "Object":
         return thing
-    return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": thing["metadata"]}
+    return as_metadata(thing)
 
 
 def _name(thing: Object) -> str:
