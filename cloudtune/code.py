@@ -17,11 +17,12 @@ from cloudtune.workspace import Workspace, gather
 RECIPES = Path(__file__).parent / "recipes"
 #: Files of other recipes that travel with one, beside its own.
 _ROWS = ("sft/flags.py", "sft/places.py", "sft/rows.py")
-_TRAINING = ("checkpoints", "faults", "flags", "places", "ranks", "resuming")
+_TRAINING = ("sft/checkpoints.py", "sft/faults.py", "sft/ranks.py", "sft/resuming.py")
 SHARED = {
     "prepare": _ROWS,
-    "sft_neuron": _ROWS,
-    "vision": tuple(f"sft/{name}.py" for name in _TRAINING),
+    "pretokenize": (*_ROWS, "prepare/prepare.py", "sft/templates.py", "sft/tokens.py"),
+    "sft_neuron": (*_ROWS, *_TRAINING, "sft/tokens.py"),
+    "vision": ("sft/flags.py", "sft/places.py", *_TRAINING),
 }
 
 

@@ -20,6 +20,7 @@ PAGE = Path(__file__).with_name("recipes.md")
 RECIPES = Path(cloudtune.__file__).parent / "recipes"
 TITLES = {
     "prepare": "rows for training",
+    "pretokenize": "rows as tokens",
     "sft": "supervised fine-tuning",
     "sft_neuron": "supervised fine-tuning on Trainium",
     "vision": "fine-tuning of models that see images",

@@ -43,6 +43,20 @@ def test_text_in_parts_is_joined():
     assert rows.check_row(row)["messages"][0]["content"] == "ab"
 
 
+@pytest.mark.parametrize(
+    ("row", "asked"),
+    [
+        ({"instruction": "hi", "context": "", "response": "yo", "category": "chat"}, "hi"),
+        ({"instruction": "hi", "input": "you", "output": "yo"}, "hi\n\nyou"),
+    ],
+)
+def test_an_instruction_becomes_a_conversation(row, asked):
+    messages = rows.check_row(row)["messages"]
+    assert [one["content"] for one in messages] == [asked, "yo"]
+    with pytest.raises(rows.RowError, match="has an instruction, and no answer"):
+        rows.check_row({"instruction": "hi"})
+
+
 def test_a_call_of_a_tool_needs_no_content():
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
     row = {"messages": [TALK["messages"][0], call, {"role": "tool", "content": "3"}, TALK["messages"][1]]}

@@ -10,10 +10,12 @@ from datasets import Dataset, Features, Json, List, Value
 from flags import called
 from options import Options
 from ranks import say
+from tokens import read_tokens, tokens_at
 
 #: Files up to this size are held in memory; larger ones go through the data set cache on disk.
 IN_MEMORY_BYTES = 64 * 2**20
 COLUMNS = ("messages", "tools", "text", "prompt", "completion", "conversations")
+INSTRUCTIONS = (rows.INSTRUCTION, *rows.GIVEN, *rows.ANSWERS)
 
 
 def features_of(sample: dict[str, Any], *, plain: bool) -> Features:
@@ -66,6 +68,9 @@ def dataset_from_hub(name: str, split: str, options: Options) -> Dataset:
         kept = [column for column in kept if column in ("messages", "tools")]
     if "conversations" in kept:
         return data.select_columns(["conversations"])  # the trainer knows this older form and converts it
+    if not kept and rows.INSTRUCTION in data.column_names:
+        data = data.select_columns([column for column in INSTRUCTIONS if column in data.column_names])
+        return checked(data, f"{name}[{split}]", options)
     if not {"messages", "text"} & set(kept) and not {"prompt", "completion"} <= set(kept):
         found = ", ".join(data.column_names)
         raise rows.DataError(
@@ -90,8 +95,11 @@ def checked(data: Dataset, name: str, options: Options) -> Dataset:
     if faults:
         say(f"data: {len(faults)} of {len(data)} rows of {name} are left out; the first: {next(iter(faults.values()))}")
         data = data.select([index for index in range(len(data)) if index not in faults])
+    settings = {"system_message": options.system_message}
+    if rows.INSTRUCTION in data.column_names:
+        return data.map(rows.check_row, fn_kwargs=settings, remove_columns=data.column_names)
     if options.system_message and "messages" in data.column_names:
-        data = data.map(rows.check_row, fn_kwargs={"system_message": options.system_message})
+        data = data.map(rows.check_row, fn_kwargs=settings)
     return data
 
 
@@ -103,6 +111,10 @@ def evaluation_split(name: str, options: Options) -> str:
 
 def load_data(options: Options) -> tuple[Dataset, Dataset | None]:
     """Return the rows for training and, if there are any, for evaluation."""
+    if made := tokens_at(options.train_data):
+        named = options.eval_data or options.train_data
+        apart = tokens_at(named, evaluation=True) or (tokens_at(named) if options.eval_data else None)
+        return read_tokens(made), read_tokens(apart) if apart else None
     files = rows.data_files(options.train_data)
     train = (
         dataset_from_files(files, options)
@@ -110,12 +122,12 @@ def load_data(options: Options) -> tuple[Dataset, Dataset | None]:
         else dataset_from_hub(options.train_data, options.train_split, options)
     )
     source = options.eval_data or options.train_data
-    apart = rows.data_files(source, evaluation=True)
+    beside = rows.data_files(source, evaluation=True)
     if options.eval_data:
-        apart = apart or rows.data_files(source)
-    if apart and (options.eval_data or apart != files):
-        return train, dataset_from_files(apart, options)
-    if not apart and (options.eval_data or not files) and (split := evaluation_split(source, options)):
+        beside = beside or rows.data_files(source)
+    if beside and (options.eval_data or beside != files):
+        return train, dataset_from_files(beside, options)
+    if not beside and (options.eval_data or not files) and (split := evaluation_split(source, options)):
         return train, dataset_from_hub(source, split, options)
     if options.eval_data:
         raise rows.DataError(

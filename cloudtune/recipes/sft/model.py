@@ -12,19 +12,9 @@ from flags import called
 from options import Options
 from peft import LoraConfig
 from ranks import LOCAL_RANK, WORLD_SIZE, device_kind, say, sharding_in_use
+from templates import PLAIN_TEMPLATE, portable
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.distributed import DistributedConfig
-
-#: For tokenizers that have no template: words only, so that no new token must be learnt.
-PLAIN_TEMPLATE = (
-    "{{ bos_token if bos_token else '' }}{% for message in messages %}"
-    "{% if message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\\n\\n' }}"
-    "{% elif message['role'] == 'assistant' %}{{ 'Assistant:' }}"
-    "{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}{{ '\\n\\n' }}"
-    "{% else %}{{ message['content'] + '\\n\\n' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
-)
-GENERATION_MARK = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 
 
 def uses_bf16(options: Options) -> bool:
@@ -86,11 +76,6 @@ def load_tokenizer(options: Options, *, conversational: bool) -> Any:
         tokenizer.chat_template = plain
         say("chat template: the tokenizer has none, so a plain one is used (User: ... Assistant: ...)")
     return tokenizer
-
-
-def portable(template: str) -> str:
-    """Return a template without the marks that only training reads; servers need not know them."""
-    return GENERATION_MARK.sub("", template)
 
 
 def attention(options: Options) -> str:

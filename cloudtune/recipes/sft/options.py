@@ -26,7 +26,7 @@ class Options:
 
     # data
     train_data: str = option(
-        "", "a .jsonl file, a folder with train*.jsonl, or the name of a data set on the Hub", "--dataset"
+        "", "a .jsonl file, a folder with train*.jsonl or tokens, or the name of a data set on the Hub", "--dataset"
     )
     eval_data: str = option("", "likewise; default: eval*/test*/valid*.jsonl of a folder given as --train-data")
     train_split: str = option("train", "split of a Hub data set for training")

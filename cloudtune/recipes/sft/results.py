@@ -15,6 +15,7 @@ from faults import RecipeError
 from options import Options
 from ranks import RANK, WORLD_SIZE, nodes
 from safetensors import safe_open
+from templates import portable
 from trl import SFTTrainer
 
 
@@ -113,7 +114,7 @@ def save_result(trainer: SFTTrainer, options: Options, route: str) -> Path:
     if RANK == 0:
         shutil.rmtree(partial, ignore_errors=True)
     if isinstance(tokenizer.chat_template, str):
-        tokenizer.chat_template = models.portable(tokenizer.chat_template)
+        tokenizer.chat_template = portable(tokenizer.chat_template)
     trainer.args.save_on_each_node = False
     trainer.model.config.use_cache = True  # the trainer turned it off; answers are slow without it
     if route == "wrapped":

@@ -4,7 +4,9 @@ A row is one JSON object a line, of one of these kinds (one kind a data set):
 
 * a conversation ``{"messages": [{"role": "user", "content": "..."}, ...]}`` as OpenAI's API has it;
 * plain text ``{"text": "..."}``;
-* ``{"prompt": "...", "completion": "..."}``, both texts or both lists of messages.
+* ``{"prompt": "...", "completion": "..."}``, both texts or both lists of messages;
+* ``{"instruction": "...", "context": "...", "response": "..."}`` as dolly has it, or with ``input`` and ``output`` as
+  Alpaca: it becomes a conversation.
 """
 
 import json
@@ -20,9 +22,11 @@ Row = dict[str, Any]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 KINDS = {"messages": ("messages",), "text": ("text",), "prompt": ("prompt", "completion")}
+#: Columns of data sets of instructions: what is asked, what may be given with it, what is answered.
+INSTRUCTION, GIVEN, ANSWERS = "instruction", ("context", "input"), ("response", "output")
 EXPECTED = (
     'one JSON object a line: {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": '
-    '"..."}]}, {"text": "..."} or {"prompt": "...", "completion": "..."}'
+    '"..."}]}, {"text": "..."}, {"prompt": "...", "completion": "..."} or {"instruction": "...", "response": "..."}'
 )
 SHOWN_FAULTS = 5
 EVALUATION_NAMES = ("eval", "test", "valid", "dev")
@@ -94,6 +98,23 @@ def check_messages(messages: Any, name: str, *, ends_with_answer: bool) -> list[
     return out
 
 
+def instructed(row: Row) -> Row:
+    """Return an instruction and its answer as a conversation; what is given with it follows it."""
+    asked = check_text(row[INSTRUCTION], INSTRUCTION)
+    given = next((row[name] for name in GIVEN if row.get(name)), "")
+    answer = next((name for name in ANSWERS if name in row), None)
+    if answer is None:
+        raise RowError(f"has an instruction, and no answer: neither {' nor '.join(ANSWERS)}")
+    if given:
+        asked = f"{asked}\n\n{check_text(given, 'context')}"
+    return {
+        "messages": [
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": check_text(row[answer], answer)},
+        ]
+    }
+
+
 def check_row(row: Any, system_message: str = "") -> Row:
     """Return a row with only the keys that training reads.
 
@@ -102,6 +123,8 @@ def check_row(row: Any, system_message: str = "") -> Row:
     """
     if not isinstance(row, dict):
         raise RowError(f"is {type(row).__name__}, not a JSON object")
+    if INSTRUCTION in row and "messages" not in row:
+        row = instructed(row)
     kind = kind_of(row)
     if kind == "text":
         return {"text": check_text(row["text"], "text")}

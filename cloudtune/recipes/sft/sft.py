@@ -32,6 +32,7 @@ from progress import (
 from ranks import RANK, device_kind, is_shared, nodes, say, tear_down
 from results import measure, record_of, save_result, write_json
 from resuming import checkpoint_folder
+from tokens import fit, tokens_at
 from transformers import PrinterCallback
 from transformers.integrations import TensorBoardCallback
 from transformers.utils import logging
@@ -111,6 +112,9 @@ def train(options: Options) -> int:
     say(f"data: {len(train_data)} rows for training, {len(eval_data) if eval_data else 0} for evaluation")
     tokenizer = models.load_tokenizer(options, conversational=conversational)
     settings = settings_of(options, route, evaluates=eval_data is not None)
+    if made := tokens_at(options.train_data):
+        fit(made, tokenizer, options.max_length)
+        settings.packing = False  # they are as they are to be
     settings.save_on_each_node = nodes() > 1 and not is_shared(checkpoints)
     checkpoint = checkpoint_to_resume(options, route)
     settings.eval_on_start = eval_data is not None and checkpoint is None

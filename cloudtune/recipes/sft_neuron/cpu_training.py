@@ -5,7 +5,6 @@ own part of the tensors. So what comes after training is tried with real files, 
 """
 
 import json
-import os
 import random
 from collections.abc import Iterator
 from itertools import islice
@@ -17,15 +16,12 @@ import shards
 import torch
 import torch.distributed as dist
 from options import Options
+from ranks import say
+from tokens import IGNORED, fit, tokens_at
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
 
-IGNORED = -100
-
-
-def say(text: str) -> None:
-    """Print a line for people, once."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text, flush=True)
+#: A row: its tokens, and those of which the loss is taken.
+Sequence = tuple[list[int], list[int]]
 
 
 def text_of(row: rows.Row, tokenizer: Any) -> str:
@@ -39,13 +35,16 @@ def text_of(row: rows.Row, tokenizer: Any) -> str:
     raise rows.DataError("the model's tokenizer has no chat template, so conversations cannot be read: give texts")
 
 
-def tokens_of(row: rows.Row, tokenizer: Any, length: int) -> list[int]:
-    """Return a row as tokens, with the one that ends it."""
+def tokens_of(row: rows.Row, tokenizer: Any, length: int) -> Sequence:
+    """Return a row as tokens, with the one that ends it; one that is tokens already stays as it is."""
+    if "input_ids" in row:
+        return row["input_ids"], row["labels"]
     ids: list[int] = tokenizer(text_of(row, tokenizer))["input_ids"]
-    return [*ids[: length - 1], tokenizer.eos_token_id]
+    ids = [*ids[: length - 1], tokenizer.eos_token_id]
+    return ids, ids
 
 
-def batches(options: Options, data: list[rows.Row], tokenizer: Any, place: shards.Place) -> Iterator[list[list[int]]]:
+def batches(options: Options, data: Any, tokenizer: Any, place: shards.Place) -> Iterator[list[Sequence]]:
     """Yield this data-parallel rank's rows of one step after the other, in an order of its own each pass."""
     sequences = [tokens_of(row, tokenizer, options.max_length) for row in data]
     share = options.batch_size * options.gradient_accumulation
@@ -58,15 +57,16 @@ def batches(options: Options, data: list[rows.Row], tokenizer: Any, place: shard
             yield [sequences[chosen[(start + at) % len(chosen)]] for at in range(share)]
 
 
-def loss_of(model: Any, sequences: list[list[int]], options: Options, pad: int) -> float:
+def loss_of(model: Any, sequences: list[Sequence], options: Options, pad: int) -> float:
     """Compute gradients of a step's rows; return their mean loss."""
     total, parts = 0.0, len(sequences) / options.batch_size
     for start in range(0, len(sequences), options.batch_size):
         part = sequences[start : start + options.batch_size]
-        length = max(map(len, part))
-        ids = torch.tensor([row + [pad] * (length - len(row)) for row in part])
-        labels = torch.tensor([row + [IGNORED] * (length - len(row)) for row in part])
-        loss = model(input_ids=ids, attention_mask=labels.ne(IGNORED).long(), labels=labels).loss / parts
+        length = max(len(row) for row, _ in part)
+        ids = torch.tensor([row + [pad] * (length - len(row)) for row, _ in part])
+        seen = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row, _ in part])
+        labels = torch.tensor([told + [IGNORED] * (length - len(told)) for _, told in part])
+        loss = model(input_ids=ids, attention_mask=seen, labels=labels).loss / parts
         loss.backward()
         total += float(loss.detach())
     return total
@@ -105,12 +105,14 @@ def adapted(model: Any, options: Options) -> Any:
     return model
 
 
-def train(options: Options, data: list[rows.Row]) -> None:
+def train(options: Options, data: Any) -> None:
     """Train, and save the shards of this rank in OUTPUT_DIR/final."""
     place = shards.place_of(options.tensor_parallel_size, options.pipeline_parallel_size)
     say(f"rehearsed: substituted: train -> PyTorch on processors, saved as {place} of optimum-neuron")
     torch.manual_seed(options.seed)
     tokenizer = AutoTokenizer.from_pretrained(options.model, revision=options.revision)
+    if made := tokens_at(options.train_data):
+        fit(made, tokenizer, options.max_length)
     model: Any = AutoModelForCausalLM.from_pretrained(options.model, revision=options.revision, dtype=torch.float32)
     shards.check(model.config, place)
     if options.method == "lora":
@@ -126,7 +128,7 @@ def train(options: Options, data: list[rows.Row]) -> None:
             dist.destroy_process_group()
 
 
-def _steps(options: Options, data: list[rows.Row], model: Any, tokenizer: Any, place: shards.Place) -> list[float]:
+def _steps(options: Options, data: Any, model: Any, tokenizer: Any, place: shards.Place) -> list[float]:
     parameters = [one for one in model.parameters() if one.requires_grad]
     share = options.batch_size * options.gradient_accumulation * place.dp
     count = options.max_steps if options.max_steps > 0 else max(1, round(options.epochs * len(data) / share))

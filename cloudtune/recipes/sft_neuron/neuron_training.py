@@ -4,10 +4,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import rows
 import torch
 from datasets import Dataset
 from options import Options
+from ranks import say
+from resuming import checkpoint_folder
+from tokens import fit, tokens_at
 from transformers import AutoTokenizer
 
 #: Set by neuron_parallel_compile: graphs are collected and nothing is computed.
@@ -20,7 +22,7 @@ def settings_of(options: Options) -> dict[str, Any]:
     """Return the options in the words of NeuronSFTConfig."""
     compiling = os.environ.get(COMPILING) == "1"
     return {
-        "output_dir": str(Path(options.output_dir) / "checkpoints"),
+        "output_dir": str(checkpoint_folder(options.output_dir)),
         "num_train_epochs": options.epochs,
         "max_steps": COMPILED_STEPS if compiling else options.max_steps,
         "per_device_train_batch_size": options.batch_size,
@@ -38,7 +40,7 @@ def settings_of(options: Options) -> dict[str, Any]:
         "save_steps": options.save_steps,
         "report_to": "none",
         "max_length": options.max_length,
-        "packing": options.packing,
+        "packing": options.packing and tokens_at(options.train_data) is None,
         "tensor_parallel_size": options.tensor_parallel_size,
         "pipeline_parallel_size": options.pipeline_parallel_size,
         "kv_size_multiplier": options.kv_size_multiplier or None,
@@ -62,7 +64,7 @@ def adapter_of(options: Options) -> Any:
     )
 
 
-def train(options: Options, data: list[rows.Row]) -> None:
+def train(options: Options, data: Any) -> None:
     """Train, and save the shards of every rank in OUTPUT_DIR/final."""
     from optimum.neuron import NeuronSFTConfig, NeuronSFTTrainer
     from optimum.neuron.models.training import NeuronModelForCausalLM
@@ -70,13 +72,17 @@ def train(options: Options, data: list[rows.Row]) -> None:
     arguments = NeuronSFTConfig(**settings_of(options))
     tokenizer = AutoTokenizer.from_pretrained(options.model, revision=options.revision)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    if made := tokens_at(options.train_data):
+        fit(made, tokenizer, options.max_length)
+    if any(checkpoint_folder(options.output_dir).glob("checkpoint-*")):
+        say("there are checkpoints, but optimum-neuron's trainer cannot go on from one: training starts anew")
     model = NeuronModelForCausalLM.from_pretrained(
         options.model, arguments.trn_config, revision=options.revision, torch_dtype=torch.bfloat16
     )
     trainer = NeuronSFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(data),
+        train_dataset=data if isinstance(data, Dataset) else Dataset.from_list(data),
         processing_class=tokenizer,
         peft_config=adapter_of(options),
     )

@@ -24,13 +24,16 @@ class Options:
     zero_1: bool = option(True, "spread the optimizer's state over the data-parallel cores", kind=boolean)
 
     # data
-    train_data: str = option("", "a .jsonl file, or a folder with train*.jsonl", "--dataset")
+    train_data: str = option("", "a .jsonl file, or a folder with train*.jsonl or with tokens", "--dataset")
     system_message: str = option("", "system message for conversations that have none")
     bad_rows: str = option("fail", "what to do with rows that are not as expected", choices=("fail", "skip"))
     max_length: int = option(1024, "length of every sequence in tokens; graphs are compiled for it", kind=int)
     packing: bool = option(False, "put several short rows into one sequence", kind=boolean)
 
     # training
+    compile_only: bool = option(
+        False, "train nothing: the graphs alone are made, by the pass of precompile: true", kind=boolean
+    )
     epochs: float = option(1.0, "passes over the training data", "--num-train-epochs", kind=float)
     max_steps: int = option(-1, "stop after so many steps; beats epochs", kind=int)
     batch_size: int = option(1, "rows a process and forward pass", "--per-device-train-batch-size", kind=int)

@@ -5,7 +5,8 @@ rows.jsonl --tensor-parallel-size 2``; ``--help`` lists all options. What it lea
 
 * ``final/``: the shards of every tensor and pipeline rank, as optimum-neuron saves them, with the tokenizer;
   ``cloudtune consolidate`` makes a model, or an adapter, of them;
-* ``checkpoints/``, if they are asked for.
+* ``checkpoints/``, if they are asked for, or these in the folder that the place keeps for them; optimum-neuron's
+  trainer cannot go on from one.
 
 In a rehearsal there is no Neuron stack: the same is computed on processors, and saved in the same shards.
 """
@@ -14,13 +15,17 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 # in the package, what this recipe shares with sft lies there; on a node it lies beside this file
 sys.path.append(str(Path(__file__).resolve().parent.parent / "sft"))
 
 import rows
 from options import Options, parse
+from tokens import read_tokens, tokens_at
 
+#: Set by neuron_parallel_compile: graphs are collected and nothing is computed.
+COMPILING = "NEURON_EXTRACT_GRAPHS_ONLY"
 #: What the trainer needs, by the names of their modules.
 STACK = ("torch_neuronx", "neuronx_distributed", "optimum.neuron")
 INSTRUCTIONS = (
@@ -41,23 +46,33 @@ def lacking() -> list[str]:
     return [name for name in STACK if not found(name)]
 
 
-def checked_rows(options: Options) -> list[rows.Row]:
-    """Return the rows for training, which every process reads itself."""
+def training_rows(options: Options) -> Any:
+    """Return the rows for training, which every process reads itself: texts, or tokens as a data set."""
+    if made := tokens_at(options.train_data):
+        return read_tokens(made)
     files = rows.data_files(options.train_data)
     if not files:
         raise rows.DataError(
             f"{options.train_data} is no file: let the recipe prepare, or a step, fetch it from the Hub"
         )
-    tell = print if os.environ.get("RANK", "0") == "0" else str
-    return list(rows.read_rows(files, system_message=options.system_message, bad_rows=options.bad_rows, tell=tell))
+    return list(rows.read_rows(files, system_message=options.system_message, bad_rows=options.bad_rows, tell=say))
+
+
+def say(text: str) -> None:
+    """Print a line for people, once."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
 
 
 def main() -> int:
     """Train, and tell in plain words what cannot be."""
     options = parse(sys.argv[1:])
     missing = lacking()
+    if options.compile_only and os.environ.get(COMPILING) != "1":
+        say("the graphs are made; nothing is trained")
+        return 0
     try:
-        data = checked_rows(options)
+        data = training_rows(options)
         if not missing:
             from neuron_training import train
         elif os.environ.get("CLOUDTUNE_REHEARSED"):
