@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import attrs
@@ -24,7 +25,7 @@ from cloudtune.spec.job import PipelineSpec
 from cloudtune.spec.oci import DataScienceJob
 from cloudtune.spec.place import Infrastructure
 from cloudtune.spec.sagemaker import SageMakerTrainingJob
-from cloudtune.store import Store
+from cloudtune.store import Model, Store
 from cloudtune.submit import Client
 
 I = TypeVar("I", bound=Infrastructure)  # noqa: E741 - an infrastructure
@@ -86,6 +87,12 @@ def infrastructure_for(kind: type[I], *, named: str | None, run: str | None, sto
                 return one
     kept = [one for one in _profiles() if isinstance(one, kind)]
     return kept[0] if len(kept) == 1 else None
+
+
+def kept_infrastructure(model: Model) -> str | None:
+    """Return the infrastructure with which a model was registered, None if none was named or it is not there."""
+    named = model.details.get("infrastructure")
+    return named if isinstance(named, str) and (named in profiles.names() or Path(named).is_file()) else None
 
 
 def oci_owner(

@@ -22,7 +22,7 @@ from cloudtune.errors import CloudtuneError, RunNotFound
 from cloudtune.home import home
 from cloudtune.html import table
 
-VERSION = 1
+VERSION = 2
 #: Seconds that a process waits for others before it gives up; a hundred writers need a few.
 BUSY_S = 60.0
 _SCHEMA = """
@@ -37,12 +37,14 @@ CREATE TABLE journal (
 );
 CREATE TABLE models (
     name TEXT NOT NULL, version TEXT NOT NULL, uri TEXT NOT NULL, base TEXT, run TEXT, checksums TEXT, metrics TEXT,
-    created REAL NOT NULL, PRIMARY KEY (name, version)
+    created REAL NOT NULL, details TEXT, PRIMARY KEY (name, version)
 );
 CREATE TABLE deployments (
     name TEXT PRIMARY KEY, backend TEXT NOT NULL, model TEXT NOT NULL, url TEXT, created REAL NOT NULL, details TEXT
 );
 """
+#: What makes a record of each earlier version one of the next.
+_LATER = {1: "ALTER TABLE models ADD COLUMN details TEXT"}
 _LETTERS, _ALNUM = string.ascii_lowercase, string.ascii_lowercase + string.digits
 
 
@@ -91,7 +93,10 @@ class Entry:
 
 @attrs.frozen(kw_only=True)
 class Model:
-    """A registered model: where it lies, which base and run it came from, its checksums (sha256) and metrics."""
+    """A registered model: where it lies, which base and run it came from, its checksums (sha256) and metrics.
+
+    ``details`` are the registry's own: whose the model is in a cloud, and the infrastructure that said so.
+    """
 
     name: str
     version: str
@@ -101,11 +106,12 @@ class Model:
     checksums: Mapping[str, str] = attrs.field(factory=dict)
     metrics: Mapping[str, Any] = attrs.field(factory=dict)
     created: float = 0.0
+    details: Mapping[str, Any] = attrs.field(factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the model as ``list --models -o json`` shows it."""
         data = attrs.asdict(self)
-        del data["created"]
+        del data["created"], data["details"]
         return data
 
     def _repr_html_(self) -> str:
@@ -241,7 +247,8 @@ class Store:
         """Keep a registered model; a second one of the same name and version replaces the first."""
         with self._change() as db:
             db.execute(
-                "INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO models (name, version, uri, base, run, checksums, metrics, created, details)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     model.name,
                     model.version,
@@ -251,6 +258,7 @@ class Store:
                     json.dumps(dict(model.checksums)),
                     json.dumps(dict(model.metrics)),
                     model.created or time.time(),
+                    json.dumps(dict(model.details)),
                 ),
             )
 
@@ -260,10 +268,8 @@ class Store:
             rows = db.execute(
                 "SELECT * FROM models WHERE ?1 IS NULL OR name = ?1 ORDER BY created DESC", (name,)
             ).fetchall()
-        return tuple(
-            Model(**{**dict(row), "checksums": json.loads(row["checksums"]), "metrics": json.loads(row["metrics"])})
-            for row in rows
-        )
+        texts = ("checksums", "metrics", "details")
+        return tuple(Model(**{**dict(row), **{name: json.loads(row[name] or "{}") for name in texts}}) for row in rows)
 
     def remove_model(self, model: Model) -> None:
         """Forget a model."""
@@ -346,7 +352,9 @@ class Store:
             for statement in _SCHEMA.split(";"):
                 if statement.strip():
                     db.execute(statement)
-            db.execute(f"PRAGMA user_version = {VERSION}")
+        for version in range(found or VERSION, VERSION):
+            db.execute(_LATER[version])
+        db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("COMMIT")
 
 

@@ -72,6 +72,18 @@ def test_models_and_deployments_come_back() -> None:
     assert store.models() == ()
 
 
+def test_a_record_of_the_first_version_is_taken_over(home: Path) -> None:
+    Store().add_model(Model(name="m", version="1", uri="/x", details={"compartment": "c"}, created=2.0))
+    with sqlite3.connect(home / "store.db") as db:
+        db.execute("ALTER TABLE models DROP COLUMN details")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    assert Store().models() == (Model(name="m", version="1", uri="/x", created=2.0),)
+    again = Model(name="m", version="2", uri="/y", details={"compartment": "d"}, created=3.0)
+    Store().add_model(again)
+    assert Store().models()[0] == again
+
+
 def test_forgetting_a_run_forgets_its_steps() -> None:
     store = Store()
     store.add_run(record("abcdefgh"))

@@ -57,10 +57,15 @@ def put_up(
         "infrastructure": infrastructure,
     }
     _check(to, chosen)
-    found, called, *run = place.find(model, store) if to in CLOUDS else _model_folder(model)
+    run: str | None = None
+    if to in CLOUDS:
+        found, called, run, kept_with = place.find(model, store)
+        chosen["infrastructure"] = infrastructure or kept_with  # as it was registered, unless something else is said
+    else:
+        found, called = _model_folder(model)
     name = name or called
     check_name(name, "name of a deployment")
-    reserved = place.reserve(found, name=name, run=run[0], step=_step(store), **chosen) if to in CLOUDS else None
+    reserved = place.reserve(found, name=name, run=run, step=_step(store), **chosen) if to in CLOUDS else None
     earlier = _earlier(to, name, reserved, store)
     if earlier is not None:
         reserved = earlier

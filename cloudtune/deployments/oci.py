@@ -23,7 +23,7 @@ from cloudtune.deployments.oci_log import log_of
 from cloudtune.deployments.oci_request import MARK, Wanted, newest_managed, request_of
 from cloudtune.deployments.questions import body_of, silence
 from cloudtune.errors import CloudtuneError, NotAllowed, ServiceError, UsageError
-from cloudtune.owners import infrastructure_for
+from cloudtune.owners import infrastructure_for, kept_infrastructure
 from cloudtune.plan import Call
 from cloudtune.spec.oci import DataScienceJob
 from cloudtune.store import Store
@@ -80,20 +80,22 @@ class OciDeployment:
 Keep = Callable[[OciDeployment | None], object]
 
 
-def find(model: str, store: Store) -> tuple[str, str, str | None]:
-    """Return a model of the catalog by ``NAME[:VERSION]`` or OCID: its OCID, a name, and the run that trained it.
+def find(model: str, store: Store) -> tuple[str, str, str | None, str | None]:
+    """Return a model of the catalog by ``NAME[:VERSION]`` or OCID.
+
+    Its OCID, a name, and as far as they are known the run that trained it and the infrastructure it was filed with.
 
     Raises:
         UsageError: it is not in the catalog.
     """
     identity = model.removeprefix(SCHEME)
     if _OCID.fullmatch(identity):
-        return identity, f"model-{identity[-8:]}", None
+        return identity, f"model-{identity[-8:]}", None, None
     name, _, version = model.partition(":")
     known = [one for one in store.models(name) if not version or one.version == version]
     for one in known:
         if one.uri.startswith(SCHEME):
-            return one.uri.removeprefix(SCHEME), name, one.run
+            return one.uri.removeprefix(SCHEME), name, one.run, kept_infrastructure(one)
     what = known[0].uri if known else model
     hint = f"file it there first: cloudtune register {what} --to oci --name {name.rpartition('/')[2] or 'NAME'}"
     there = sorted({one.name for one in store.models() if one.uri.startswith(SCHEME)})

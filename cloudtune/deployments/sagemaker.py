@@ -6,6 +6,7 @@ after an interruption goes on with what is there or takes it down, and never mak
 
 from __future__ import annotations
 
+import difflib
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from cloudtune.deployments.questions import body_of, silence
 from cloudtune.deployments.sagemaker_answers import answer
 from cloudtune.deployments.sagemaker_request import Wanted, default_image, requests_of, resource_name, shape_of
 from cloudtune.errors import CloudtuneError, NoCapacity, ServiceError, UsageError
-from cloudtune.owners import aws_owner
+from cloudtune.owners import aws_owner, kept_infrastructure
 from cloudtune.plan import Call
 from cloudtune.store import Store
 from cloudtune.uri import scheme_of, shown
@@ -70,22 +71,28 @@ class SageMakerDeployment:
 Keep = Callable[["SageMakerDeployment | None"], object]
 
 
-def find(model: str, store: Store) -> tuple[str, str, str | None]:
-    """Return a model in S3 by its URI, or one that is registered there: its URI, a name, and the run that trained it.
+def find(model: str, store: Store) -> tuple[str, str, str | None, str | None]:
+    """Return a model in S3 by its URI, or one that is registered there.
+
+    Its URI, a name, and as far as they are known the run that trained it and the infrastructure it was filed with.
 
     Raises:
         UsageError: it is not in S3.
     """
     if scheme_of(model) in {"s3", "s3a"}:
         uri = model.replace("s3a://", "s3://", 1).rstrip("/")
-        return f"{uri}/", uri.rpartition("/")[2] or "model", None
+        return f"{uri}/", uri.rpartition("/")[2] or "model", None, None
     name, _, version = model.partition(":")
     known = [one for one in store.models(name) if not version or one.version == version]
     for one in known:
         if one.uri.startswith(PACKAGE) or scheme_of(one.uri) == "s3":
-            return one.uri, name, one.run
-    where = f"; it is in {shown(known[0].uri)}" if known else ""
-    hint = f"file it there first: cloudtune register MODEL --to sagemaker --name NAME{where}"
+            return one.uri, name, one.run, kept_infrastructure(one)
+    what = shown(known[0].uri) if known else "MODEL"
+    title = name.rpartition("/")[2] if known else "NAME"
+    hint = f"file it there first: cloudtune register {what} --to sagemaker --name {title}; or name its prefix of S3"
+    there = sorted({one.name for one in store.models() if one.uri.startswith(PACKAGE) or scheme_of(one.uri) == "s3"})
+    if near := difflib.get_close_matches(name, there, n=3):
+        hint = f"nearest: {', '.join(near)}; or {hint}"
     raise UsageError(f"{model} is neither a prefix of S3 nor registered with --to sagemaker", hint=hint)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
+
+import attrs
 
 from cloudtune.errors import UsageError
 from cloudtune.store import Model, Store
@@ -48,6 +51,10 @@ def register(
     if to in CLOUDS:
         options = {"infrastructure": infrastructure, "progress": progress}
     record: Model = import_module(module).register(model, name=name, version=version, home=store.folder, **options)
+    if infrastructure is not None:
+        # a file by its whole path: who deploys the model may stand elsewhere
+        named = os.path.abspath(infrastructure) if os.path.isfile(infrastructure) else infrastructure  # noqa: PTH100, PTH113
+        record = attrs.evolve(record, details={**record.details, "infrastructure": named})
     store.add_model(record)
     return record
 

@@ -80,13 +80,18 @@ def register(
         uri=f"{SCHEME}://{filed.id}",
         checksums=filing.sums,
         created=time.time(),
+        details={"compartment": owner.compartment},
         **source.facts,
     )
 
 
 def remove(model: Model) -> None:
-    """Delete a model's entry in the catalog, and the files that registering put into a bucket for it."""
-    staged = Catalog.remove(OciClient(), identity_of(model.uri), model.name)
+    """Delete a model's entry in the catalog, and the files that registering put into a bucket for it.
+
+    Raises:
+        NotAllowed: it may not be seen, so nobody knows whether it is there.
+    """
+    staged = Catalog.remove(OciClient(), identity_of(model.uri), model.name, model.details.get("compartment"))
     if staged is not None:
         storage.remove(staged)
 

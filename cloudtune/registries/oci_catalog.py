@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from cloudtune.backends.oci_wire import region_in
 from cloudtune.errors import NotAllowed
 from cloudtune.owners import OciOwner
 from cloudtune.plan import Call, File
@@ -143,11 +144,14 @@ class Catalog:
                 raise
 
     @classmethod
-    def remove(cls, client: Client, model: str, name: str) -> str | None:
+    def remove(cls, client: Client, model: str, name: str, compartment: str | None = None) -> str | None:
         """Delete a model, and the set of its versions once that is empty; what is gone is fine.
 
         Returns:
             Where registering put the model's files, if it did and no other version needs them.
+
+        Raises:
+            NotAllowed: it may not be seen, nor what else is in the compartment where it was made.
         """
         call = Call(service=SERVICE, operation="get_model", parameters={"modelId": model})
         try:
@@ -155,6 +159,7 @@ class Catalog:
         except NotAllowed as error:
             if not error.hidden:  # nobody is signed in, say: whether it is there is not known
                 raise
+            _check_gone(client, model, compartment, error)
             return None
         owner = OciOwner(compartment=found["compartmentId"], project=found["projectId"], place=DataScienceJob())
         catalog, inside = cls(client, owner, name), found.get("modelVersionSetId")
@@ -195,3 +200,19 @@ class Catalog:
         # drawn afresh: of a model that was deleted since, the service would remember the request and not make another
         token = f"cloudtune-{secrets.token_hex(12)}"
         return self._client.send(call, token=token, files=files)
+
+
+def _check_gone(client: Client, model: str, compartment: str | None, error: NotAllowed) -> None:
+    """Raise NotAllowed where the catalog only hides a model: who may see the others of its compartment would see it."""
+    if compartment is None:
+        return
+    region = region_in(model)
+    asked = {"compartmentId": compartment, "id": model, **({"region": region} if region else {})}
+    hint = "sign in as who registered it: the same profile and region"
+    try:
+        rows = client.read(Call(service=SERVICE, operation="list_models", parameters=asked)).get("items", ())
+    except NotAllowed as refused:
+        message = f"{model} may not be seen, nor what is in its compartment: {refused.message}"
+        raise NotAllowed(message, hint=hint, hidden=True) from error
+    if any(row.get("id") == model and row.get("lifecycleState") != "DELETED" for row in rows):
+        raise NotAllowed(f"{model} may not be seen, and its compartment lists it", hint=hint, hidden=True) from error

@@ -17,11 +17,12 @@ import pytest
 
 import cloudtune
 from cloudtune import storage
+from cloudtune.deployments import sagemaker
 from cloudtune.deployments.sagemaker_request import Wanted, default_image, requests_of, resource_name, shape_of
 from cloudtune.errors import CloudtuneError, NoCapacity, ServiceError, UsageError
 from cloudtune.rehearsal import faults
 from cloudtune.spec.sagemaker import SageMakerTrainingJob
-from cloudtune.store import Store
+from cloudtune.store import Model, Store
 from tests.aws_place import AwsPlace, aws_place, until
 from tests.registries.models import merged
 from tests.rehearsal.aws.serving import COMMAND
@@ -159,6 +160,30 @@ def test_requests_say_what_a_server_is_to_do() -> None:
         shape_of("ml.c5.xlarge")
     with pytest.raises(UsageError, match="no instance"):
         shape_of("ml.g55.xlarge")
+
+
+def test_a_name_that_is_not_registered_there_gets_the_nearest_ones(serving: Serving) -> None:
+    Store().add_model(Model(name="clerk", version="1", uri=f"s3://{serving.place.bucket}/clerk/"))
+    Store().add_model(Model(name="baker", version="1", uri="file:///models/baker"))
+    with pytest.raises(UsageError) as caught:
+        serving.deploy("clrek")
+    assert "nearest: clerk; or file it there first" in (caught.value.hint or "")
+    with pytest.raises(UsageError) as caught:
+        serving.deploy("baker")
+    assert "cloudtune register file:///models/baker --to sagemaker --name baker" in (caught.value.hint or "")
+
+
+def test_a_model_is_deployed_as_it_was_registered(serving: Serving, tmp_path: Path) -> None:
+    """By the infrastructure that ``register`` was given, unless ``deploy`` is given another."""
+    other = tmp_path / "other.yaml"
+    spec = {"region": "us-west-2", "roleArn": serving.place.role.replace("/training", "/other")}
+    other.write_text(json.dumps({"kind": "infrastructure", "type": "sageMakerTrainingJob", "spec": spec}))
+    cloudtune.register(serving.uri, to="sagemaker", name="clerk", infrastructure=str(other))
+    made = serving.deploy("clerk")
+    described = serving.client.describe_model(ModelName=made.details["resource"])
+    assert described["ExecutionRoleArn"] == spec["roleArn"]
+    other.unlink()
+    assert sagemaker.find("clerk", Store())[3] is None
 
 
 def test_what_cannot_be_deployed_is_refused(serving: Serving) -> None:

@@ -209,6 +209,20 @@ def test_what_the_catalog_has_is_looked_for_where_it_is_made() -> None:
     assert [call.operation for call in asked if "region" not in call.parameters] == ["get_model"]
 
 
+def test_a_model_that_may_not_be_seen_is_not_forgotten(filing: Filing, tmp_path: Path) -> None:
+    """As with a profile of another tenancy: of what one may not see, the service says that it does not exist."""
+    filing.file(merged(tmp_path / "m"))
+    filing.place.cloud.absent.add(filing.place.compartment)
+    with pytest.raises(NotAllowed, match="may not be seen, nor what is in its compartment"):
+        cloudtune.delete("llama", outputs=True)
+    assert [one.name for one in Store().models()] == ["llama"]
+    filing.place.cloud.absent.clear()
+    (model,) = filing.models()
+    filing.place.stage.store.remove("oci.model", model.id)  # as long after it was deleted
+    cloudtune.delete("llama", outputs=True)
+    assert Store().models() == ()
+
+
 def test_a_model_in_a_bucket_stays_where_it_is(filing: Filing, tmp_path: Path) -> None:
     uri = filing.put(described(merged(tmp_path / "m")), "runs/x/model")
     before = len(filing.place.stage.record.calls)
@@ -343,6 +357,7 @@ def test_whose_it_is_must_be_known(filing: Filing, tmp_path: Path, monkeypatch: 
     with pytest.raises(UsageError, match="compartmentId and projectId not known"):
         filing.file(model)  # there are two profiles
     assert filing.file(model, infrastructure="other").version == "1"
+    assert Store().models()[0].details["infrastructure"] == "other"
     assert filing.models()[0].project_id == "ocid1.datascienceproject.oc1.iad.other"
     other.unlink()
     (tmp_path / "config" / "mine.yaml").unlink()
