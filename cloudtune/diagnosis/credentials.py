@@ -15,9 +15,13 @@ import attrs
 import yaml
 
 from cloudtune.diagnosis.findings import Finding
+from cloudtune.spec.eks import EKSJob
+from cloudtune.spec.place import Infrastructure
 
 #: Seconds before its end from which a token is said to end soon.
 _SOON_S = 600
+#: The type of a job on a cluster that the job knows by its name on EKS.
+BY_NAME = "eksJob by name"
 _NOT_SIGNED_IN = ": not signed in: "
 
 
@@ -27,18 +31,24 @@ def check_credentials(
     """Say for each cloud and for the Hub how somebody would be signed in.
 
     ``wanted`` are types of infrastructure: not to be signed in to their clouds is a warning, no problem, since a role
-    of the machine may serve.
+    of the machine may serve. A cluster that EKS is asked for by name (:data:`BY_NAME`) needs AWS's credentials alone.
     """
     looks = (
-        (oci(environ, time.time() if now is None else now), "dataScienceJob"),
-        (aws(environ), "sageMakerTrainingJob"),
-        (kubernetes(environ), "eksJob"),
-        (hub(environ), ""),
+        (oci(environ, time.time() if now is None else now), {"dataScienceJob"}),
+        (aws(environ), {"sageMakerTrainingJob", BY_NAME}),
+        (kubernetes(environ), {"eksJob"}),
+        (hub(environ), set[str]()),
     )
-    for look, kind in looks:
+    for look, kinds in looks:
         for found in look:
             unsigned = found.status == "ok" and _NOT_SIGNED_IN in found.message
-            yield attrs.evolve(found, status="warning") if unsigned and kind in wanted else found
+            yield attrs.evolve(found, status="warning") if unsigned and kinds & set(wanted) else found
+
+
+def wanted_by(place: Infrastructure) -> str:
+    """Return what :func:`check_credentials` is told that a job in a place needs."""
+    by_name = isinstance(place, EKSJob) and place.cluster is not None and place.context is None
+    return BY_NAME if by_name else place.type
 
 
 # --- Oracle Cloud

@@ -29,7 +29,7 @@ def doctor(
     >>> "python" in {finding.check for finding in doctor().findings}
     True
     """
-    from cloudtune.diagnosis import document, hub, places
+    from cloudtune.diagnosis import credentials, document, hub, places
     from cloudtune.diagnosis.checks import Surroundings, carried_out
     from cloudtune.diagnosis.findings import Report
 
@@ -37,7 +37,7 @@ def doctor(
         return Report(findings=carried_out(general(os.environ)))
     found = document.read(file, set=set, env=env, infrastructure=infrastructure, environ=os.environ)
     there = places.checks(found.subjects, Surroundings(environ=os.environ, write=write))
-    kinds = {subject.job.infrastructure.type for subject in found.subjects}
+    kinds = {credentials.wanted_by(subject.job.infrastructure) for subject in found.subjects}
     asked = (*general(os.environ, kinds), *hub.checks(found, os.environ), *there)
     return Report(findings=(*found.findings, *carried_out(asked)))
 

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from cloudtune.diagnosis import credentials
+from cloudtune.spec.eks import EKSJob
 
 NOW = 1_800_000_000.0
 
@@ -141,3 +142,17 @@ def test_not_to_be_signed_in_is_a_warning_where_a_job_goes(environ, tmp_path):
     assert (of_oci(environ), of_oci(environ, "eksJob"), of_oci(environ, "dataScienceJob")) == ("ok", "ok", "warning")
     oci_profile(tmp_path)
     assert of_oci(environ, "dataScienceJob") == "ok"
+
+
+def test_a_cluster_that_eks_is_asked_for_needs_no_kubeconfig(environ):
+    by_name = credentials.wanted_by(EKSJob(cluster="c", region="us-west-2"))
+    for place, kind in (
+        (EKSJob(context="c"), "eksJob"),
+        (EKSJob(cluster="c", context="d"), "eksJob"),
+        (EKSJob(), "eksJob"),
+    ):
+        assert credentials.wanted_by(place) == kind
+    found = {
+        one.message.partition(":")[0]: one.status for one in credentials.check_credentials(environ, wanted={by_name})
+    }
+    assert (found["AWS"], found["Kubernetes"]) == ("warning", "ok")
