@@ -124,6 +124,9 @@ def find(model: str | os.PathLike[str]) -> Source:
     recorded = _checksums_of(record, whole.shown(RECORD))
     files = tuple(entry for entry in entries if entry.path in recorded or _belongs(entry.path))
     if not any(entry.path.endswith(_WEIGHTS) for entry in files):
+        if any(entry.path.endswith(".gguf") for entry in entries):
+            hint = "file the model that the GGUF was made of: its own safetensors"
+            raise UsageError(f"the weights are in GGUF, which no registry takes: {shown(named)}", hint=hint)
         raise UsageError(f"{shown(named)} has a config but no weights", hint="give the whole folder of the model")
     _check_names(whole, files)
     _check_whole(whole, recorded)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from cloudtune import storage
 from cloudtune.cli import cli
 from cloudtune.errors import CloudtuneError, NotAllowed, RunNotFound, ServiceError, UsageError
 from cloudtune.rehearsal import faults
-from tests.aws_place import AwsPlace, aws_place, until
+from tests.aws_place import aws_place, until
+from tests.registries.bedrock import Filing
 from tests.rehearsal.aws.serving import COMMAND
 from tests.rehearsal.conftest import namespaces
 from tests.tiny import random_model
-from tests.weights.checks.checkable import TEMPLATE, change, write_model
+from tests.weights.checks.checkable import TEMPLATE, change
 
 pytest.importorskip("botocore")
 pytest.importorskip("s3fs")
@@ -39,37 +40,6 @@ FAULTS = {
 }
 #: Times that the client asks before it gives up.
 TRIES = 6
-
-
-class Filing:
-    """A stand-in, and the user's profile of it."""
-
-    def __init__(self, place: AwsPlace, folder: Path) -> None:
-        self.place, self.folder = place, folder
-        self.client = place.sdk("bedrock")
-        self.profile()
-
-    def profile(self, **changes: str) -> None:
-        spec = {"region": "us-west-2", "roleArn": self.place.role, **changes}
-        path = self.folder / "config" / "mine.yaml"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"kind": "infrastructure", "type": "sageMakerTrainingJob", "spec": spec}))
-
-    def model(self, name: str = "m", **config: Any) -> Path:
-        folder = self.folder / name
-        if not folder.exists():
-            write_model(folder)
-            change(folder / "config.json", **config)
-        return folder
-
-    def file(self, model: str | Path, **options: Any) -> Any:
-        return cloudtune.register(str(model), **{"to": "bedrock", "name": "llama", **options})
-
-    def models(self) -> list[str]:
-        return sorted(one["modelName"] for one in self.client.list_imported_models()["modelSummaries"])
-
-    def jobs(self) -> list[Any]:
-        return list(self.client.list_model_import_jobs(maxResults=100)["modelImportJobSummaries"])
 
 
 @pytest.fixture
@@ -183,30 +153,6 @@ def test_the_same_model_is_imported_once(filing: Filing) -> None:
     assert filing.file(uri).version == "3"
     cloudtune.delete("llama", all_versions=True)
     assert filing.models() == ["llama-2", "llama-3", "second-1"]
-
-
-def spoil(file: str, **keys: Any) -> Callable[[Path], object]:
-    return lambda folder: change(folder / file, **keys)
-
-
-SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "files": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json"),
-    "architecture": (spoil("config.json", architectures=["OtherForCausalLM"]), "OtherForCausalLM"),
-    "context": (spoil("config.json", max_position_embeddings=200000), "less than 128K"),
-    "tokenizer": (spoil("tokenizer_config.json", tokenizer_class="TokenizersBackend"), "TokenizersBackend"),
-    "rope": (spoil("config.json", rope_parameters={"rope_theta": 5e5}), "rope"),
-    "keys": (spoil("tokenizer_config.json", extra_special_tokens=["<a>"]), "extra_special_tokens"),
-}
-
-
-@pytest.mark.parametrize("what", SPOILED)
-def test_a_spoiled_model_is_refused_before_anything_is_sent(what: str, filing: Filing) -> None:
-    folder = filing.model()
-    SPOILED[what][0](folder)
-    with pytest.raises(UsageError, match="Bedrock will not take") as error:
-        filing.file(folder)
-    assert SPOILED[what][1] in error.value.message
-    assert (filing.jobs(), filing.place.stage.record.calls[-1].service) == ([], SERVICE)
 
 
 def test_what_surrounds_a_model_is_looked_at(filing: Filing) -> None:
