@@ -70,9 +70,16 @@ def drop_unknown(named: str, thing: dict[str, Any]) -> list[str]:
     return list(_dropped(thing, named, ""))
 
 
-def faults(named: str, thing: Mapping[str, Any]) -> list[Fault]:
-    """Return the values of an object that are not of their fields' types; what is unknown is not looked at."""
-    return list(_faults(thing, named, ""))
+def faults(named: str, thing: Mapping[str, Any], *, custom: bool = False) -> list[Fault]:
+    """Return the values of an object that are not of their fields' types; what is unknown is not looked at.
+
+    Those of ``custom`` kinds take no fractions for quantities (``cpu: 0.5``), as built-in ones do.
+    """
+    types = {**_PLAIN, "q": (int, str)} if custom else _PLAIN
+    return list(_faults(thing, named, "", types))
+
+
+_Types = Mapping[str, tuple[type, ...]]
 
 
 def _dropped(value: Any, told: str, path: str) -> Iterator[str]:
@@ -91,7 +98,7 @@ def _dropped(value: Any, told: str, path: str) -> Iterator[str]:
             yield from _dropped(one, fields[key], f"{path}.{key}")
 
 
-def _faults(value: Any, told: str, path: str) -> Iterator[Fault]:
+def _faults(value: Any, told: str, path: str, types: _Types) -> Iterator[Fault]:
     word = told.removesuffix("!")
     if value is None or word == "o":
         return
@@ -100,7 +107,7 @@ def _faults(value: Any, told: str, path: str) -> Iterator[Fault]:
             yield Fault(path, "type", "array", value)
             return
         for number, one in enumerate(value):
-            yield from _faults(one, word[1:-1], f"{path}[{number}]")
+            yield from _faults(one, word[1:-1], f"{path}[{number}]", types)
     elif word.startswith("{"):
         if not isinstance(value, dict):
             yield Fault(path, "type", "object", value)
@@ -108,14 +115,14 @@ def _faults(value: Any, told: str, path: str) -> Iterator[Fault]:
         for key, one in value.items():
             if one is None:
                 yield Fault(f"{path}.{key}", "type", _GO.get(word[1:-1], "object"), one)
-            yield from _faults(one, word[1:-1], f"{path}.{key}")
+            yield from _faults(one, word[1:-1], f"{path}.{key}", types)
     elif word[0].isupper():
-        yield from _faults_of_object(value, word, path)
+        yield from _faults_of_object(value, word, path, types)
     else:
-        yield from _faults_of_plain(value, word, path)
+        yield from _faults_of_plain(value, word, path, types)
 
 
-def _faults_of_object(value: Any, word: str, path: str) -> Iterator[Fault]:
+def _faults_of_object(value: Any, word: str, path: str, types: _Types) -> Iterator[Fault]:
     if not isinstance(value, dict):
         yield Fault(path, "type", "object", value)
         return
@@ -124,13 +131,13 @@ def _faults_of_object(value: Any, word: str, path: str) -> Iterator[Fault]:
         if told.endswith("!") and value.get(key) is None:
             yield Fault(here, "required", "")
         elif key in value:
-            yield from _faults(value[key], told, here)
+            yield from _faults(value[key], told, here, types)
 
 
-def _faults_of_plain(value: Any, word: str, path: str) -> Iterator[Fault]:
+def _faults_of_plain(value: Any, word: str, path: str, types: _Types) -> Iterator[Fault]:
     plain, _, allowed = word.partition(":")
     is_bool = isinstance(value, bool)
-    if not isinstance(value, _PLAIN[plain]) or (is_bool and plain != "b"):
+    if not isinstance(value, types[plain]) or (is_bool and plain != "b"):
         yield Fault(path, "type", _GO.get(plain, "quantity"), value)
     elif plain == "i" and isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
         yield Fault(path, "type", "int64", value)

@@ -29,7 +29,7 @@ class Validation:
     def admit(self, kind: Kind, new: Object, old: Object | None) -> None:
         """Set the defaults of an object that is made or changed; Refused where it must not be."""
         name = (new.get("metadata") or {}).get("name") or ""
-        wrong = fields.faults(self._type_of(kind), new)
+        wrong = fields.faults(self._type_of(kind), new, custom=bool(kind.operator))
         if wrong:
             raise _told(kind, name, wrong)
         set_defaults(kind.kind, new)
