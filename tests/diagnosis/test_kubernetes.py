@@ -11,7 +11,6 @@ from typing import Any
 
 import attrs
 import pytest
-import yaml
 
 from cloudtune import rights
 from cloudtune.diagnosis import document, places
@@ -28,8 +27,8 @@ from cloudtune.diagnosis import kubernetes_nodes
 from cloudtune.diagnosis.quantities import amount
 from cloudtune.rehearsal.kubernetes.cluster import Cluster
 from cloudtune.rehearsal.kubernetes.machines import node_manifest
+from tests.rights import on_cluster
 
-FOLDER = Path(__file__).parents[2] / "infrastructure" / "eks"
 SPACE = "training"
 CONFIG = "kueue-manager-config"
 
@@ -402,22 +401,9 @@ def test_quotas_limits_and_pod_security(place):
 # --- rights
 
 
-def granted() -> set[str]:
-    """Return what infrastructure/eks lets people do, in the stand-in's words."""
-    found = set()
-    for role in yaml.safe_load_all((FOLDER / "rights" / "roles.yaml").read_text()):
-        where = f"@{SPACE}" if role and role["kind"] == "Role" else ""
-        for rule in (role or {}).get("rules", ()):
-            for resource in rule["resources"]:
-                plural, slash, part = resource.partition("/")
-                group = f".{rule['apiGroups'][0]}" if rule["apiGroups"][0] else ""
-                found |= {f"{verb} {plural}{group}{slash}{part}{where}" for verb in rule["verbs"]}
-    return found
-
-
 def test_the_rights_of_infrastructure_are_enough_for_doctor(place):
     given = furnished(place)
-    place.cluster.access.granted = granted()
+    place.cluster.access.granted = on_cluster(SPACE)
     found = place.look(kind="trainJob", **given)
     assert {one.status for one in found} == {"ok"}, [one for one in found if one.status != "ok"]
     assert of(found, "rights") == [("ok", "you may do what running such a job takes in namespace training")]
@@ -425,7 +411,7 @@ def test_the_rights_of_infrastructure_are_enough_for_doctor(place):
 
 def test_a_right_that_is_missing_is_named_with_its_rule(place):
     given = furnished(place)
-    place.cluster.access.granted = granted() - {"get pods/log@training", "list nodes"}
+    place.cluster.access.granted = on_cluster(SPACE) - {"get pods/log@training", "list nodes"}
     found = place.look(**given)
     (problem,) = [one for one in found if one.status == "problem"]
     assert problem.message == "you may not get pods/log in namespace training: watch and logs read what nodes print"
