@@ -193,7 +193,7 @@ def _of_jobs(
     spec = load(file, set=set_, env=env, infrastructure=infrastructure)
     if isinstance(spec, JobSpec):
         return (_of_job(spec, spec.name or "", changes, shape),)
-    from cloudtune.pipelines import job_of
+    from cloudtune.pipeline_steps import job_of
     from cloudtune.spec.order import order_of_steps
 
     fits, reasons = [], []

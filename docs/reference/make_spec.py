@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cloudtune.pipelines import BUILT
+from cloudtune.pipeline_plans import BUILT
 from cloudtune.spec.environment import EnvironmentVariable
 from cloudtune.spec.fields import Key, keys_of
 from cloudtune.spec.infrastructure import INFRASTRUCTURES

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cloudtune.errors import SpecError
-from cloudtune.pipelines import job_of
+from cloudtune.pipeline_steps import job_of
 from cloudtune.spec.document import from_dict, load
 from cloudtune.spec.infrastructure import EKSJob, MetricDefinition, SageMakerTrainingJob
 from cloudtune.spec.job import JobSpec
