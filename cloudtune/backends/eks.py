@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 
-from cloudtune.backends import eks_logs, eks_objects, eks_preflight, eks_runs
+from cloudtune.backends import eks_chain, eks_logs, eks_objects, eks_preflight, eks_runs
 from cloudtune.backends.eks_kinds import AUTO_RESUME, DEFAULT_TRAINER_API, PART, SPECS, Wanted
 from cloudtune.backends.eks_notes import Drawn, doubts, notes
 from cloudtune.backends.eks_objects import CONTAINER, KINDS, SERVICE, Kind, kind_name
@@ -82,6 +82,7 @@ class EksBackend:
     name = "eks"
     client = "cloudtune.clients.kubernetes:KubernetesClient"
     tells_end = True
+    loses_logs = True
     explains = eks_runs.EXPLAINED
 
     def plan(self, job: JobSpec, run_id: str) -> Plan:
@@ -140,12 +141,16 @@ class EksBackend:
             warnings=tuple(Notice(path=path, message=message) for path, message in warnings),
         )
 
+    def chain(self, title: str, run_id: str, parts: Sequence[tuple[str, Plan]]) -> tuple[Step, ...] | None:
+        """Return the steps that submit several plans as one JobSet, None where they are not all of that kind."""
+        return eks_chain.chain(title, run_id, [eks_chain.Part(*part) for part in parts])
+
     def handle(self, plan: Plan, replies: Mapping[str, Mapping[str, Any]]) -> Handle:
         """Return where the job lives; that is known before anything is sent."""
         step = next(step for step in plan.steps if step.id == "job")
         meta = step.parameters["metadata"]
         kind = next(kind for kind in KINDS.values() if kind.kind == step.parameters["kind"])
-        before = "" if any(step.id == "files" for step in plan.steps) else CONTAINER
+        before = "" if any(step.id.rpartition(".")[2] == "files" for step in plan.steps) else CONTAINER
         return Handle(
             backend=self.name,
             scope=step.region or "",

@@ -31,7 +31,7 @@ GPU, NEURON, NEURON_CORE, EFA = (
 #: Resources that stand for the accelerators of a node.
 ACCELERATORS = (GPU, NEURON, NEURON_CORE, "amd.com/gpu", "habana.ai/gaudi")
 #: Recipes that compute on processors alone: they ask for no accelerators, whatever the node has.
-PROCESSORS_ONLY = frozenset({"prepare", "tokenize"})
+PROCESSORS_ONLY = frozenset({"prepare", "pretokenize"})
 _OVERHEAD = 0.075
 _KUBELET_MIB, _POD_MIB, _EVICTION_MIB = 255, 11, 100
 #: Pods that a node may have: of small machines, and of those with many network interfaces.

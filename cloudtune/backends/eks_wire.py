@@ -42,17 +42,17 @@ def scope_of(place: EKSJob, region: str | None) -> str:
     return f"eks:{region or ''}/{place.cluster}" if place.cluster else ""
 
 
-def object_name(name: str, run_id: str) -> str:
+def object_name(name: str, run_id: str, *, most: int = _NAME_LENGTH) -> str:
     """Return the name of a run's objects: lower-case letters, digits and hyphens, a letter first.
 
     >>> object_name("My job: first", "abcdefgh")
     'my-job-first-abcdefgh'
     """
     tail = plain_name(run_id)
-    if tail != run_id or len(tail) > _NAME_LENGTH - 10:
+    if tail != run_id or len(tail) > most - 10:
         # what was changed may now be like another's
-        tail = f"{tail[: _NAME_LENGTH - 20].strip('-')}-{_digest(run_id)}".lstrip("-")
-    head = plain_name(name)[: _NAME_LENGTH - 2 - len(tail)].rstrip("-")
+        tail = f"{tail[: most - 20].strip('-')}-{_digest(run_id)}".lstrip("-")
+    head = plain_name(name)[: most - 2 - len(tail)].rstrip("-")
     text = f"{head}-{tail}" if head else tail
     return text if text[0].isalpha() else f"j{text}"
 
