@@ -15,6 +15,8 @@ from cloudtune.plan import Call
 
 #: Where the rights that a call needs are granted; an administrator applies it.
 POLICY = "infrastructure/sagemaker"
+#: By service, where it is another.
+POLICIES = {"aws.eks": "infrastructure/eks"}
 _FORBIDDEN = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "Forbidden"}
 _UNKNOWN_USER = {
     "AuthFailure",
@@ -159,7 +161,7 @@ def _refused(error: Any, call: Call, account: Account) -> CloudtuneError:
     if code in _FORBIDDEN or status == 403:
         action = missing_action(said, error.operation_name, call.service)
         message = f"{where}: you lack {action}: {said or code}{tail}"
-        return NotAllowed(message, policy=POLICY, hint=granting(action))
+        return NotAllowed(message, policy=POLICIES.get(call.service, POLICY), hint=granting(action))
     if code in _FULL:
         hint = "ask for a higher quota (Service Quotas), take another instance type or region, or try again later"
         return NoCapacity(f"{where}: {said or code}{tail}", hint=hint)
@@ -185,11 +187,12 @@ def missing_action(said: str, operation: str, service: str) -> str:
 
 def granting(action: str) -> str:
     """Return who grants an action, and by which statement where it is one that cloudtune knows to need."""
-    known = (right for right in rights.rights("aws").values() if right.who == "users" and action in right.actions)
-    right = next(known, None)
+    every = (*rights.rights("aws").values(), *rights.rights("kubernetes").values())
+    right = next((right for right in every if right.who == "users" and action in right.actions), None)
     alone: Any = {"actions": (action,)}
     statement = f": {attrs.evolve(right, **alone).statement()}" if right is not None else ""
-    return f"your administrator grants {action} with the policies of {POLICY}{statement}"
+    policy = POLICIES.get(f"aws.{action.partition(':')[0]}", POLICY)
+    return f"your administrator grants {action} with the policies of {policy}{statement}"
 
 
 def _failed(

@@ -29,6 +29,10 @@ _UNKNOWN = {
 }
 
 
+#: By service, the table that has it where it is not that of its cloud.
+_ELSEWHERE = {"aws.eks": "kubernetes"}
+
+
 @attrs.frozen(kw_only=True)
 class Right:
     """One statement of a policy: who may do what, for which feature of cloudtune, and why.
@@ -96,7 +100,7 @@ def rights(cloud: str = "oci") -> Mapping[str, Right]:
 
 def needed_for(service: str, operation: str, *, who: str | None = None) -> tuple[Right, ...]:
     """Return the rights that an operation needs, of everybody or of one; none for an operation that is not known."""
-    cloud = service.partition(".")[0]
+    cloud = _ELSEWHERE.get(service, service.partition(".")[0])
     found = (rights(cloud)[name] for name in _table(cloud).get("operations", {}).get(f"{service}.{operation}", ()))
     return tuple(right for right in found if who in {None, right.who})
 
