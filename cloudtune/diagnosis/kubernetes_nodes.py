@@ -26,7 +26,7 @@ _KEEPING_OUT = frozenset({"NoSchedule", "NoExecute"})
 def nodes(wanted: Wanted, questions: KubernetesQuestions, _: Surroundings) -> Iterator[Finding]:
     """Compare what nodes of the job take with what those of the cluster have."""
     for group in wanted.nodes:
-        if not questions.first_time("nodes", str(sorted(group.takes.items())), str(sorted(group.selector.items()))):
+        if not questions.first_time("nodes", str(group)):
             continue
         where = wanted.at("instanceType")
         question = listing("Node", check="nodes", about="nodes of the cluster", where=where)

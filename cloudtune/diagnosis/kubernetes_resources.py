@@ -24,7 +24,7 @@ _BUILT_IN = ("system-cluster-critical", "system-node-critical")
 
 def namespace(wanted: Wanted, questions: KubernetesQuestions, _: Surroundings) -> Iterator[Finding]:
     """Look for the namespace, and whether its level of Pod Security lets the job's pods in."""
-    if not questions.first_time("namespace", wanted.namespace):
+    if not questions.first_time("namespace", wanted.namespace, str(bool(wanted.host_paths))):
         return
     about, where = f"namespace {wanted.namespace}", wanted.at("namespace")
     question = get("Namespace", wanted.namespace, check="namespace", about=about, where=where)
@@ -55,12 +55,13 @@ def _namespace(wanted: Wanted, question: Question, reply: Mapping[str, Any]) -> 
 def queue(wanted: Wanted, questions: KubernetesQuestions, _: Surroundings) -> Iterator[Finding]:
     """Look for the LocalQueue: whether it is there, and takes jobs of this kind."""
     for name in wanted.queues:
-        if not questions.first_time("queue", wanted.namespace, name):
+        kinds = {str(one.get("kind")) for one in wanted.objects}
+        if not questions.first_time("queue", wanted.namespace, name, *sorted(kinds & {"PyTorchJob"})):
             continue
         about, where = f"queue {name}", wanted.at("queue")
         question = get("LocalQueue", name, check="queue", about=about, where=where, namespace=wanted.namespace)
         yield from questions.settled(question, partial(_queue, wanted, questions))
-        if any(one.get("kind") == "PyTorchJob" for one in wanted.objects):
+        if "PyTorchJob" in kinds:
             yield from _framework(questions, where)
     for name in wanted.queue_priorities:
         about, where = f"priority class {name} of queues", wanted.at("labels")

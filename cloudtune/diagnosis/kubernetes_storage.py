@@ -20,8 +20,9 @@ _ON_USE = "WaitForFirstConsumer"
 
 def volumes(wanted: Wanted, questions: KubernetesQuestions, _: Surroundings) -> Iterator[Finding]:
     """Look for each claim: whether it has its volume, and whether all nodes may mount it."""
+    several = any(group.count > 1 for group in wanted.nodes)
     for name in wanted.claims:
-        if not questions.first_time("claim", wanted.namespace, name):
+        if not questions.first_time("claim", wanted.namespace, name, str(several)):
             continue
         question = get(
             "PersistentVolumeClaim",

@@ -398,6 +398,31 @@ def test_quotas_limits_and_pod_security(place):
     ]
 
 
+def test_steps_of_a_pipeline_are_looked_at_each_and_what_they_share_once(place):
+    given = furnished(place)
+    volume(place, "ReadWriteOnce")
+    spec = {"namespace": SPACE, "instanceType": "g5.12xlarge", "image": "img:1", "volumes": given["volumes"]}
+    infrastructure = {"kind": "infrastructure", "type": "eksJob", "spec": spec}
+
+    def step(name: str, nodes: int) -> dict[str, Any]:
+        what = {"command": "torchrun train.py", "replicas": nodes}
+        return {
+            "name": name,
+            "job": {"name": name, "runtime": {"kind": "runtime", "type": "pyTorchDistributed", "spec": what}},
+        }
+
+    steps = [step("one", 1), {**step("two", 2), "needs": ["one"]}, {**step("again", 2), "needs": ["two"]}]
+    file = place.folder / "pipeline.json"
+    file.write_text(
+        json.dumps({"kind": "pipeline", "spec": {"name": "p", "infrastructure": infrastructure, "steps": steps}})
+    )
+    found = document.read(file, environ=os.environ)
+    findings = carried_out(places.checks(found.subjects, Surroundings(environ=os.environ)))
+    assert [status for status, _ in of(findings, "volumes")] == ["ok", "ok", "problem"]  # one node, the driver, two
+    assert len(of(findings, "nodes")) == 2
+    assert len(of(findings, "cluster")) == len(of(findings, "rights")) == len(of(findings, "namespace")) == 1
+
+
 # --- rights
 
 
