@@ -26,6 +26,8 @@ _ELSEWHERE = re.compile(r"[a-z+]+://(?!/)|[^/\s]+@[^/\s]+:", re.IGNORECASE)
 _LOOPBACK = re.compile(r"file://|[a-z+]+://(?:[^/@]*@)?(?:localhost|127\.[0-9.]+|\[::1\])(?:[:/]|$)", re.IGNORECASE)
 #: An account of AWS that nobody has.
 _ACCOUNT = "111122223333"
+#: Infrastructures whose account is one of AWS.
+_ON_AWS = frozenset({"sageMakerTrainingJob", "eksJob"})
 #: Where the reference to a secret stands, whatever its name.
 _SECRET = re.compile(r"\.(?:secret|gitSecretId|git_secret_id)$")
 
@@ -57,7 +59,7 @@ def filled_in(spec: Spec, new_ocid: Callable[[str], str]) -> tuple[Spec, Mapping
     for job in jobs_of(spec):
         for path, text in placeholders(job):
             if text not in known and not _OWN_WORK.match(path):
-                on_aws = job.infrastructure.type == "sageMakerTrainingJob"
+                on_aws = job.infrastructure.type in _ON_AWS
                 known[text] = _aws_value(job, path, text) if on_aws else _value(path, text, new_ocid)
     if isinstance(spec, PipelineSpec):
         for text in (text for step in spec.steps for text in _in_uris(step.options)):
@@ -139,6 +141,8 @@ def _aws_value(job: JobSpec, path: str, text: str) -> str:
         return f"arn:aws:iam::{_ACCOUNT}:role/{_slug(text)}"
     variables = job.runtime.env if job.runtime is not None else ()
     if _SECRET.search(path) and any(variable.secret == text for variable in variables):
+        if job.infrastructure.type == "eksJob":
+            return f"k8s:{_slug(text)}/value"
         return f"arn:aws:secretsmanager:us-west-2:{_ACCOUNT}:secret:{_slug(text)}"
     return _slug(text)
 

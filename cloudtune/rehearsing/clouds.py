@@ -6,23 +6,27 @@ import json
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 
 from cloudtune.errors import UsageError
+from cloudtune.plan import Plan
 from cloudtune.rehearsal.identity import Identity
 from cloudtune.rehearsal.stage import Stage
 from cloudtune.rehearsal.state import Change
 from cloudtune.rehearsing.adapting import Spec, jobs_of
 from cloudtune.spec.document import to_dict
-from cloudtune.spec.job import PipelineSpec
+from cloudtune.spec.job import JobSpec, PipelineSpec
 
 #: By type of infrastructure.
 STANDINS: Mapping[str, str] = {
     "dataScienceJob": "cloudtune.rehearsing.oci",
     "sageMakerTrainingJob": "cloudtune.rehearsing.sagemaker",
+    "eksJob": "cloudtune.rehearsing.eks",
 }
+#: Stand-ins that bring another's along.
+_BRINGS: Mapping[str, str] = {"eksJob": "sageMakerTrainingJob"}
 #: By where a verb of a pipeline puts a model; this machine needs none.
 _TARGETS: Mapping[str, str] = {
     "oci": "dataScienceJob",
@@ -44,12 +48,15 @@ class Left:
 class Surroundings:
     """What a spec takes for granted in its cloud: every text of it, for whoever looks for names, and what nodes have.
 
-    ``online`` nodes reach the network; others have ``hub_cache``, the user's own models from the Hub.
+    ``online`` nodes reach the network; others have ``hub_cache``, the user's own models from the Hub. ``jobs`` are
+    all of it that runs as one, verbs included, ``manifests`` the objects that it makes on a cluster.
     """
 
     texts: tuple[str, ...]
     online: bool
     hub_cache: Path | None = None
+    jobs: tuple[JobSpec, ...] = ()
+    manifests: tuple[Mapping[str, Any], ...] = ()
 
 
 class StandIn(Protocol):
@@ -93,13 +100,21 @@ def kinds_of(spec: Spec) -> tuple[str, ...]:
         raise UsageError(f"there is no stand-in for {', '.join(missing)} in this release", hint=hint)
     if not wanted:
         raise UsageError("nothing of this goes to a cloud: there is nothing to rehearse", hint="cloudtune run -f FILE")
-    return tuple(wanted)
+    brought = {_BRINGS.get(kind) for kind in wanted}
+    return tuple(kind for kind in wanted if kind not in brought)
 
 
-def surroundings(spec: Spec, *, online: bool, hub_cache: Path | None) -> Surroundings:
-    """Return what a spec takes for granted."""
-    texts = (json.dumps(to_dict(spec), ensure_ascii=False),)
-    return Surroundings(texts=texts, online=online, hub_cache=None if online else hub_cache)
+def surroundings(spec: Spec, plan: Plan, *, online: bool, hub_cache: Path | None) -> Surroundings:
+    """Return what a spec, which has this plan, takes for granted."""
+    return Surroundings(
+        texts=(json.dumps(to_dict(spec), ensure_ascii=False),),
+        online=online,
+        hub_cache=None if online else hub_cache,
+        jobs=tuple(jobs_of(spec)),
+        manifests=tuple(
+            step.parameters for step in plan.steps if step.service == "kubernetes" and "kind" in step.parameters
+        ),
+    )
 
 
 def stage(kind: str, ground: Stage, identity: Identity, around: Surroundings) -> StandIn:

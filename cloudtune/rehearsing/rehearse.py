@@ -88,7 +88,7 @@ def rehearse(
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} is there already", hint="name a folder that is not")
     data = tuple(_pair(one) for one in put)
-    with _staged(kinds, spec, _from_shell(plan), online=online) as scene:
+    with _staged(kinds, spec, plan, online=online) as scene:
         for line in _opening(scene, filled, left_out, plan, smaller=processes is not None):
             progress(line)
         for uri, source in data:
@@ -119,15 +119,15 @@ def rehearse(
 
 
 @contextlib.contextmanager
-def _staged(kinds: Sequence[str], spec: Spec, given: Mapping[str, str], *, online: bool) -> Iterator[_Scene]:
+def _staged(kinds: Sequence[str], spec: Spec, plan: Plan, *, online: bool) -> Iterator[_Scene]:
     """Begin everything, and let this process see nothing else for a while."""
     config, hub_cache = str(profiles.folder()), _hub_cache()  # no credentials: the user's own are used
-    around = surroundings(spec, online=online, hub_cache=hub_cache)
+    around = surroundings(spec, plan, online=online, hub_cache=hub_cache)
     with grounds.ground() as folder, Identity() as identity, Stage(folder / "cloud", speed=SPEED) as ground:
         (folder / grounds.IDENTITY).write_text(str(identity.folder))
         identity.write(".bashrc", _PROMPT)
         clouds = tuple(stage(kind, ground, identity, around) for kind in kinds)
-        environment = {**({} if online else _OFFLINE), **given}
+        environment = {**({} if online else _OFFLINE), **_from_shell(plan)}
         if hub_cache is not None:
             environment["HF_HUB_CACHE"] = str(hub_cache)
         for cloud in clouds:

@@ -35,17 +35,17 @@ class Aws:
         # what a job has of time is this machine's, however much the service's own waits are shortened
         speed = ground.clock.speed
         text = "\n".join(around.texts)
-        region = next(iter(_REGION.findall(text)), "us-west-2")
+        self.region = region = next(iter(_REGION.findall(text)), "us-west-2")
         # nothing is compiled here: only longer than an endpoint is given that was not told to wait
         timing = Timing(second_s=speed, grace_s=30.0 * speed, compiling_s=330.0)
-        self._cloud = AwsCloud(ground, identity, timing=timing, region=region)
-        self._cloud.outside_names, self._cloud.hub_cache = around.online, around.hub_cache
-        self.url = self._cloud.url
+        self.cloud = AwsCloud(ground, identity, timing=timing, region=region)
+        self.cloud.outside_names, self.cloud.hub_cache = around.online, around.hub_cache
+        self.url = self.cloud.url
         accounts = sorted(set(_ROLE.findall(text)))
         default = {f"sagemaker-{region}-{account}" for account in accounts}
-        self._buckets = sorted({*_BUCKET.findall(text), *default, self._cloud.bucket})
+        self._buckets = sorted({*_BUCKET.findall(text), *default, self.cloud.bucket})
         for bucket in self._buckets:
-            self._cloud.make_bucket(bucket)
+            self.cloud.make_bucket(bucket)
         for where, name in sorted(set(_SECRET.findall(text))):
             self._put_secret(where, name, identity.secret(name))
 
@@ -59,14 +59,14 @@ class Aws:
             "content-length": str(len(body)),
             "x-amz-target": "secretsmanager.CreateSecret",
         }
-        answer = self._cloud.borrowed.ask("POST", "/", headers=headers, stream=io.BytesIO(body))
+        answer = self.cloud.borrowed.ask("POST", "/", headers=headers, stream=io.BytesIO(body))
         if answer.status != 200:
             raise UsageError(f"{name} is no name for a secret: {answer.body.decode(errors='replace')[:200]}")
 
     @property
     def environment(self) -> Mapping[str, str]:
         """The variables by which clients find it."""
-        return self._cloud.environment()
+        return self.cloud.environment()
 
     def state(self, change: Change) -> tuple[str, str, str] | None:
         """Return what has changed, if it is something that people follow: kind, name, and the state in words."""
@@ -81,13 +81,13 @@ class Aws:
     def left(self) -> Iterable[Left]:
         """Return the objects in all buckets."""
         for bucket in self._buckets:
-            for one in self._cloud.borrowed.objects(bucket, ""):
+            for one in self.cloud.borrowed.objects(bucket, ""):
                 yield Left(uri=f"s3://{bucket}/{one.key}", bytes=one.bytes)
 
     def fetch(self, uri: str, target: Path) -> None:
         """Copy one of them."""
         found = _FILE.fullmatch(uri)
-        data = self._cloud.borrowed.get(found["bucket"], found["key"]) if found else None
+        data = self.cloud.borrowed.get(found["bucket"], found["key"]) if found else None
         if data is None:
             raise UsageError(f"there is nothing at {uri}")
         target.parent.mkdir(parents=True, exist_ok=True)

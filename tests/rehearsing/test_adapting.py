@@ -10,7 +10,7 @@ from cloudtune.errors import UsageError
 from cloudtune.launch import launch
 from cloudtune.rehearsal.oci.ocids import kind_of, new_ocid
 from cloudtune.rehearsing.adapting import filled_in, jobs_of, offline, scaled
-from cloudtune.rehearsing.clouds import kinds_of
+from cloudtune.rehearsing.clouds import STANDINS, kinds_of
 from cloudtune.spec.document import load
 from cloudtune.spec.infrastructure import DataScienceJob
 from cloudtune.spec.job import JobSpec, PipelineSpec
@@ -139,8 +139,12 @@ def test_the_clouds_of_jobs_and_verbs_are_staged(
     assert kinds_of(spec) == (kinds or ("dataScienceJob",))
 
 
-def test_what_has_no_stand_in_or_needs_none_is_said() -> None:
+def test_what_has_no_stand_in_or_needs_none_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     job = "{name: j, job: {runtime: {type: python, spec: {recipe: {name: quickstart}}}}}"
+    register = "{name: r, register: {model: m, to: bedrock, name: n}}"
+    both = pipeline(job, register, infrastructure="{kind: infrastructure, type: eksJob}")
+    assert kinds_of(both) == ("eksJob",)  # it brings AWS's along
+    monkeypatch.delitem(STANDINS, "eksJob")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no stand-in for eksJob") as caught:
         kinds_of(pipeline(job, infrastructure="{kind: infrastructure, type: eksJob}"))
     assert "dataScienceJob" in str(caught.value)
