@@ -115,7 +115,7 @@ def start(
         for path, text in placeholders(job)
     ]
     check_ready(plan, faults, environ)
-    _ask_beforehand(plan, backend)
+    ask_beforehand(plan, backend)
     record = Record(
         id=plan.run_id,
         name=plan.name,
@@ -145,7 +145,7 @@ def check_ready(plan: Plan, faults: Sequence[Fault], environ: Mapping[str, str] 
     check_shell(plan, os.environ if environ is None else environ)
 
 
-def _ask_beforehand(plan: Plan, backend: Backend) -> None:
+def ask_beforehand(plan: Plan, backend: Backend) -> None:
     """Raise why the place will not take the plan, where it can be asked; whatever else is wrong, submitting tells."""
     given: Any = backend
     if not hasattr(given, "beforehand"):
@@ -200,9 +200,9 @@ def resume(
     assert isinstance(kept, JobSpec)
     if job is not None and dumps(without_secrets(checked(job))) != record.spec:
         raise UsageError(f"the job is not the one that run {run_id} began with", hint="submit it as a new run")
-    with _standing_in(record.folder):
+    with standing_in(record.folder):
         plan = backend.plan(checked(job) if job is not None else kept, run_id)
-    _check_same_files(record, plan, store)
+    check_same_files(record, plan, store)
     return send(plan, backend, store, progress=progress, environ=environ)
 
 
@@ -244,7 +244,7 @@ def _early_handle(backend: Backend, plan: Plan) -> str | None:
 
 
 @contextmanager
-def _standing_in(folder: str | None) -> Iterator[None]:
+def standing_in(folder: str | None) -> Iterator[None]:
     """Let relative paths start where the user stood when the run was submitted."""
     here = Path.cwd()
     if folder is not None and Path(folder).is_dir():
@@ -255,7 +255,7 @@ def _standing_in(folder: str | None) -> Iterator[None]:
         os.chdir(here)
 
 
-def _check_same_files(record: Record, plan: Plan, store: Store) -> None:
+def check_same_files(record: Record, plan: Plan, store: Store) -> None:
     """Refuse to continue with other code than the run began with."""
     done = {step for step, entry in store.journal(record.id).items() if entry.phase == "done"}
     kept = {step["id"]: step.get("files") for step in json.loads(record.plan or "{}").get("steps", ())}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from cloudtune.spec.job import PipelineSpec, PipelineStep
 from cloudtune.spec.order import order_of_steps
 from cloudtune.spec.placeholders import placeholders, placeholders_in
 
+#: The first step of a plan whose steps are led by a process here.
+_STAGE = "pipeline.stage"
 #: Verbs that the command line of this release has, and where each of them can go.
 BUILT: dict[str, frozenset[str]] = {
     "prepare": frozenset(),
@@ -35,8 +37,9 @@ BUILT: dict[str, frozenset[str]] = {
 def plan_pipeline(pipeline: PipelineSpec, run_id: str) -> Plan:
     """Return what running the pipeline would send: the steps of its jobs, flattened as ``train.run``."""
     pipeline = checked(pipeline)
+    name = pipeline.name or "pipeline"
     outputs: dict[str, str] = {}
-    steps = list(conductor_steps(run_id, {}))
+    parts: list[tuple[str, Plan]] = []
     launches, fields = {}, []
     warnings: list[Notice] = []
     for step, plan in _plans(pipeline, run_id, outputs):
@@ -46,30 +49,56 @@ def plan_pipeline(pipeline: PipelineSpec, run_id: str) -> Plan:
             outputs[step.name] = left
         if plan.launch is not None:
             launches[step.name] = plan.launch
-        steps += [_flattened(step.name, one) for one in plan.steps]
+        parts.append((step.name, plan))
         fields += [attrs.evolve(note, path=_moved(note.path, pipeline, step)) for note in plan.fields]
         warnings += _warnings_of(plan, pipeline, step)
         fields += [attrs.evolve(note, path=f"{_place_of(pipeline, step)}.{note.path}") for note in _unbuilt(step)]
+    whole, why = _as_one(pipeline, name, run_id, parts)
+    if why:
+        warnings.append(Notice(path="spec.infrastructure", message=why))
+    led = (*conductor_steps(run_id, {}), *(_flattened(step, one) for step, plan in parts for one in plan.steps))
     return Plan(
-        name=pipeline.name or "pipeline",
+        name=name,
         run_id=run_id,
         backend="local" if isinstance(pipeline.infrastructure, LocalJob) else _backend_name(pipeline),
         launches=launches,
-        steps=tuple(steps),
+        steps=whole or led,
         outputs=tuple(uri for uri in outputs.values() if uri),
         fields=tuple(fields),
         warnings=tuple(dict.fromkeys(warnings)),
     )
 
 
+def is_led(plan: Plan) -> bool:
+    """Whether the steps of a pipeline's plan are led by a process here; else its place does all of it by itself."""
+    return any(step.id == _STAGE for step in plan.steps)
+
+
+def _as_one(
+    pipeline: PipelineSpec, name: str, run_id: str, parts: Sequence[tuple[str, Plan]]
+) -> tuple[tuple[Step, ...], str]:
+    """Return the steps by which the pipeline's place takes all of it as one thing, or why it does not."""
+    backend: Any = backend_of(pipeline.infrastructure.type)
+    if not hasattr(backend, "chain") or not parts:
+        return (), ""
+    found = backend.chain(pipeline.infrastructure, name, run_id, parts)
+    return (found.steps, found.why) if found is not None else ((), "")
+
+
 def _warnings_of(plan: Plan, pipeline: PipelineSpec, step: PipelineStep) -> Iterator[Notice]:
     """Yield what a step's plan warns of; a placeholder that came by a reference is told where it was written."""
     left = {path for path, _ in placeholders(job_of(pipeline, step, {}))}
+    brings_itself = step.verb is not None and step.verb != "prepare"
     for notice in plan.warnings:
+        if brings_itself and notice.path.startswith("spec.runtime."):
+            continue  # of the command that the verb has become
         if "is a placeholder" not in notice.message or (
             notice.path in left and (step.verb is None or not notice.path.startswith("spec.runtime."))
         ):
             yield attrs.evolve(notice, path=_moved(notice.path, pipeline, step))
+    if brings_itself and step.infrastructure is not None and step.infrastructure.type != "local":
+        message = "runs there as python3 -m cloudtune: its image must have cloudtune"
+        yield Notice(path=f"{_place_of(pipeline, step)}.{step.verb}", message=message)
     for path, text in placeholders_in(f"{_place_of(pipeline, step)}.{step.verb}", step.options):
         yield Notice(path=path, message=f"{text!r} is a placeholder: fill it in")
 
@@ -157,9 +186,9 @@ def conductor_steps(run_id: str, environment: Mapping[str, Any]) -> tuple[Step, 
     """Return the steps that start the process which drives a pipeline."""
     argv = [sys.executable, "-m", "cloudtune.conductor", run_id]
     stage = {"runId": run_id, "nodes": 0, "python": sys.executable, "order": None}
-    begin = {"runId": Ref("pipeline.stage", "runId"), "argv": argv, "environment": dict(environment)}
+    begin = {"runId": Ref(_STAGE, "runId"), "argv": argv, "environment": dict(environment)}
     return (
-        Step(id="pipeline.stage", service="process", operation="stage", parameters=stage, token=run_id),
+        Step(id=_STAGE, service="process", operation="stage", parameters=stage, token=run_id),
         Step(id="pipeline.run", service="process", operation="start", parameters=begin, token=run_id),
     )
 

@@ -41,7 +41,7 @@ def job_of(pipeline: PipelineSpec, step: PipelineStep, outputs: Mapping[str, str
     else:
         prepares = step.verb == "prepare"
         here = step.infrastructure is None or step.infrastructure.type == "local"
-        runtime: Runtime = _prepare(_filled(step.options, outputs), here=here) if prepares else _verb(step)
+        runtime: Runtime = _prepare(_filled(step.options, outputs), here=here) if prepares else _verb(step, here=here)
         job = JobSpec(name=step.name, infrastructure=step.infrastructure or LocalJob(), runtime=runtime)
     filled = _filled(job, outputs)
     assert isinstance(filled, JobSpec)
@@ -80,7 +80,7 @@ def _prepare(given: Mapping[str, Any], *, here: bool) -> ScriptRuntime:
     )
 
 
-def _verb(step: PipelineStep) -> PyTorchDistributedRuntime:
+def _verb(step: PipelineStep, *, here: bool) -> PyTorchDistributedRuntime:
     verb, options = step.verb or "", dict(step.options)
     words: list[str] = []
     for key in POSITIONAL.get(verb, ()):
@@ -96,9 +96,11 @@ def _verb(step: PipelineStep) -> PyTorchDistributedRuntime:
             words += [
                 word for item in (value if isinstance(value, (list, tuple)) else (value,)) for word in (flag, str(item))
             ]
-    # relative paths in the options start where the user stood, not in the node's folder
+    # relative paths in the options start where the user stood, not in the node's folder; elsewhere that is no place
     return PyTorchDistributedRuntime(
-        command=("python", "-m", "cloudtune", verb, *words), processes_per_node=1, working_dir=str(Path.cwd())
+        command=("python" if here else "python3", "-m", "cloudtune", verb, *words),
+        processes_per_node=1,
+        working_dir=str(Path.cwd()) if here else None,
     )
 
 

@@ -7,10 +7,20 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cloudtune.backends import backend_named
+from cloudtune.backends import backend_named, backend_of
 from cloudtune.errors import CloudtuneError, Fault, UsageError
-from cloudtune.jobs import Announce, RunJournal, check_ready, resume, start
-from cloudtune.pipeline_plans import conductor_steps, dry_run_id, left_by, plan_pipeline
+from cloudtune.jobs import (
+    Announce,
+    RunJournal,
+    ask_beforehand,
+    check_ready,
+    check_same_files,
+    resume,
+    send,
+    standing_in,
+    start,
+)
+from cloudtune.pipeline_plans import conductor_steps, dry_run_id, is_led, left_by, plan_pipeline
 from cloudtune.pipeline_steps import job_of
 from cloudtune.places import PATIENCE_S
 from cloudtune.plan import Call, Masked, Plan
@@ -20,11 +30,11 @@ from cloudtune.spec.document import load as load_document
 from cloudtune.spec.job import PipelineSpec, PipelineStep
 from cloudtune.spec.order import order_of_steps
 from cloudtune.spec.secrecy import secrets_of_steps, without_secrets
-from cloudtune.states import Handle, Status
+from cloudtune.states import TERMINAL, Handle, Status
 from cloudtune.store import Record, Store, new_run_id
 from cloudtune.submit import Progress, submit
 
-__all__ = ["conduct", "dry_run_id", "job_of", "plan_pipeline", "resume_pipeline", "start_pipeline"]
+__all__ = ["conduct", "dry_run_id", "is_pipeline", "job_of", "plan_pipeline", "resume_pipeline", "start_pipeline"]
 
 #: Variables in which the conductor gets a step's literal secrets: this, the step's place in the file, ``_``, the name.
 _GIVEN = "CLOUDTUNE_STEP_"
@@ -44,6 +54,8 @@ def start_pipeline(
 ) -> Run:
     """Submit the pipeline as a new run; its steps run one after the other, driven by a process of their own.
 
+    Where its place can take all of it as one thing, nobody drives it: the run is that thing.
+
     Raises:
         SpecError: a step cannot run as written; nothing was recorded.
         UsageError: a variable of a step should be read from the shell and is not set there.
@@ -52,7 +64,9 @@ def start_pipeline(
     plan = plan_pipeline(pipeline, new_run_id())
     faults = [Fault(path=n.path, message=n.message) for n in plan.warnings if "is a placeholder" in n.message]
     check_ready(plan, faults)
-    handle = Handle(backend="local", kind="pipeline", id=plan.run_id)
+    backend = backend_named("local") if is_led(plan) else backend_of(pipeline.infrastructure.type)
+    ask_beforehand(plan, backend)
+    handle = Handle(backend="local", kind="pipeline", id=plan.run_id) if is_led(plan) else backend.handle(plan, {})
     record = Record(
         id=plan.run_id,
         name=plan.name,
@@ -64,11 +78,14 @@ def start_pipeline(
         handle=handle.uri,
         spec=dumps(without_secrets(pipeline)),
         plan=plan.to_json(),
+        outputs=() if is_led(plan) else plan.outputs,
     )
     store.add_run(record)
     if announce is not None:
         announce(plan.run_id)
-    return _conduct(record, pipeline, store, progress)
+    return (
+        _conduct(record, pipeline, store, progress) if is_led(plan) else send(plan, backend, store, progress=progress)
+    )
 
 
 def resume_pipeline(run: Run, *, pipeline: PipelineSpec | None = None, progress: Progress | None = None) -> Run:
@@ -80,6 +97,8 @@ def resume_pipeline(run: Run, *, pipeline: PipelineSpec | None = None, progress:
         UsageError: the pipeline has succeeded: there is nothing to continue.
     """
     assert run.record is not None
+    if not run.is_pipeline:
+        return _resume_whole(run.record, pipeline, run, progress)
     state, store = run.status.state, run.store
     if state == "succeeded":
         raise UsageError(
@@ -95,6 +114,33 @@ def resume_pipeline(run: Run, *, pipeline: PipelineSpec | None = None, progress:
     store.forget_journal(run.id)
     store.update_run(run.id, state="pending", reason=None, failure=None)
     return _conduct(run.record, pipeline, store, progress)
+
+
+def is_pipeline(run: Run) -> bool:
+    """Whether a run is a pipeline: led by a process here, or one thing of its place."""
+    return run.is_pipeline or (run.record is not None and bool(run.record.spec) and _kept(run.record) is not None)
+
+
+def _kept(record: Record) -> PipelineSpec | None:
+    spec = load_document(record.spec or "")
+    return spec if isinstance(spec, PipelineSpec) else None
+
+
+def _resume_whole(record: Record, pipeline: PipelineSpec | None, run: Run, progress: Progress | None) -> Run:
+    """Continue the submission of a pipeline that is one thing of its place, if it was cut off."""
+    state = run.status.state
+    if state in TERMINAL:
+        raise UsageError(f"pipeline {run.id} has ended as {state}: it is run as a whole", hint="submit it as a new run")
+    kept = _kept(record)
+    assert kept is not None
+    if state != "pending":
+        return run
+    if pipeline is not None and dumps(without_secrets(checked(pipeline))) != record.spec:
+        raise UsageError(f"the pipeline is not the one that run {run.id} began with", hint="submit it as a new run")
+    with standing_in(record.folder):
+        plan = plan_pipeline(pipeline or kept, run.id)
+    check_same_files(record, plan, run.store)
+    return send(plan, backend_named(record.backend), run.store, progress=progress)
 
 
 def _conduct(record: Record, pipeline: PipelineSpec | None, store: Store, progress: Progress | None) -> Run:

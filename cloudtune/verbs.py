@@ -425,12 +425,13 @@ def _run_called(text: str) -> Run:
 
 
 def _resumed(found: Run, spec: Spec | None, progress: Progress | None, announce: Announce | None) -> Run:
-    if spec is not None and isinstance(spec, PipelineSpec) != found.is_pipeline:
-        kind = "pipeline" if found.is_pipeline else "job"
+    in_steps = pipelines.is_pipeline(found)
+    if spec is not None and isinstance(spec, PipelineSpec) != in_steps:
+        kind = "pipeline" if in_steps else "job"
         raise UsageError(f"run {found.id} is a {kind}, and the file a {spec.kind}", hint="leave the file out")
     if announce is not None:
         announce(found.id)
-    if found.is_pipeline:
+    if in_steps:
         return pipelines.resume_pipeline(
             found, pipeline=spec if isinstance(spec, PipelineSpec) else None, progress=progress
         )

@@ -50,7 +50,11 @@ class Backend(Protocol):
     replies so far (the first is that to :meth:`look`), or None; and the status with what they said. ``explains``: the
     states of which these can tell more, where that is not ``failed`` alone. ``suppose(text)``: the handles of what a
     text may be that looks like the place's name of a run, which only a look can tell. ``delete_uploads(plan)``: the
-    calls that remove what a run sent along, from its plan as recorded.
+    calls that remove what a run sent along, from its plan as recorded. ``loses_logs = True``: a log goes with what
+    wrote it, so whoever ends a run keeps it.
+
+    ``chain(place, title, run_id, parts)``: how the plans of a pipeline's steps, (name, plan) each, become one thing of
+    the place that needs nobody to lead it: its ``steps``, or without them ``why`` not; None where that is not asked.
 
     ``beforehand(plan, replies)`` and ``refusal(plan, replies)``: the next call that tells whether the place will take a
     plan, asked before anything is recorded, of a client that is ``hasty``, or None; and the error to raise if it will

@@ -46,6 +46,7 @@ from cloudtune.plan import Call, Notice, Plan, Step
 from cloudtune.spec.eks import EKSJob
 from cloudtune.spec.fields import thaw
 from cloudtune.spec.job import JobSpec
+from cloudtune.spec.place import Infrastructure
 from cloudtune.spec.runtime import Runtime
 from cloudtune.spec.sagemaker import SageMakerTrainingJob
 from cloudtune.states import Handle, LogLine, Status
@@ -141,8 +142,12 @@ class EksBackend:
             warnings=tuple(Notice(path=path, message=message) for path, message in warnings),
         )
 
-    def chain(self, title: str, run_id: str, parts: Sequence[tuple[str, Plan]]) -> tuple[Step, ...] | None:
-        """Return the steps that submit several plans as one JobSet, None where they are not all of that kind."""
+    def chain(
+        self, place: Infrastructure, title: str, run_id: str, parts: Sequence[tuple[str, Plan]]
+    ) -> eks_chain.Chain | None:
+        """Return the steps that submit the plans of a pipeline's steps as one JobSet, None where that is not asked."""
+        if not isinstance(place, EKSJob) or place.job_kind != "jobSet":
+            return None
         return eks_chain.chain(title, run_id, [eks_chain.Part(*part) for part in parts])
 
     def handle(self, plan: Plan, replies: Mapping[str, Mapping[str, Any]]) -> Handle:

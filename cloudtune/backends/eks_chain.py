@@ -34,6 +34,13 @@ _NAME, _PART = 30, 18
 _KIND = KINDS["jobSet"]
 
 
+class Chain(NamedTuple):
+    """The steps that submit all parts as one; without any, ``why`` they must be led from elsewhere."""
+
+    steps: tuple[Step, ...] = ()
+    why: str = ""
+
+
 class Part(NamedTuple):
     """A step of a pipeline: its name, and its plan as a job of its own."""
 
@@ -41,12 +48,15 @@ class Part(NamedTuple):
     plan: Plan
 
 
-def chain(title: str, run_id: str, parts: Sequence[Part]) -> tuple[Step, ...] | None:
-    """Return the steps that submit all parts as one JobSet; None where one of them is no JobSet, or is elsewhere."""
+def chain(title: str, run_id: str, parts: Sequence[Part]) -> Chain:
+    """Return the steps that submit all parts as one JobSet, if all of them are JobSets of one namespace."""
     jobs = [_job_of(part) for part in parts]
+    other = next((part.name for part, job in zip(parts, jobs, strict=True) if job is None), None)
+    if other is not None:
+        return Chain(why=f"the step {other} is no JobSet, so the steps are led from here")
     places = {(job.region, job.parameters["metadata"]["namespace"]) for job in jobs if job is not None}
-    if None in jobs or len(places) != 1:
-        return None
+    if len(places) != 1:
+        return Chain(why="not all steps are in one namespace, so they are led from here")
     ((scope, namespace),) = places
     name = object_name(title, run_id, most=_NAME)
     labels = {**MANAGED, RUN_LABEL: run_label(run_id)}
@@ -71,7 +81,7 @@ def chain(title: str, run_id: str, parts: Sequence[Part]) -> tuple[Step, ...] | 
     )
     uploads = [step for part in parts for step in _others(part, name) if step.service != whole.service]
     owned = [step for part in parts for step in _others(part, name) if step.service == whole.service]
-    return (*uploads, whole, *owned)
+    return Chain(steps=(*uploads, whole, *owned))
 
 
 def _job_of(part: Part) -> Step | None:

@@ -29,9 +29,10 @@ def planned(name: str, replicas: int = 1, **keys: Any) -> tuple[str, Plan]:
 
 
 def chained(*parts: tuple[str, Plan]) -> tuple[Step, ...]:
-    found = EksBackend().chain("My chain", "abcdefgh", parts)
+    found = EksBackend().chain(PLACE, "My chain", "abcdefgh", parts)
     assert found is not None
-    return found
+    assert found.why == ""
+    return found.steps
 
 
 def test_the_parts_follow_each_other_and_the_whole_owns_all() -> None:
@@ -75,9 +76,20 @@ def test_it_is_what_the_api_takes(shared: Any) -> None:
     assert check([step["parameters"] for step in plan.to_dict()["steps"]]) == []
 
 
-@pytest.mark.parametrize("keys", [{"job_kind": "job"}, {"namespace": "other"}, {"context": "other"}])
-def test_what_is_not_all_of_one_place_is_no_chain(keys: dict[str, Any]) -> None:
-    assert EksBackend().chain("c", "abcdefgh", [planned("a"), planned("b", **keys)]) is None
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [({"job_kind": "job"}, "step b is no"), ({"namespace": "x"}, "one namespace"), ({"context": "x"}, "one namespace")],
+)
+def test_what_is_not_all_of_one_place_is_no_chain(keys: dict[str, Any], why: str) -> None:
+    found = EksBackend().chain(PLACE, "c", "abcdefgh", [planned("a"), planned("b", **keys)])
+    assert found is not None
+    assert found.steps == ()
+    assert why in found.why
+
+
+def test_it_is_made_where_the_pipeline_asks_for_it() -> None:
+    place = attrs.evolve(PLACE, job_kind="job")
+    assert EksBackend().chain(place, "c", "abcdefgh", [planned("a"), planned("b")]) is None
 
 
 @given(

@@ -100,5 +100,5 @@ def test_what_nobody_may_tell_is_left_to_the_submission(monkeypatch: pytest.Monk
     assert backend.client.endswith(":KubernetesClient")
     monkeypatch.setattr(jobs, "load", lambda _: Cluster)
     with pytest.raises(SpecError) as caught:
-        jobs._ask_beforehand(plan(job_kind="trainJob", queue="team"), backend)
+        jobs.ask_beforehand(plan(job_kind="trainJob", queue="team"), backend)
     assert [fault.path for fault in caught.value.faults] == [f"{WHERE}.jobKind"]
