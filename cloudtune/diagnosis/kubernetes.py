@@ -55,7 +55,7 @@ def look(subjects: Sequence[Subject], surroundings: Surroundings) -> Iterator[Fi
     silent: set[str] = set()
     several = [wanted_by(subject) for subject in subjects]
     for wanted in several:
-        if wanted.scope in silent:
+        if wanted.scope in silent or not wanted.is_settled:
             continue
         if wanted.scope not in clusters:
             questions = clusters[wanted.scope] = KubernetesQuestions(client)

@@ -70,7 +70,8 @@ def _counted(
     order = sorted(group.takes.items(), key=lambda one: ("/" in one[0], one[0]))
     takes = ", ".join(f"{shown(name, number)} {name}" for name, number in order)
     each = f", each with {takes}" if takes else ""
-    said = f"the job takes {group.count} nodes{each}; {fit} of {chosen} that it chooses could give that"
+    many = "1 node" if group.count == 1 else f"{group.count} nodes"
+    said = f"the job takes {many}{each}; {fit} of {chosen} that it chooses could give that"
     if fit >= group.count:
         return question.finding("ok", said)
     whys = ", ".join(f"{name}: {why}" for name, why in list(refusing.items())[:3])

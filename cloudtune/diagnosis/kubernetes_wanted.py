@@ -69,6 +69,11 @@ class Wanted:
         return self.subject.at(f"infrastructure.spec.{key}")
 
     @property
+    def is_settled(self) -> bool:
+        """Whether the cluster is named: of a placeholder the plan speaks, and nobody need be asked for it."""
+        return not _OPEN.search(self.scope)
+
+    @property
     def facts(self) -> Mapping[str, str | None]:
         """What statements of a right can be filled in with."""
         return {"namespace": self.namespace, "cluster": self.place.cluster, "region": self.place.region}

@@ -454,6 +454,11 @@ def test_a_cluster_that_is_not_there_is_said_once(place, monkeypatch):
     assert "no-such-context" in found.message
 
 
+def test_a_cluster_that_is_still_to_be_filled_in_is_not_asked_for(place):
+    assert place.look(cluster="<your-cluster>", region="us-west-2") == []
+    assert place.look(context="<your-context>") == []
+
+
 def test_nobody_signed_in_is_said_once(place):
     place.cluster.access.end_tokens()
     place.look()
