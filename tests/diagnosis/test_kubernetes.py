@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Place:
         status["allocatable"] = {key: text for key, text in status["allocatable"].items() if key not in without}
         self.cluster.objects.create(manifest, status=status)
 
-    def look(self, *, runtime: Any = None, kind: str = "job", **changes: Any) -> list[Any]:
+    def look(self, *, runtime: Any = None, kind: str = "job", **changes: Any) -> Sequence[Any]:
         """Return what doctor finds of a job with these keys."""
         given = {"namespace": SPACE, "instanceType": "g5.12xlarge", "image": "img:1", "jobKind": kind, **changes}
         spec = {key: value for key, value in given.items() if value is not None}
@@ -455,8 +455,8 @@ def test_a_cluster_that_is_not_there_is_said_once(place, monkeypatch):
 
 
 def test_a_cluster_that_is_still_to_be_filled_in_is_not_asked_for(place):
-    assert place.look(cluster="<your-cluster>", region="us-west-2") == []
-    assert place.look(context="<your-context>") == []
+    assert place.look(cluster="<your-cluster>", region="us-west-2") == ()
+    assert place.look(context="<your-context>") == ()
 
 
 def test_nobody_signed_in_is_said_once(place):
