@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -14,6 +12,7 @@ import attrs
 from cloudtune.backends import backend_named, every_backend
 from cloudtune.errors import CloudtuneError, MissingExtra, NotAllowed, RunFailed, RunNotFound, ServiceError, UsageError
 from cloudtune.html import table
+from cloudtune.lines import Choice, label, replicas_in
 from cloudtune.places import LOOK_S, Patience, Place, client_of
 from cloudtune.states import EXIT_CODES, NOT_FINISHED, SETTLED, Failure, Handle, LogLine, Status
 from cloudtune.store import Record, Store
@@ -162,29 +161,13 @@ class Run:
         """Yield log lines: after ``since`` (seconds since the epoch), the last ``tail``, of one replica, matching.
 
         Raises:
-            UsageError: nothing can be followed, because the run is not fully submitted.
+            UsageError: the run has no such replica, or cannot be followed, because it is not fully submitted.
         """
         if follow:
             self._check_submitted(self.status)
-        pattern = re.compile(grep) if grep else None
-
-        def wanted(line: LogLine) -> bool:
-            return (
-                (since is None or line.time >= since)
-                and (replica is None or line.replica == replica)
-                and (pattern is None or pattern.search(line.text) is not None)
-            )
-
-        chosen = (line for line in self.lines(follow=follow) if wanted(line))
-        if tail is None:
-            yield from chosen
-        elif not follow:
-            yield from deque(chosen, maxlen=tail)
-        else:
-            seen = sum(1 for line in self.lines() if wanted(line))
-            for index, line in enumerate(chosen):
-                if index >= seen - tail:
-                    yield line
+        replicas = replicas_in(self.record.plan) if self.record else None
+        choice = Choice(since=since, tail=tail, replica=replica, grep=grep, replicas=replicas)
+        yield from choice.of(lambda following: self.lines(follow=following), follow=follow)
 
     def watch(self, show: Callable[[str], object] = print) -> Status:
         """Show every line of every replica until the run has ended, and return how it ended.
@@ -426,13 +409,6 @@ def age(run: Run) -> str:
         if seconds >= size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
-
-
-def label(line: LogLine) -> str:
-    """Return who wrote the line: ``[train 1/3] `` is replica 1, rank 3 of the step train."""
-    who = "-" if line.replica is None else f"{line.replica}"
-    who += f"/{line.rank}" if line.rank is not None else ""
-    return f"[{line.step} {who}] " if line.step else f"[{who}] "
 
 
 def get(text: str, *, store: Store | None = None) -> Run:

@@ -15,6 +15,7 @@ import pytest
 import cloudtune
 from cloudtune import verbs
 from cloudtune.cli import cli
+from cloudtune.errors import UsageError
 from cloudtune.plan import Plan
 from cloudtune.runs import Run
 from cloudtune.store import Deployment, Model, Record, Store
@@ -129,6 +130,9 @@ def test_watching_can_be_narrowed_down(tmp_path: Path) -> None:
     shown.clear()
     cloudtune.watch(run.id, since=time.time() + 60, show=shown.append)
     assert shown == [f"run {run.id} succeeded"]
+    for ask in (cloudtune.logs, cloudtune.watch):
+        with pytest.raises(UsageError, match="there is no replica 7: the run has replicas 0 to 1"):
+            list(ask(run.id, replica=7))
 
 
 def never_submitted(run_id: str = "abcdefgh") -> str:
