@@ -237,6 +237,8 @@ def layout(thing: Mapping[str, Any]) -> dict[str, list[int]]:
         return {"master": [0, 1], "worker": [masters, 1]}
     found, first = {}, 0
     for one in spec.get("replicatedJobs") or ():
+        if one.get("dependsOn"):
+            first = 0  # it begins when those before it have ended, as a job of its own
         job = (one.get("template") or {}).get("spec") or {}
         pods_each = int(job.get("completions") or job.get("parallelism") or 1)
         found[str(one.get("name"))] = [first, pods_each]
