@@ -337,25 +337,39 @@ def test_the_measuring_job_is_right_in_all_kinds(kind, checker):
     assert '"vpc.amazonaws.com/efa": "32"' in json.dumps(steps)
 
 
-def measure(rank: int, count: int, port: int, *argv: str) -> subprocess.Popen[str]:
-    environ = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_PORT": str(port)}
-    return subprocess.Popen(
-        [sys.executable, str(FOLDER / "all-reduce" / "all_reduce.py"), "--largest-mib", "4", "--rounds", "2", *argv],
-        env={**environ, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def measure(count: int, *argv: str) -> list[tuple[int, str, str]]:
+    """Return how so many processes of the script end, and what they say."""
+    script = str(FOLDER / "all-reduce" / "all_reduce.py")
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(Addresses().take_port()),
+        "WORLD_SIZE": str(count),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, script, "--largest-mib", "4", "--rounds", "2", *argv],
+            env={**os.environ, **shared, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    try:
+        said = [one.communicate(timeout=300) for one in started]
+        return [(one.returncode, *words) for one, words in zip(started, said, strict=True)]
+    finally:
+        for one in started:
+            one.kill()
+            one.communicate()
 
 
 def test_sums_are_measured_and_what_is_too_slow_fails():
     pytest.importorskip("torch", reason="torch is not installed")
-    port = Addresses().take_port()
-    both = [measure(rank, 2, port) for rank in (0, 1)]
-    said = [one.communicate(timeout=300) for one in both]
-    assert [one.returncode for one in both] == [0, 0], said
-    assert re.search(r"^ +4 +[\d.]+ +[\d.]+ +[\d.]+$", said[0][0], re.MULTILINE), said
-    alone = measure(0, 1, Addresses().take_port(), "--least-gbps", "1e9")
-    _, told = alone.communicate(timeout=300)
-    assert alone.returncode == 1
-    assert "1e+09 were expected" in told
+    first, second = measure(2)
+    assert (first[0], second[0]) == (0, 0), (first, second)
+    assert re.search(r"^ +4 +[\d.]+ +[\d.]+ +[\d.]+$", first[1], re.MULTILINE), first
+    ((code, _, told),) = measure(1, "--least-gbps", "1e9")
+    assert (code, "1e+09 were expected" in told) == (1, True), told
