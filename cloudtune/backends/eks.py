@@ -151,7 +151,8 @@ class EksBackend:
         return eks_chain.chain(title, run_id, [eks_chain.Part(*part) for part in parts])
 
     def handle(self, plan: Plan, replies: Mapping[str, Mapping[str, Any]]) -> Handle:
-        """Return where the job lives; that is known before anything is sent."""
+        """Return where the job lives; not before all of it is there: until then the run is still being submitted."""
+        _ = replies[plan.steps[-1].id]
         step = next(step for step in plan.steps if step.id == "job")
         meta = step.parameters["metadata"]
         kind = next(kind for kind in KINDS.values() if kind.kind == step.parameters["kind"])

@@ -80,6 +80,10 @@ def order_in(found: Plan) -> Any:
     )
 
 
+def handle_of(found: Plan) -> Handle:
+    return EksBackend().handle(found, {one.id: {} for one in found.steps})
+
+
 def refused(found: Plan) -> set[str]:
     return {note.path for note in found.refused}
 
@@ -199,13 +203,15 @@ def test_a_container_runs_as_given() -> None:
     own = attrs.evolve(CONTAINER, image="mine:1", image_digest="sha256:ab")
     assert container(plan(own))["image"] == "mine:1@sha256:ab"
     assert "spec.runtime.spec.outputUri" in refused(plan(attrs.evolve(CONTAINER, output_uri="s3://b/o")))
-    assert EksBackend().handle(found, {}).kind == "containerJob"
+    assert handle_of(found).kind == "containerJob"
 
 
-def test_the_handle_is_known_beforehand() -> None:
+def test_the_handle_is_known_once_all_is_there() -> None:
+    with pytest.raises(KeyError):
+        EksBackend().handle(plan(), {"job": {"metadata": {"uid": "1"}}})
     scope = "eks:us-west-2/training"
     for kind in KINDS:
-        handle = EksBackend().handle(plan(place=attrs.evolve(PLACE, job_kind=kind)), {})
+        handle = handle_of(plan(place=attrs.evolve(PLACE, job_kind=kind)))
         assert handle == Handle(backend="eks", scope=scope, kind=kind, id="ml/j-abcdefgh")
         assert Handle.parse(handle.uri) == handle
 
@@ -229,10 +235,10 @@ def test_which_cluster_it_is(
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     found = plan(place=EKSJob(instance_type="p5.48xlarge", image="i", **keys))
     assert refused(found) == wrong
-    assert EksBackend().handle(found, {}).scope == scope
+    assert handle_of(found).scope == scope
     monkeypatch.setenv("AWS_REGION", "eu-north-1")
     found = plan(place=EKSJob(instance_type="p5.48xlarge", image="i", cluster="c"))
-    assert EksBackend().handle(found, {}).scope == "eks:eu-north-1/c"
+    assert handle_of(found).scope == "eks:eu-north-1/c"
     assert "AWS_REGION" in told(found)["spec.infrastructure.spec.region"]
 
 

@@ -70,7 +70,7 @@ def test_a_plan_is_what_the_api_takes(
     if not plan.refused and not as_it_is:
         assert check(manifests(plan)) == []
     assert plan.to_json()
-    assert EksBackend().handle(plan, {}).kind
+    assert EksBackend().handle(plan, {step.id: {} for step in plan.steps}).kind
 
 
 def test_the_draws_reach_plans_that_are_not_refused(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_the_parts_follow_each_other_and_the_whole_owns_all() -> None:
     assert template["metadata"]["labels"]["cloudtune.dev/step"] == "train"
     assert template["spec"]["volumes"][1]["configMap"]["name"] == owned[-1]["metadata"]["name"]
     plan = attrs.evolve(second[1], steps=steps)
-    assert EksBackend().handle(plan, {}).id == "ml/my-chain-abcdefgh"
+    assert EksBackend().handle(plan, {step.id: {} for step in steps}).id == "ml/my-chain-abcdefgh"
 
 
 def test_it_is_what_the_api_takes(shared: Any) -> None:
