@@ -454,6 +454,14 @@ def test_a_cluster_that_is_not_there_is_said_once(place, monkeypatch):
     assert "no-such-context" in found.message
 
 
+def test_a_cluster_that_does_not_answer_is_unknown_within_seconds(place):
+    place.cluster.add_context("gone", server="https://127.0.0.1:1")
+    (found,) = place.look(context="gone")
+    assert (found.check, found.status) == ("cluster", "unknown")
+    assert found.message.startswith("the cluster of context gone: the cluster is not reached: ")
+    assert found.hint == "check the network, the VPN, and the address: kubectl cluster-info"
+
+
 def test_a_cluster_that_is_still_to_be_filled_in_is_not_asked_for(place):
     assert place.look(cluster="<your-cluster>", region="us-west-2") == ()
     assert place.look(context="<your-context>") == ()
