@@ -214,7 +214,9 @@ def _possible_runtime(runtime: Any) -> Any:
     if getattr(runtime, "git", None) is not None:
         changed["script_path_uri"] = None
     if getattr(runtime, "mode", "xla") != "xla":
-        changed["precompile"] = None
+        changed["precompile"] = changed["precompile_only"] = None
+    elif not getattr(runtime, "compile_cache_uri", "none"):
+        changed["precompile_only"] = None
     return attrs.evolve(runtime, **changed)
 
 

@@ -45,8 +45,9 @@ def spread(
         "tensorParallelSize": tensor,
         "pipelineParallelSize": pipeline,
         "dataParallelSize": data,
-        "precompile": bool(runtime.precompile),
+        "precompile": bool(runtime.precompile or runtime.precompile_only),
         "compileCacheUri": runtime.compile_cache_uri,
+        **({"precompileOnly": True} if runtime.precompile_only else {}),
     }
     product = f"tensor {tensor} x pipeline {pipeline} x data {data}"
     told = f"{_world(nodes, processes)} = {product}: the data-parallel degree is {data}"

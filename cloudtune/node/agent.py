@@ -112,7 +112,9 @@ class Agent:
         alone = order.launcher not in OWN_RANKS and order.processes_per_node == 1
         lines = (
             self._precompile_line(),
-            command_line(order, python=ready.python, archive=ready.archive),
+            None
+            if order.neuron.get("precompileOnly")
+            else command_line(order, python=ready.python, archive=ready.archive),
         )
         code = 0
         for line in lines:

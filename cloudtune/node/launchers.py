@@ -185,7 +185,7 @@ def command_line(order: Order, *, python: str, archive: str) -> list[str]:
 
 def precompile_line(order: Order, *, python: str, archive: str) -> list[str] | None:
     """Return the argv that compiles the graphs of a Neuron job before it trains, or None if none was asked for."""
-    if order.launcher != "neuron" or not order.neuron.get("precompile") or order.neuron.get("mode", "xla") != "xla":
+    if not order.neuron.get("precompile") or order.neuron.get("mode", "xla") != "xla":
         return None
     return ["neuron_parallel_compile", *command_line(order, python=python, archive=archive)]
 

@@ -20,6 +20,7 @@ from cloudtune.spec.nodes import Node
 from cloudtune.spec.order import circle_message, needs_of
 from cloudtune.spec.order import references as step_references
 from cloudtune.spec.place import Infrastructure
+from cloudtune.spec.precompiling import of_precompiling
 from cloudtune.spec.runtime import Runtime
 from cloudtune.spec.verbs import of_deploy, of_register
 
@@ -186,6 +187,7 @@ def of_pipeline(pipeline: PipelineSpec) -> Iterator[Finding]:
     names = frozenset(step.name for step in pipeline.steps)
     for index, step in enumerate(pipeline.steps):
         yield from below(("steps", index), of_step(step, names))
+        yield from below(("steps", index, "precompile"), _of_precompile(step, pipeline, names))
         if step.name and places.setdefault(step.name, index) != index:
             yield ("steps", index, "name"), f"the name {step.name!r} is taken by an earlier step", "rename one of them"
     needs = needs_of(pipeline)
@@ -194,11 +196,21 @@ def of_pipeline(pipeline: PipelineSpec) -> Iterator[Finding]:
         yield ("steps", places[circle[0]]), circle_message(circle), None
 
 
+def _of_precompile(step: PipelineStep, pipeline: PipelineSpec, names: frozenset[str]) -> Iterator[Finding]:
+    if step.precompile is None:
+        return
+    if step.precompile not in names - {step.name}:
+        yield (), f"no other step is called {step.precompile!r}", _meant(step.precompile, step, names)
+        return
+    for message, hint in of_precompiling(step, {one.name: one for one in pipeline.steps}):
+        yield (), message, hint
+
+
 def of_step(step: PipelineStep, names: frozenset[str]) -> Iterator[Finding]:
     """Check one step."""
     if step.name and not _STEP.fullmatch(step.name):
         yield ("name",), f"{step.name!r} cannot be the name of a step", "letters, digits, - and _; 40 at most"
-    if (step.job is None) == (step.verb is None):
+    if [step.job, step.precompile, step.verb].count(None) != 2:
         yield (), "a step is either a job or a verb", None
     if step.infrastructure is not None:
         yield from below(("infrastructure",), of_block(step.infrastructure))

@@ -26,6 +26,8 @@ from cloudtune.spec.runtimes import RUNTIMES
 from cloudtune.spec.types import Types
 
 API_VERSION = "v1.0"
+#: What a step may be besides a verb.
+_DEEDS = frozenset({"job", "precompile"})
 
 #: What people also call the types.
 _NICKNAMES = {
@@ -192,18 +194,19 @@ class Reader(FormReader):
             if isinstance(node.value, dict) and not self.faults.covers((*path, "name")):
                 self.missing("name", node, path)
             values["name"] = ""
-        deeds = [word for word in items if word == "job" or word in VERBS]
+        deeds = [word for word in items if word in _DEEDS or word in VERBS]
         if len(deeds) > 1:
             message = f"a step does one thing; this one has {' and '.join(deeds)}"
             self.faults.add(message, node.place_of(deeds[1]), (*path, deeds[1]), "make two steps of it")
         elif not deeds and isinstance(node.value, dict):
-            if any((*path, word) in self.faults.paths for word in ("job", *VERBS)):
+            if any((*path, word) in self.faults.paths for word in (*_DEEDS, *VERBS)):
                 self.faults.paths.add(path)  # a misspelt verb: said already
             else:
                 self.faults.add("a step is a job or a verb", node.place, path, f"job, {', '.join(VERBS)}")
         for verb in deeds[:1]:
-            if verb != "job":
-                values.pop("job", None)
+            for other in _DEEDS - {verb}:
+                values.pop(other, None)
+            if verb in VERBS:
                 values["verb"] = verb
                 values["options"] = self.options(verb, items[verb], (*path, verb))
         if "job" in items and isinstance(items["job"].value, dict) and "infrastructure" in items["job"].value:

@@ -61,6 +61,7 @@ class NeuronDistributedRuntime(PyTorchDistributedRuntime):
     )
     compile_cache_uri: str | None = setting("Where compiled graphs are kept between runs.")
     precompile: bool | None = setting("Run `neuron_parallel_compile` before training (mode xla).")
+    precompile_only: bool | None = setting("Run it and end before training: the graphs are in `compileCacheUri`.")
 
     def with_tensor_parallel_size(self, tensor_parallel_size: int) -> "Self":
         """Tensor parallel degree."""
@@ -81,3 +82,7 @@ class NeuronDistributedRuntime(PyTorchDistributedRuntime):
     def with_precompile(self, precompile: bool | None) -> "Self":
         """Run `neuron_parallel_compile` before training (mode xla)."""
         return attrs.evolve(self, precompile=precompile)
+
+    def with_precompile_only(self, precompile_only: bool | None) -> "Self":
+        """Run it and end before training: the graphs are in `compileCacheUri`."""
+        return attrs.evolve(self, precompile_only=precompile_only)

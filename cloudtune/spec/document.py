@@ -20,6 +20,7 @@ from cloudtune.spec.job import JobSpec, PipelineSpec
 from cloudtune.spec.nodes import NUMBER, Node, parse, planted
 from cloudtune.spec.overrides import apply_settings, replace_infrastructure, with_environment
 from cloudtune.spec.place import Infrastructure
+from cloudtune.spec.precompiling import expanded
 from cloudtune.spec.runtime import Runtime
 
 Spec = TypeVar("Spec", bound="JobSpec | PipelineSpec")
@@ -89,7 +90,7 @@ def _read(root: Node, faults: Faults, env: Sequence[str]) -> JobSpec | PipelineS
     spec = with_environment(spec, env, faults)
     check(spec, root, faults)
     faults.check()
-    return spec
+    return expanded(spec) if isinstance(spec, PipelineSpec) else spec
 
 
 def _text_of(source: str | os.PathLike[str]) -> tuple[str, str | None]:

@@ -70,6 +70,9 @@ class PipelineStep:
         default=None, metadata={"doc": "Where this step runs; verbs default to this machine."}
     )
     job: JobSpec | None = attrs.field(default=None, metadata={"doc": "A job."})
+    precompile: str | None = setting(
+        "In place of a job, the name of a step on Neuron cores: its job, ended when its graphs are compiled."
+    )
     verb: str | None = setting("A verb of the command line, in place of a job.", choices=VERBS)
     options: Mapping[str, Any] = setting("Options of the verb.", default={})
 
@@ -87,11 +90,15 @@ class PipelineStep:
 
     def with_job(self, job: JobSpec | None) -> "Self":
         """A job, in place of a verb."""
-        return attrs.evolve(self, job=job, verb=None, options={})
+        return attrs.evolve(self, job=job, precompile=None, verb=None, options={})
+
+    def with_precompile(self, precompile: str | None) -> "Self":
+        """In place of a job, the name of a step on Neuron cores: its job, ended when its graphs are compiled."""
+        return attrs.evolve(self, job=None, precompile=precompile, verb=None, options={})
 
     def with_verb(self, verb: str | None, **options: Any) -> "Self":
         """A verb of the command line with its options, in place of a job."""
-        return attrs.evolve(self, job=None, verb=verb, options=options)
+        return attrs.evolve(self, job=None, precompile=None, verb=verb, options=options)
 
     def with_options(self, options: Mapping[str, Any]) -> "Self":
         """Options of the verb, in place of those it had."""

@@ -97,6 +97,11 @@ def of_precompile(runtime: NeuronDistributedRuntime) -> Iterator[Finding]:
     """Check what only torch-neuronx's XLA mode can do."""
     if runtime.precompile and runtime.mode != "xla":
         yield ("precompile",), "precompile belongs to `mode: xla`", None
+    if runtime.precompile_only and runtime.mode != "xla":
+        yield ("precompileOnly",), "precompileOnly belongs to `mode: xla`", None
+    elif runtime.precompile_only and not runtime.compile_cache_uri:
+        message = "what was compiled would be lost: 'compileCacheUri' is missing"
+        yield ("precompileOnly",), message, "write where the graphs are kept: s3://BUCKET/PREFIX"
 
 
 # --- infrastructures

@@ -177,7 +177,7 @@ def _step(found: Schema) -> Schema:
         about = {"description": f"Options of `cloudtune {verb}`."}
         properties[verb] = {**about, **(_one(OPTIONS[verb]) if verb in OPTIONS else {"type": ["object", "null"]})}
     properties["job"] = {**properties["job"], "type": "object"}
-    one = [{"required": [word]} for word in ("job", *VERBS)]
+    one = [{"required": [word]} for word in ("job", "precompile", *VERBS)]
     return {**found, "properties": properties, "oneOf": one}
 
 

@@ -73,7 +73,8 @@ infrastructure and in secrets that is any `<words>`; in other text several words
 (`<bucket>`, `<project_id>`), so that `<image>` stays text; in commands `<your ...>`, `<replace ...>`, `<insert ...>`
 and `<fill ...>`. Where such text is meant as it is, the runtime says `allowPlaceholders: true`.
 
-In a pipeline a step is a `job` or one of the verbs {listed(VERBS)}, with the options of the
+In a pipeline a step is a `job`, a `precompile` (the name of a step that trains on Neuron cores: its job, ended when its
+graphs are compiled), or one of the verbs {listed(VERBS)}, with the options of the
 command line as keys. This release carries out {listed(sorted(BUILT))}; a pipeline with another verb is read and
 checked, and refused before anything runs. `${{steps.NAME.outputs}}` is the place where an earlier step left its
 outputs. Steps run one after the other, and relative paths start at the folder where `run` was called: see

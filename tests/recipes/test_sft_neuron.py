@@ -78,6 +78,25 @@ print(sorted(set(told) - known), neuron_training.adapter_of(Options(model="m", t
     assert (done.returncode, done.stdout.strip().splitlines()[-1:]) == (0, ["[] 16"]), done.stderr
 
 
+def test_a_job_that_only_compiles_ends_before_it_trains(monkeypatch, tmp_path):
+    program = tmp_path / "bin" / "neuron_parallel_compile"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "compiles to $NEURON_COMPILE_CACHE_URL: $*"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    runtime = NeuronDistributedRuntime(
+        command="echo trains",
+        processes_per_node=1,
+        compile_cache_uri=str(tmp_path / "cache"),
+        precompile_only=True,
+    )
+    run = jobs.start(JobSpec(name="j", runtime=runtime))
+    status, said = run.wait(60), [line.text for line in run.lines()]
+    assert status.state == "succeeded", said
+    assert f"compiles to {tmp_path}/cache: /bin/sh -c echo trains" in said
+    assert "trains" not in said
+
+
 def test_a_rehearsal_goes_without_the_pass_that_compiles_and_knows_the_degrees(monkeypatch):
     monkeypatch.setenv("CLOUDTUNE_REHEARSED", "1")
     runtime = NeuronDistributedRuntime(

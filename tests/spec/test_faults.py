@@ -225,6 +225,8 @@ RUNTIMES = [
     ("python", "recipe: {name: sft}\nentrypoint: a.py", "entrypoint"),
     ("container", "image: a\nrecipe: {name: sft}\ncmd: ls", "cmd"),
     ("neuronDistributed", "command: a\nmode: torchNeuron\nprecompile: true", "precompile"),
+    ("neuronDistributed", "command: a\nmode: torchNeuron\nprecompileOnly: true", "precompileOnly"),
+    ("neuronDistributed", "command: a\nprecompileOnly: true", "precompileOnly"),
     ("python", "scriptPathURI: a\nconda: {type: published}", "conda.uri"),
     ("python", "scriptPathURI: a\nconda: {uri: oci://x}", "conda.slug"),
     ("python", "scriptPathURI: a\nenv: [{name: A, value: x, secret: env:X}]", "env[0].secret"),
@@ -378,6 +380,7 @@ def test_a_flexible_shape_has_a_size_and_a_place_may_have_the_image() -> None:
 
 
 RUN = "job: {runtime: {type: python, spec: {scriptPathURI: a.py}}}"
+NEURON = "job: {runtime: {type: neuronDistributed, spec: {command: torchrun a.py, %s}}}"
 STEPS = [
     (f"- {{name: a, {RUN}}}\n- {{name: a, {RUN}}}", "[1].name", "taken"),
     (f"- {{name: a.b, {RUN}}}", "[0].name", "cannot be the name"),
@@ -424,6 +427,13 @@ STEPS = [
     ("- {name: a, register: {model: x, name: y, versoin: '1'}}", "[0].register.versoin", "unknown key"),
     ("- {name: a, check: {model: 5}}", "[0].check.model", "text is needed"),
     ("- {name: a, deploy: }", "[0].deploy.model", "missing"),
+    (f"- {{name: train, {RUN}}}\n- {{name: b, precompile: trian}}", "[1].precompile", "no other step is called"),
+    ("- {name: a, precompile: a}", "[0].precompile", "no other step is called"),
+    (f"- {{name: a, {RUN}}}\n- {{name: b, precompile: a}}", "[1].precompile", "nothing to compile"),
+    (f"- {{name: a, {NEURON % 'mode: torchNeuron'}}}\n- {{name: b, precompile: a}}", "[1].precompile", "nothing to"),
+    (f"- {{name: a, {NEURON % 'mode: xla'}}}\n- {{name: b, precompile: a}}", "[1].precompile", "would be lost"),
+    (f"- {{name: a, {NEURON % 'compileCacheUri: /c'}}}\n- {{name: b, precompile: a, {RUN}}}", "[1].job", "one thing"),
+    ("- {name: b, precompile: }", "[0]", "a job or a verb"),
 ]
 
 
