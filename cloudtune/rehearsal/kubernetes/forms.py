@@ -23,6 +23,9 @@ def parsed(request: Request) -> Any:
         if told.startswith(protobuf.CONTENT_TYPE):
             return protobuf.review_of(text)
         return yaml.safe_load(text) if "yaml" in told else json.loads(text)
+    except LookupError as error:
+        words = f"a rehearsed cluster takes no {error.args[0]} in protobuf: write it to a file, and kubectl apply -f it"
+        raise speech.Denied(415, "UnsupportedMediaType", words) from error
     except (ValueError, yaml.YAMLError) as error:
         raise speech.bad_request(f"the object provided is unrecognized (must be of type object): {error}") from error
 

@@ -1,7 +1,8 @@
 """Reviews of rights as ``kubectl auth`` sends them: in protobuf, whatever a server would rather have.
 
-Nothing else comes so: ``kubectl`` sends objects as JSON, and takes JSON for an answer. Sources: the field numbers of
-``generated.proto`` in ``k8s.io/api/authorization/v1`` and ``k8s.io/apimachinery/pkg/runtime``.
+Objects are not taken so: ``kubectl apply`` and ``kubectl create -f`` send JSON, and JSON is taken for an answer.
+Sources: the field numbers of ``generated.proto`` in ``k8s.io/api/authorization/v1`` and in
+``k8s.io/apimachinery/pkg/runtime``.
 """
 
 from __future__ import annotations
@@ -18,12 +19,19 @@ _BYTES = 2
 
 
 def review_of(body: bytes) -> dict[str, Any]:
-    """Return a review as the JSON that would say the same; ValueError for bytes that are none."""
+    """Return a review as the JSON that would say the same.
+
+    Raises:
+        ValueError: the bytes are no object at all.
+        LookupError: it is an object of another kind.
+    """
     if not body.startswith(_MAGIC):
         raise ValueError("the body is no object in protobuf")
     whole = _fields(body[len(_MAGIC) :])
     kind = _fields(whole.get(1, b""))
     told = {"apiVersion": kind.get(1, b"").decode(), "kind": kind.get(2, b"").decode()}
+    if not told["kind"].startswith("SelfSubject"):
+        raise LookupError(told["kind"])
     spec = _fields(_fields(whole.get(2, b"")).get(2, b""))
     if told["kind"] == "SelfSubjectRulesReview":
         return {**told, "spec": {"namespace": spec.get(1, b"").decode()}}
