@@ -29,7 +29,9 @@ class Validation:
     def admit(self, kind: Kind, new: Object, old: Object | None) -> None:
         """Set the defaults of an object that is made or changed; Refused where it must not be."""
         name = (new.get("metadata") or {}).get("name") or ""
-        wrong = fields.faults(self._type_of(kind), new, custom=bool(kind.operator))
+        found = fields.faults(self._type_of(kind), new, custom=bool(kind.operator))
+        # what a status lacks is nothing to a server: a number is 0, a text is empty
+        wrong = [one for one in found if one.word != "required" or not one.path.startswith("status.")]
         if wrong:
             raise _told(kind, name, wrong)
         set_defaults(kind.kind, new)
