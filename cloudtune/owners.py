@@ -8,6 +8,7 @@ a notebook session or job run says it too.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -21,12 +22,15 @@ from cloudtune.errors import CloudtuneError, RunNotFound, SpecError, UsageError
 from cloudtune.plan import Call, Ref
 from cloudtune.spec import profiles
 from cloudtune.spec.document import load
+from cloudtune.spec.eks import EKSJob
 from cloudtune.spec.job import PipelineSpec
 from cloudtune.spec.oci import DataScienceJob
 from cloudtune.spec.place import Infrastructure
 from cloudtune.spec.sagemaker import SageMakerTrainingJob
 from cloudtune.store import Model, Store
 from cloudtune.submit import Client
+
+_ROLE = re.compile(r"arn:aws[\w-]*:iam::\d{12}:role/.+")
 
 I = TypeVar("I", bound=Infrastructure)  # noqa: E741 - an infrastructure
 
@@ -118,17 +122,29 @@ def oci_owner(
 
 
 def aws_owner(*, named: str | None, run: str | None, store: Store) -> AwsOwner:
-    """Return as whom AWS's services act on a model or deployment.
+    """Return as whom AWS's services act on a model or deployment; ``named`` may be the ARN of a role, too.
 
     Raises:
         UsageError: nothing names a role.
     """
-    place = infrastructure_for(SageMakerTrainingJob, named=named, run=run, store=store) or SageMakerTrainingJob()
+    if named is not None and _ROLE.fullmatch(named):
+        place = SageMakerTrainingJob(role_arn=named, region=_region_of(run, store))
+    else:
+        place = infrastructure_for(SageMakerTrainingJob, named=named, run=run, store=store) or SageMakerTrainingJob()
     around = sagemaker_surroundings.surroundings(place)
     if not around.role:
-        hint = "name a profile or a job's file with roleArn: --infrastructure NAME"
+        hint = "name a profile or a job's file with roleArn, or the ARN of a role: --infrastructure NAME"
         raise UsageError("nothing says with which role AWS is to read the model", hint=hint)
     return AwsOwner(region=around.region, role=around.role, bucket=around.bucket, place=place)
+
+
+def _region_of(run: str | None, store: Store) -> str | None:
+    """Return the region of the cluster where a model was trained, None if that is not known."""
+    for run_id in (run, os.environ.get("CLOUDTUNE_RUN_ID")):
+        for one in _of_run(run_id, store):
+            if isinstance(one, EKSJob) and one.region:
+                return one.region
+    return None
 
 
 def _of_run(run_id: str | None, store: Store) -> Iterator[Infrastructure]:

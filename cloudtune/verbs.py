@@ -298,8 +298,8 @@ def register(
 
     ``to`` is ``folder``; ``hub`` for the Hugging Face Hub, where ``name`` is ``owner/name`` and only its owner sees the
     model unless it is ``public``; ``oci`` for the model catalog of OCI Data Science, ``sagemaker`` for SageMaker's
-    registry, or ``bedrock`` for an import into Amazon Bedrock: there ``infrastructure`` (a profile or a job's file)
-    says whose it is. Interrupted, it goes on where it was when it is called again.
+    registry, or ``bedrock`` for an import into Amazon Bedrock: there ``infrastructure`` (a profile or a job's file,
+    or the ARN of a role) says whose it is. Interrupted, it goes on where it was when it is called again.
     """
     return registries.register(
         model if os.path.exists(model) else place_of(model, hub=True),  # noqa: PTH110 - it may be no path at all
@@ -378,19 +378,20 @@ def kept_plan(run: str) -> dict[str, Any]:
 
 
 def diff(*run: str, file: str | os.PathLike[str] | None = None, infrastructure: str | Sequence[str] = ()) -> Comparison:
-    """Compare what two runs sent, or what the job of a file would send in two places.
+    """Compare what two runs sent, or what the job of a file would send in two places or more.
 
-    ``infrastructure`` names two places, or one that is compared with the job's own.
+    ``infrastructure`` names the places; a single one is compared with the job's own.
     """
     places = (infrastructure,) if isinstance(infrastructure, str) else tuple(infrastructure)
     if file is None and not places and len(run) == 2:
-        first, second = (_side_of_run(one) for one in run)
-    elif file is not None and not run and 1 <= len(places) <= 2:
-        first, second = (_side_of_place(file, place) for place in (None, *places)[-2:])
+        first, second, *more = (_side_of_run(one) for one in run)
+    elif file is not None and not run and places:
+        named = (None, *places) if len(places) == 1 else places
+        first, second, *more = (_side_of_place(file, place) for place in named)
     else:
         hint = "cloudtune diff RUN RUN, or cloudtune diff -f job.yaml --infrastructure A B"
-        raise UsageError("name two runs, or a job and one or two places", hint=hint)
-    return Comparison(first=first, second=second)
+        raise UsageError("name two runs, or a job and its places", hint=hint)
+    return Comparison(first=first, second=second, more=tuple(more))
 
 
 def examples() -> dict[str, str]:

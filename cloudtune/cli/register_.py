@@ -14,7 +14,11 @@ from cloudtune.cli.talk import say
 @click.option("--name", required=True, help="Name of the model; on the Hub with its owner, as OWNER/NAME.")
 @click.option("--version", help="Version, on the Hub a tag; default: the next number.")
 @click.option("--public/--private", default=False, help="Who may see it on the Hub.  [default: private]")
-@click.option("--infrastructure", metavar="FILE|PROFILE", help="In a cloud, whose it is: a profile or a job's file.")
+@click.option(
+    "--infrastructure",
+    metavar="FILE|PROFILE",
+    help="In a cloud, whose it is: a profile or a job's file; on AWS the ARN of a role will do.",
+)
 @options.output("text", "json")
 def command(
     model: str, to: str, name: str, version: str | None, public: bool, infrastructure: str | None, output: str

@@ -63,7 +63,7 @@ def filled_in(spec: Spec, new_ocid: Callable[[str], str]) -> tuple[Spec, Mapping
                 known[text] = _aws_value(job, path, text) if on_aws else _value(path, text, new_ocid)
     if isinstance(spec, PipelineSpec):
         for text in (text for step in spec.steps for text in _in_uris(step.options)):
-            known.setdefault(text, _slug(text))
+            known.setdefault(text, _ACCOUNT if "account" in text.lower() else _slug(text))
     longest_first = sorted(known, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, longest_first))) if known else None
     if pattern is None:
@@ -153,9 +153,9 @@ def _slug(text: str) -> str:
 
 
 def _in_uris(value: Any) -> Iterator[str]:
-    """Yield the placeholders in URIs among the options of a verb, which are no job's."""
+    """Yield the placeholders in URIs and ARNs among the options of a verb, which are no job's."""
     if isinstance(value, str):
-        yield from _BRACKETS.findall(value) if "://" in value else ()
+        yield from _BRACKETS.findall(value) if "://" in value or value.startswith("arn:") else ()
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from _in_uris(item)
