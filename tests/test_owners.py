@@ -30,7 +30,7 @@ def test_the_arn_of_a_role_says_it_and_the_cluster_where(home, monkeypatch):
     store = Store()
     found = aws_owner(named=ROLE, run=trained_on_a_cluster(store), store=store)
     assert (found.role, found.region) == (ROLE, "us-west-2")
-    assert found.bucket == "sagemaker-us-west-2-111122223333"
+    assert found.bucket == "s3://sagemaker-us-west-2-111122223333"
 
 
 def test_without_a_role_it_is_said_how_to_name_one(home):
