@@ -1,4 +1,4 @@
-"""Two plans side by side: what differs in requests and ranks, and which keys of the spec each place honours. Pure."""
+"""Plans side by side: what differs in requests and ranks, and which keys of the spec each place honours. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import attrs
 
-#: One place where two plans differ: its path, the value in the first plan, the value in the second.
-Difference = tuple[str, Any, Any]
+#: One place where plans differ: its path, and the value in each plan.
+Difference = tuple[Any, ...]
 
 
 @attrs.frozen(kw_only=True)
@@ -44,10 +44,11 @@ class Side:
 
 @attrs.frozen(kw_only=True)
 class Comparison:
-    """Two plans side by side."""
+    """Plans side by side: two, or with ``more`` as many as there are places."""
 
     first: Side
     second: Side
+    more: tuple[Side, ...] = ()
 
     @property
     def differences(self) -> tuple[Difference, ...]:
@@ -56,42 +57,46 @@ class Comparison:
         return differences(*plans)
 
     @property
-    def sides(self) -> tuple[Side, Side]:
-        """Both sides."""
-        return self.first, self.second
+    def sides(self) -> tuple[Side, ...]:
+        """All sides."""
+        return self.first, self.second, *self.more
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as ``diff -o json`` shows it."""
+        """Return the comparison as ``diff -o json`` shows it; of more than two sides the values are a list."""
+        fields = [side.fields() for side in self.sides]
+        if self.more:
+            rows = [{"path": path, "values": values} for path, *values in self.differences]
+            return {"places": [side.name for side in self.sides], "differences": rows, "fields": fields}
         return {
             "first": self.first.name,
             "second": self.second.name,
             "differences": [{"path": path, "first": one, "second": other} for path, one, other in self.differences],
-            "fields": [side.fields() for side in self.sides],
+            "fields": fields,
         }
 
 
-def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[Difference, ...]:
-    """Return every place where two plans (as JSON data) differ, as (path, in the first, in the second).
+def differences(*plans: Mapping[str, Any]) -> tuple[Difference, ...]:
+    """Return every place where plans (as JSON data) differ, as (path, in the first, in the second, ...).
 
     What one of them lacks is None there, key by key, so that a step that only one plan has can be read.
     """
-    return tuple(_differences("", first, second))
+    return tuple(_differences("", plans))
 
 
-def _differences(path: str, one: Any, other: Any) -> Iterator[Difference]:
-    pair = [value for value in (one, other) if value is not None]
-    if one == other:
+def _differences(path: str, values: Sequence[Any]) -> Iterator[Difference]:
+    there = [value for value in values if value is not None]
+    if all(value == values[0] for value in values):
         return
-    if any(pair) and all(isinstance(value, Mapping) for value in pair):
-        left, right = one or {}, other or {}
-        for key in dict.fromkeys([*left, *right]):
-            yield from _differences(f"{path}.{key}" if path else key, left.get(key), right.get(key))
-    elif any(pair) and all(isinstance(value, list) for value in pair):
-        left, right = _by_id(one or []), _by_id(other or [])
-        for key in dict.fromkeys([*left, *right]):
-            yield from _differences(f"{path}[{key}]", left.get(key), right.get(key))
+    if any(there) and all(isinstance(value, Mapping) for value in there):
+        rows = [value or {} for value in values]
+        for key in dict.fromkeys(key for row in rows for key in row):
+            yield from _differences(f"{path}.{key}" if path else key, [row.get(key) for row in rows])
+    elif any(there) and all(isinstance(value, list) for value in there):
+        named = [_by_id(value or []) for value in values]
+        for key in dict.fromkeys(key for row in named for key in row):
+            yield from _differences(f"{path}[{key}]", [row.get(key) for row in named])
     else:
-        yield path, one, other
+        yield path, *values
 
 
 def _by_id(items: Sequence[Any]) -> dict[Any, Any]:

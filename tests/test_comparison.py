@@ -97,3 +97,23 @@ def test_a_comparison_as_data_has_both_sides() -> None:
             },
         ],
     }
+
+
+def test_four_places_stand_side_by_side() -> None:
+    sides = [side(name, {"name": "j"}) for name in ("a", "b", "c")]
+    sides.append(side("d", {"name": "j"}, ("spec.name", "approximated")))
+    found = Comparison(first=sides[0], second=sides[1], more=tuple(sides[2:]))
+    assert found.differences == (("backend", "a", "b", "c", "d"),)
+    data = found.to_dict()
+    assert data["places"] == ["a", "b", "c", "d"]
+    assert data["differences"] == [{"path": "backend", "values": ["a", "b", "c", "d"]}]
+    assert [one["place"] for one in data["fields"]] == ["a", "b", "c", "d"]
+    assert data["fields"][3]["approximated"] == [{"path": "spec.name", "reason": "because of spec.name"}]
+
+
+@given(plans=st.lists(PLANS, min_size=2, max_size=4))
+def test_plans_differ_together_where_any_two_do(plans: list[dict[str, Any]]) -> None:
+    found = differences(*plans)
+    assert (found == ()) == all(plan == plans[0] for plan in plans)
+    assert all(len(row) == len(plans) + 1 for row in found)
+    assert len({row[0] for row in found}) == len(found)

@@ -1,4 +1,4 @@
-"""``cloudtune diff``: one job in two places, or two runs, side by side."""
+"""``cloudtune diff``: one job in several places, or two runs, side by side."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 @click.command("diff")
-@click.argument("runs", nargs=-1, metavar="[RUN RUN | PLACE]")
+@click.argument("runs", nargs=-1, metavar="[RUN RUN | PLACE...]")
 @click.option("-f", "--file", type=click.Path(), metavar="FILE", help="The job whose plans are compared.")
-@click.option("--infrastructure", metavar="A", help="First place: a file or a profile; the second follows.")
+@click.option("--infrastructure", metavar="A", help="First place: a file or a profile; others follow.")
 @options.output("text", "json", "yaml")
 def command(runs: tuple[str, ...], file: str | None, infrastructure: str | None, output: str) -> None:
-    """Compare what a job would send in two places, or what two runs sent.
+    """Compare what a job would send in several places, or what two runs sent.
 
-    First what differs in requests and ranks, then, for each of the two, which keys of the spec it supports,
-    approximates and refuses.
+    First what differs in requests and ranks, then, for each place, which keys of the spec it supports, approximates
+    and refuses.
 
     \b
-    cloudtune diff -f job.yaml --infrastructure A B     two places
+    cloudtune diff -f job.yaml --infrastructure A B C   two places or more
     cloudtune diff -f job.yaml --infrastructure A       the job's own place and another
     cloudtune diff RUN RUN                              two runs
     """  # noqa: D301 - click wants the character itself
@@ -41,7 +41,7 @@ def command(runs: tuple[str, ...], file: str | None, infrastructure: str | None,
     if output != "text":
         options.emit(found.to_dict(), output)
         return
-    rows = [(path, _cell(one), _cell(other)) for path, one, other in found.differences]
+    rows = [(path, *map(_cell, values)) for path, *values in found.differences]
     table(("path", *(side.name for side in found.sides)), rows, empty="no difference")
     for side in found.sides:
         _tell_fields(side)
