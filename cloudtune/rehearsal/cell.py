@@ -147,11 +147,16 @@ class Keeper:
         return {pid for pid in processes.descendants([os.getpid()], table) if not table[pid].zombie}
 
     def _bound_memory(self, limit: int) -> None:
-        """Kill the largest process when all together use more memory than the node has, as the kernel does there."""
+        """Kill the largest process when all together use more memory than the node has, as the kernel does there.
+
+        Where the node is a container that Kubernetes has made, all of it ends.
+        """
         used = {pid: _resident_bytes(pid) for pid in self._members()}
         if sum(used.values()) > limit:
             self.out_of_memory = True
-            processes.send(max(used, key=lambda pid: used[pid]), signal.SIGKILL)
+            whom = set(used) if self.order["memoryEndsAll"] else {max(used, key=lambda pid: used[pid])}
+            for pid in whom:
+                processes.send(pid, signal.SIGKILL)
 
     def end(self) -> None:
         """End all that is left of the node, and report how the command ended."""

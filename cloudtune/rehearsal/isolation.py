@@ -69,6 +69,7 @@ def try_way(way: Way) -> bool | str:
             "environment": {},
             "workingDir": "/",
             "memoryLimitBytes": None,
+            "memoryEndsAll": False,
         }
         warden = Warden(order)
         try:

@@ -58,6 +58,7 @@ class Node:
     """One node of a job.
 
     ``folder`` is where the rehearsal keeps what is the node's own; ``hosts`` maps the names of all nodes to addresses.
+    With ``memory_ends_all`` a node that takes more than its memory ends, else its largest process alone.
     ``environment`` is all that the service gives: nothing of the user's shell is added, only what no machine lacks
     (``PATH``, ``HOME``, ``HOSTNAME``, ``LANG``), and the variables that keep SDKs from looking for a cloud.
     """
@@ -70,6 +71,7 @@ class Node:
     hosts: Mapping[str, str] = attrs.field(factory=dict, converter=_texts)
     working_dir: str = "/"
     memory_limit_bytes: int | None = None
+    memory_ends_all: bool = False
     shared_memory_bytes: int | None = None
     time_limit_s: float | None = None
     outside_names: bool = False
@@ -159,6 +161,7 @@ def order_of(node: Node, way: Isolation) -> Order:
         "environment": environment,
         "workingDir": node.working_dir,
         "memoryLimitBytes": node.memory_limit_bytes,
+        "memoryEndsAll": node.memory_ends_all,
     }
 
 

@@ -45,6 +45,7 @@ class Order(TypedDict):
     environment: dict[str, str]
     workingDir: str
     memoryLimitBytes: int | None
+    memoryEndsAll: bool
 
 
 class Warden:

@@ -81,6 +81,7 @@ class Starting:
             binds=places,
             working_dir=directory,
             memory_limit_bytes=_memory_limit(one.spec),
+            memory_ends_all=True,
             shared_memory_bytes=_SHARED_MEMORY_BYTES,
             outside_names=around.outside_names,
         )

@@ -11,6 +11,7 @@ import attrs
 
 from cloudtune.rehearsal.faults import Fault
 from cloudtune.rehearsal.kubernetes.container_start import Starting
+from cloudtune.rehearsal.kubernetes.names import hostname
 from cloudtune.rehearsal.kubernetes.objects import Object
 from cloudtune.rehearsal.kubernetes.pod_environment import Unconfigured
 from cloudtune.rehearsal.kubernetes.pod_status import Container, lost_state, write_status
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from cloudtune.rehearsal.kubernetes.kubelet import Kubelet
 
 COMPONENT = "kubelet"
-#: Events that a rehearsal's plan of faults may name, by the pod's name.
+#: Events that a rehearsal's plan of faults may name, by the pod's hostname (``train-0`` of a Job's first index).
 EVICTED = "evicted"
 KILLED = "killed"
 PREEMPTED = "preempted"
@@ -302,7 +303,8 @@ class PodRun:
         """Find out what is to go wrong with this pod."""
         now = self._stage.clock.time_s()
         kinds = (EVICTED, KILLED, PREEMPTED, NODE_LOST)
-        found = [self._stage.faults.event(kind, self.name) for kind in kinds]
+        # the hostname: a pod of a Job that is made again has another name, and is not to meet the same again
+        found = [self._stage.faults.event(kind, hostname(self.pod)) for kind in kinds]
         self._faults = [(fault, now + fault.seconds) for fault in found if fault is not None]
 
     # --- small things

@@ -218,22 +218,24 @@ def test_containers_are_started_again_and_killed(here: Acting) -> None:
 
 def test_jobs_are_suspended_limited_and_removed_in_time(here: Acting) -> None:
     script = "trap 'echo bye; exit 0' TERM; echo up; while true; do sleep 0.05; done"
-    here.make(job("held", script, activeDeadlineSeconds=600, ttlSecondsAfterFinished=60))
+    here.make(job("held", script, ttlSecondsAfterFinished=60))
     first = here.says("up", "held")
 
-    def suspend(value: bool) -> None:
-        here.cluster.objects.update("Job", "default", "held", lambda thing: thing["spec"].update(suspend=value))
+    def change(**spec: object) -> None:
+        here.cluster.objects.update("Job", "default", "held", lambda thing: thing["spec"].update(spec))
 
-    suspend(True)
+    change(suspend=True)
     here.until(lambda: holds(here.get("Job", "held"), "Suspended") and not here.pods())
-    suspend(False)
+    change(suspend=False)
     here.says("up", "held", after=first)
+    change(activeDeadlineSeconds=1)
     assert here.over("Job", "held") == ("Failed", "DeadlineExceeded")
     here.until(lambda: here.cluster.objects.get("Job", "default", "held") is None)
 
 
 def test_a_container_that_takes_too_much_memory_is_killed(here: Acting) -> None:
-    script = "exec python3 -c 'x = bytearray(300 << 20); import time; time.sleep(600)'"
+    # who asks for it is a child, and all of the container ends
+    script = "python3 -c 'x = bytearray(300 << 20); import time; time.sleep(600)'; sleep 600"
     here.make(job("fat", script, backoffLimit=0, pod={"inside": {"resources": {"limits": {"memory": "100Mi"}}}}))
     assert here.over("Job", "fat") == ("Failed", "BackoffLimitExceeded")
     (pod,) = here.pods()
