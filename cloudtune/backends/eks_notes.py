@@ -223,7 +223,7 @@ def _trainer(drawn: Drawn) -> Iterator[Pair]:
 def _outputs(drawn: Drawn) -> Iterator[Pair]:
     """Yield where outputs, or what a restart would go on from, end with the pod."""
     place, runtime = drawn.place, drawn.runtime
-    if container_of(runtime) is not None:
+    if container_of(runtime) is not None or getattr(runtime, "precompile_only", None):
         return
     kept = [volume.mount_path.rstrip("/") for volume in place.volumes if volume.empty_dir is None]
     uri, folder = runtime.output_uri, runtime.output_dir

@@ -31,9 +31,6 @@ class Options:
     packing: bool = option(False, "put several short rows into one sequence", kind=boolean)
 
     # training
-    compile_only: bool = option(
-        False, "train nothing: the graphs alone are made, by the pass of precompile: true", kind=boolean
-    )
     epochs: float = option(1.0, "passes over the training data", "--num-train-epochs", kind=float)
     max_steps: int = option(-1, "stop after so many steps; beats epochs", kind=int)
     batch_size: int = option(1, "rows a process and forward pass", "--per-device-train-batch-size", kind=int)

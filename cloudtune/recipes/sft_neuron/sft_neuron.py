@@ -24,8 +24,6 @@ import rows
 from options import Options, parse
 from tokens import read_tokens, tokens_at
 
-#: Set by neuron_parallel_compile: graphs are collected and nothing is computed.
-COMPILING = "NEURON_EXTRACT_GRAPHS_ONLY"
 #: What the trainer needs, by the names of their modules.
 STACK = ("torch_neuronx", "neuronx_distributed", "optimum.neuron")
 INSTRUCTIONS = (
@@ -68,9 +66,6 @@ def main() -> int:
     """Train, and tell in plain words what cannot be."""
     options = parse(sys.argv[1:])
     missing = lacking()
-    if options.compile_only and os.environ.get(COMPILING) != "1":
-        say("the graphs are made; nothing is trained")
-        return 0
     try:
         data = training_rows(options)
         if not missing:
