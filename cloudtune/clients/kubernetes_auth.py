@@ -14,8 +14,11 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Protocol
+
+import yaml
 
 from cloudtune import __version__
 from cloudtune.clients.aws_auth import Account, is_here
@@ -29,8 +32,9 @@ try:
     from kubernetes.client.configuration import Configuration
     from kubernetes.client.rest import RESTClientObject
     from kubernetes.config.config_exception import ConfigException
+    from kubernetes.config.exec_provider import ExecProvider
     from kubernetes.config.incluster_config import InClusterConfigLoader
-    from kubernetes.config.kube_config import load_kube_config
+    from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
 except ImportError as error:
     raise MissingExtra("eks", "Kubernetes") from error
 
@@ -234,13 +238,12 @@ class _Kubeconfig:
     def __init__(self, context: str | None) -> None:
         self._context = context
         self._lock = threading.Lock()
-        self.configuration = _loaded(context)
-        self._stale = False
+        self.configuration, self._until = _loaded(context)
 
     def token(self) -> str | None:
         with self._lock:
-            if self._stale:
-                self.configuration, self._stale = _loaded(self._context), False
+            if self._until is not None and datetime.now(timezone.utc) > self._until:
+                self.configuration, self._until = _loaded(self._context)
             hook = self.configuration.refresh_api_key_hook
             if hook is not None:
                 hook(self.configuration)
@@ -252,7 +255,7 @@ class _Kubeconfig:
 
     def renew(self) -> None:
         with self._lock:
-            self._stale = True
+            self._until = datetime.min.replace(tzinfo=timezone.utc)
 
 
 def _kubeconfigs() -> list[Path]:
@@ -277,26 +280,50 @@ def _by_kubeconfig(context: str | None) -> Door:
     return Door(configuration.host, _pool(configuration, basic), holder, sign_in=sign_in)
 
 
-def _loaded(context: str | None) -> Any:
+def _loaded(context: str | None) -> tuple[Any, datetime | None]:
+    """Return what the kubeconfig says of a context, and when its token ends if that is known."""
     configuration = Configuration()
     # nothing of an earlier request, or of another user of the library, is taken over
     configuration.api_key, configuration.refresh_api_key_hook = {}, None
-    file = os.environ.get("KUBECONFIG") or _KUBECONFIG
     try:
-        load_kube_config(config_file=file, context=context, client_configuration=configuration, persist_config=False)
-    except ConfigException as error:
+        config = KubeConfigMerger(os.environ.get("KUBECONFIG") or _KUBECONFIG).config
+        named = context or config["current-context"]
+        until = _logged_in(config, named)
+        KubeConfigLoader(config_dict=config, active_context=named).load_and_set(configuration)
+    except (ConfigException, yaml.YAMLError) as error:
         words = " ".join(str(error).split())
-        if words.startswith("exec:"):
-            program = f"the login program of {f'context {context}' if context else 'the current context'} failed"
-            refused = NotAllowed(f"{program}: {words.removeprefix('exec: ')}", hint="run it by hand, and sign in")
-            refused.passing = True
-            raise refused from error
         hint = "kubectl config get-contexts shows those there are"
         raise UsageError(f"the kubeconfig cannot be used: {words}", hint=hint) from error
     except OSError as error:
-        words = f"the login program cannot be started, or a file is missing: {error}"
+        words = f"a file is missing or cannot be read: {error}"
         raise UsageError(f"the kubeconfig cannot be used: {words}", hint="kubectl config view --minify") from error
-    return configuration
+    return configuration, until
+
+
+def _logged_in(config: Any, context: str) -> datetime | None:
+    """Run the login program of a context, if it has one, and put what it gives into the kubeconfig in memory.
+
+    The library would run it too, but goes on without a word when it fails.
+    """
+    names = config["contexts"].get_with_name(context)["context"]
+    user = config["users"].get_with_name(names["user"])["user"] if names.safe_get("user") else None
+    if user is None or "exec" not in user:
+        return None
+    folder = str(Path(user.path).parent) if user.path else None
+    try:
+        given = ExecProvider(user["exec"], folder, config["clusters"].get_with_name(names["cluster"])["cluster"]).run()
+    except (ConfigException, OSError) as error:
+        words = " ".join(str(error).removeprefix("exec: ").split())[:500]
+        refused = NotAllowed(f"the login program of context {context} failed: {words}", hint="run it by hand, sign in")
+        refused.passing = True
+        raise refused from error
+    if given.get("token"):
+        user.value["token"] = given["token"]
+    for name, key in (("client-certificate-data", "clientCertificateData"), ("client-key-data", "clientKeyData")):
+        if given.get(key):
+            user.value[name] = base64.b64encode(given[key].encode()).decode()
+    ends = str(given.get("expirationTimestamp") or "").replace("Z", "+00:00")
+    return datetime.fromisoformat(ends) - timedelta(seconds=_EARLY_S) if ends else None
 
 
 def _pool(configuration: Any, headers: Mapping[str, str] | None = None) -> urllib3.PoolManager:
