@@ -125,7 +125,7 @@ class Clusters:
     def _in_cluster(self) -> Door:
         folder = self._service_account
         loader = InClusterConfigLoader(token_filename=str(folder / "token"), cert_filename=str(folder / "ca.crt"))
-        configuration = Configuration()
+        configuration = _configuration()
         try:
             loader.load_and_set(configuration)
         except (ConfigException, OSError) as error:
@@ -156,7 +156,7 @@ class Clusters:
         if not cluster.get("endpoint"):
             hint = "wait until it is ACTIVE"
             raise UsageError(f"EKS cluster {name} is {cluster.get('status')} and has no endpoint yet", hint=hint)
-        configuration = Configuration()
+        configuration = _configuration()
         configuration.host = cluster["endpoint"]
         pool = _pool(configuration)
         pool.connection_pool_kw["ca_cert_data"] = base64.b64decode(cluster["certificateAuthority"]["data"]).decode()
@@ -282,9 +282,7 @@ def _by_kubeconfig(context: str | None) -> Door:
 
 def _loaded(context: str | None) -> tuple[Any, datetime | None]:
     """Return what the kubeconfig says of a context, and when its token ends if that is known."""
-    configuration = Configuration()
-    # nothing of an earlier request, or of another user of the library, is taken over
-    configuration.api_key, configuration.refresh_api_key_hook = {}, None
+    configuration = _configuration()
     try:
         config = KubeConfigMerger(os.environ.get("KUBECONFIG") or _KUBECONFIG).config
         named = context or config["current-context"]
@@ -324,6 +322,11 @@ def _logged_in(config: Any, context: str) -> datetime | None:
             user.value[name] = base64.b64encode(given[key].encode()).decode()
     ends = str(given.get("expirationTimestamp") or "").replace("Z", "+00:00")
     return datetime.fromisoformat(ends) - timedelta(seconds=_EARLY_S) if ends else None
+
+
+def _configuration() -> Any:
+    """Return a configuration with nothing in it: older releases of the library would copy the first one ever made."""
+    return type.__call__(Configuration)
 
 
 def _pool(configuration: Any, headers: Mapping[str, str] | None = None) -> urllib3.PoolManager:
