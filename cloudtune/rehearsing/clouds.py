@@ -82,6 +82,10 @@ class StandIn(Protocol):
         """Copy one of them."""
         ...
 
+    def place(self, uri: str) -> Path | None:
+        """Return where something lies on this machine that no client can write; None for all else."""
+        ...
+
 
 def kinds_of(spec: Spec) -> tuple[str, ...]:
     """Return the types of infrastructure whose clouds are to be staged.

@@ -109,6 +109,19 @@ class Eks:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
 
+    def place(self, uri: str) -> Path | None:
+        """Return where something on a claim lies; clients reach all other places."""
+        found = _CLAIM.fullmatch(uri)
+        if found is None:
+            return None
+        if self._cluster.objects.get("PersistentVolumeClaim", found["namespace"], found["claim"]) is None:
+            hint = "write --put pvc://NAMESPACE/CLAIM/PATH=FOLDER, of a claim that a volume of the spec names"
+            raise UsageError(f"no pod of this uses the claim {found['claim']} in {found['namespace']}", hint=hint)
+        place = self._folder(found["namespace"], found["claim"]) / found["path"]
+        if ".." in found["path"].split("/"):
+            raise UsageError(f"{uri} leads out of its claim", hint="write a path without ..")
+        return place
+
     def _folder(self, namespace: str, claim: str) -> Path:
         return self._cluster.control.kubelet.folders.claim(namespace, claim)
 

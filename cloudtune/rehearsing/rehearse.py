@@ -92,7 +92,8 @@ def rehearse(
         for line in _opening(scene, filled, left_out, plan, smaller=processes is not None):
             progress(line)
         for uri, source in data:
-            storage.upload(source, uri)
+            places = (cloud.place(uri) for cloud in scene.clouds)
+            storage.upload(source, next((str(place) for place in places if place is not None), uri))
         for uri, who in needed(spec, plan.outputs).items():
             if not storage.listing(uri):
                 progress(f"warning: nothing is at {uri}, which {who} reads: --put {uri}=PATH puts your data there")

@@ -84,6 +84,10 @@ class Aws:
             for one in self.cloud.borrowed.objects(bucket, ""):
                 yield Left(uri=f"s3://{bucket}/{one.key}", bytes=one.bytes)
 
+    def place(self, uri: str) -> Path | None:
+        """Return nothing: every place is a client's."""
+        return None
+
     def fetch(self, uri: str, target: Path) -> None:
         """Copy one of them."""
         found = _FILE.fullmatch(uri)

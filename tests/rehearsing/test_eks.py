@@ -47,7 +47,7 @@ spec:
 """
 HELLO = (
     '\'test -n "$TOKEN"; echo "$CLOUDTUNE_NODE_RANK of $CLOUDTUNE_NUM_NODES" | tee "$CLOUDTUNE_OUTPUT_DIR/told"; '
-    "echo kept > /fsx/$CLOUDTUNE_NODE_RANK'"
+    "cat /fsx/rows > /fsx/$CLOUDTUNE_NODE_RANK'"
 )
 TRAIN = """
 import os
@@ -72,7 +72,9 @@ def rehearsed(folder: Path, kind: str, command: str) -> tuple[str, Path]:
         text = text.replace("      priorityClass: high\n", "")
     (folder / "job.yaml").write_text(text)
     kept = folder / f"kept-{kind}"
-    done = call("rehearse", "-f", str(folder / "job.yaml"), "--nodes", "2", "--processes", "1", "-o", str(kept))
+    (folder / "rows").write_text("a row\n")
+    words = ["-f", str(folder / "job.yaml"), "--nodes", "2", "--processes", "1", "-o", str(kept)]
+    done = call("rehearse", *words, "--put", f"pvc://training/fsx-claim/rows={folder / 'rows'}")
     assert done.code == 0, done.err
     return done.err, kept
 
@@ -85,7 +87,7 @@ def test_a_job_is_rehearsed_as_it_stands(tmp_path: Path, kind: str) -> None:
     files = kept / "files"
     assert (files / "your-bucket" / "out" / "told").read_text() == "0 of 2\n"
     assert (files / "your-bucket" / "out" / "node-1" / "told").read_text() == "1 of 2\n"
-    assert (files / "training" / "fsx-claim" / "1").read_text() == "kept\n"
+    assert (files / "training" / "fsx-claim" / "1").read_text() == "a row\n"
     (log,) = (kept / "logs").iterdir()
     assert "rehearsed: substituted: image 111122223333.dkr.ecr" in log.read_text()
     calls = [json.loads(line) for line in (kept / "calls.jsonl").read_text().splitlines()]
