@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.request import getproxies
 
 import yaml
 
@@ -288,6 +289,8 @@ def _loaded(context: str | None) -> tuple[Any, datetime | None]:
         named = context or config["current-context"]
         until = _logged_in(config, named)
         KubeConfigLoader(config_dict=config, active_context=named).load_and_set(configuration)
+        cluster = config["contexts"].get_with_name(named)["context"]["cluster"]
+        configuration.proxy = config["clusters"].get_with_name(cluster)["cluster"].safe_get("proxy-url")
     except (ConfigException, yaml.YAMLError) as error:
         words = " ".join(str(error).split())
         hint = "kubectl config get-contexts shows those there are"
@@ -326,11 +329,18 @@ def _logged_in(config: Any, context: str) -> datetime | None:
 
 def _configuration() -> Any:
     """Return a configuration with nothing in it: older releases of the library would copy the first one ever made."""
-    return type.__call__(Configuration)
+    made = type.__call__(Configuration)
+    made.proxy = None
+    return made
 
 
 def _pool(configuration: Any, headers: Mapping[str, str] | None = None) -> urllib3.PoolManager:
     """Return the connections that the library makes of a configuration: certificates, proxies and all."""
+    # older releases of the library know no proxy of a kubeconfig, and mix those of the environment up
+    proxies = getproxies()
+    scheme = configuration.host.partition(":")[0].lower()
+    configuration.proxy = configuration.proxy or proxies.get(scheme) or proxies.get("all")
+    configuration.no_proxy = proxies.get("no")
     configuration.connection_pool_maxsize = max(_CONNECTIONS, configuration.connection_pool_maxsize or 0)
     pool: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
     pool.headers = {**pool.headers, **(headers or {})}
