@@ -9,10 +9,11 @@ from typing import Any
 
 import attrs
 
+from cloudtune import keeping
 from cloudtune.backends import Backend, load
 from cloudtune.errors import CloudtuneError, NotAllowed, RunNotFound
 from cloudtune.plan import Call, Ref, substitute
-from cloudtune.states import Handle, LogLine, Status
+from cloudtune.states import SETTLED, Handle, LogLine, Status
 from cloudtune.store import Record, Store
 from cloudtune.submit import Client
 
@@ -22,6 +23,8 @@ LOOK_S = (0.1, 1.0)
 #: in again; and the longest pause between two tries.
 PATIENCE_S = 600.0
 _LONGEST_S = 30.0
+#: Seconds for the lines of a run that is ended to be read so far, and for its last ones, of a place that loses them.
+KEPT_FIRST_S, KEPT_LAST_S = 5.0, 30.0
 
 
 def client_of(backend: Backend) -> Client:
@@ -119,6 +122,11 @@ class Place:
         Raises:
             CloudtuneError: the place cannot be asked; somebody who follows has tried again for a while.
         """
+        if self.record is not None and self.store.run(self.record.id).state in SETTLED:
+            kept = keeping.lines_of(self.run)
+            if kept is not None:
+                yield from kept
+                return
         first, most = self.look_s
         tells_end = getattr(self.backend, "tells_end", False)
         waiting = Patience(self.run, first_s=first) if follow else None
@@ -147,6 +155,35 @@ class Place:
             if not more:
                 time.sleep(pause)
                 pause = min(pause * 1.5, most)
+
+    def end(self) -> None:
+        """End the run, and keep its log on this machine if it would go with the run."""
+        calls = self.backend.cancel(self.handle)
+        if self.record is None or not getattr(self.backend, "loses_logs", False):
+            self.send(calls)
+            return
+        with keeping.kept(self.run) as keep:
+            self._end_and_read(calls, keep)
+
+    def _end_and_read(self, calls: tuple[Call, ...], keep: keeping.Keep) -> None:
+        """Read the lines so far, end the run, and read those that come until the log is complete."""
+        cursor: Mapping[str, Any] = {}
+        sent, until = False, time.monotonic() + KEPT_FIRST_S
+        while not (sent and (cursor.get("ended") or time.monotonic() > until)):
+            try:
+                call = self.backend.logs(self.handle, cursor or None)
+                found, after = self.backend.lines(self.handle, self.client.read(call))
+                keep(found)
+                cursor = after or {}
+            except CloudtuneError:
+                if sent:
+                    return
+                cursor, until = {}, 0.0  # that the run ends is more than its log
+            if not sent and (not cursor.get("more") or time.monotonic() > until):
+                self.send(calls)
+                sent, until = True, time.monotonic() + KEPT_LAST_S
+            elif not cursor.get("more"):
+                time.sleep(self.look_s[0])
 
     def send(self, calls: tuple[Call, ...]) -> None:
         """Carry out changes."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from cloudtune import keeping
 from cloudtune.backends import backend_named, every_backend
 from cloudtune.errors import CloudtuneError, MissingExtra, NotAllowed, RunFailed, RunNotFound, ServiceError, UsageError
 from cloudtune.html import table
@@ -260,7 +261,7 @@ class Run:
         else:
             place = self._place()
             try:
-                place.send(place.backend.cancel(place.handle))
+                place.end()
             except ServiceError:
                 # it may have ended a moment before, or be ending: asked once more after a lost reply, services refuse
                 status = self._looked(place)
@@ -315,6 +316,7 @@ class Run:
             self._remove(self._place(), outputs=outputs)
         if self.record is not None:
             self.store.remove_run(self.record.id)
+            keeping.forget(self.record.id)
 
     def _remove(self, place: Place, *, outputs: bool) -> None:
         """Remove the run in its place; what was removed there by hand is no reason not to forget it."""
@@ -427,8 +429,8 @@ def get(text: str, *, store: Store | None = None) -> Run:
         for handle in suppose(text) if suppose is not None else ():
             try:
                 client_of(supposing).read(supposing.look(handle))
-            except RunNotFound:
-                continue
+            except (RunNotFound, UsageError):
+                continue  # no such thing, or not even such things
             except MissingExtra:
                 break
             except CloudtuneError as error:

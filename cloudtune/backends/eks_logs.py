@@ -100,6 +100,9 @@ def _listed(
     texts = [f"Kubernetes: {said}"] if said else []
     ends = dict(news.ends(there.values(), cursor["told"]))
     texts += ends.values()
+    if job["finished"] is None:
+        went = (name for uid, name in cursor["pods"].items() if uid not in there)
+        texts += (f"pod {name} went while it ran: its node was lost, or somebody deleted it" for name in went)
     lost = [
         {**one, "gone": True, "whole": True}
         for one in cursor["each"]

@@ -17,7 +17,7 @@ _BUSY = {429, 500, 502, 503, 504}
 _QUOTA = re.compile(r"exceeded quota")
 #: A value in the message of a server may be a piece of what was sent: no more than its beginning is shown.
 _MOST_WORDS = 1000
-_RUNS = {"Job", "JobSet", "PyTorchJob", "TrainJob"}
+_RUNS = {"Job", "JobSet", "Pod", "PyTorchJob", "TrainJob"}
 
 
 class Refusal(Exception):
