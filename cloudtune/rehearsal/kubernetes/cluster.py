@@ -69,6 +69,9 @@ class Cluster:
         self.url = stage.serve(ApiServer(self, stage.faults).service, tls=self.certificate.context(identity.folder))
         self._contexts: dict[str, dict[str, Any]] = {}
         self.add_context(name)
+        host, _, port = self.url.rpartition("://")[2].partition(":")
+        self.control.around.api = host, int(port)
+        self.control.around.account = self._account
         if acts:
             self.control.begin()
 
@@ -99,6 +102,13 @@ class Cluster:
             "context": {"cluster": name, "user": name, **({"namespace": namespace} if namespace else {})},
         }
         self.identity.write(_PLACE, yaml.safe_dump(self._kubeconfig()))
+
+    def _account(self, pod: Mapping[str, Any]) -> Mapping[str, bytes]:
+        """Return what a pod finds of its service account."""
+        namespace = pod["metadata"]["namespace"]
+        user = f"system:serviceaccount:{namespace}:{pod['spec'].get('serviceAccountName') or 'default'}"
+        token = self.access.token(user).encode()
+        return {"ca.crt": self.certificate.pem, "namespace": namespace.encode(), "token": token}
 
     def _kubeconfig(self) -> Mapping[str, Any]:
         rows = self._contexts.items()

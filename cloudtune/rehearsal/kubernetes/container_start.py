@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 #: What containers have at /dev/shm unless a volume is mounted there.
 _SHARED_MEMORY_BYTES = 64 << 20
 _TERMINATION = "/dev/termination-log"
+#: Where a pod finds its service account.
+_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 #: The most that is taken of a log in place of a termination message.
 _LAST_BYTES, _LAST_LINES = 2048, 80
 _MACHINE_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -66,6 +68,7 @@ class Starting:
         places = {
             one.spec.get("terminationMessagePath") or _TERMINATION: Place(source=message),
             **around.places,
+            **self._account(),
             **places_of(one.spec, self._volumes, found),
         }
         directory = one.spec.get("workingDir") or "/"
@@ -116,6 +119,16 @@ class Starting:
         text = start.message.read_text(errors="replace") if start.message.exists() else ""
         falls_back = one.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError"
         return text or (_last_of(start.log) if falls_back and running.end.code else "")
+
+    def _account(self) -> dict[str, Place]:
+        """Return where a container finds the token of its pod's service account, unless the pod wants none."""
+        files = self._kubelet.around.account(self._pod)
+        if not files or self._pod["spec"].get("automountServiceAccountToken") is False:
+            return {}
+        folder = self._kubelet.folders.pod(self._pod["metadata"]["uid"], "account")
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        return {_ACCOUNT: Place(source=folder, read_only=True)}
 
     def _find(self, kind: str, name: str) -> Object | None:
         return self._kubelet.objects.get(kind, self._pod["metadata"]["namespace"], name)

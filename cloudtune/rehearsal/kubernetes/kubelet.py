@@ -110,8 +110,8 @@ class Kubelet:
             "Pod", meta["namespace"], where=lambda one: bool(owners) and owners[0] in _controllers(one)
         )
         found = {
-            "KUBERNETES_SERVICE_HOST": "127.0.0.1",
-            "KUBERNETES_SERVICE_PORT": "443",
+            "KUBERNETES_SERVICE_HOST": self.around.api[0],
+            "KUBERNETES_SERVICE_PORT": str(self.around.api[1]),
             "CLOUDTUNE_MAIN_PORT": str(
                 self.port_of(labels.get("cloudtune.dev/run-id") or (owners or [meta["uid"]])[0])
             ),

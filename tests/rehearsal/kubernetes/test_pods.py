@@ -84,6 +84,25 @@ def test_a_deleted_pod_has_its_grace(here: Acting) -> None:
     here.until(lambda: not here.cluster.stage.nodes.running())
 
 
+ASKS = """
+import os, ssl, urllib.request
+place = "/var/run/secrets/kubernetes.io/serviceaccount/"
+url = "https://{KUBERNETES_SERVICE_HOST}:{KUBERNETES_SERVICE_PORT}".format(**os.environ)
+headers = {"Authorization": "Bearer " + open(place + "token").read()}
+asked = urllib.request.Request(url + "/api/v1/namespaces/default/pods/asks", headers=headers)
+with urllib.request.urlopen(asked, context=ssl.create_default_context(cafile=place + "ca.crt")) as answer:
+    print(answer.status, open(place + "namespace").read())
+"""
+
+
+def test_a_pod_asks_the_cluster_as_its_account(here: Acting) -> None:
+    here.make(pod("asks", {"name": "pytorch", "image": "img:1", "command": ["python3", "-I", "-S", "-c", ASKS]}))
+    quiet = container("ls /var/run/secrets/kubernetes.io")
+    here.make(pod("quiet", quiet, automountServiceAccountToken=False))
+    here.until(lambda: phase(here, "asks") in ("Succeeded", "Failed") and phase(here, "quiet") == "Failed")
+    assert here.log(here.get("Pod", "asks")) == ["200 default"]
+
+
 def test_a_pod_that_is_limited_in_time_ends_as_such(here: Acting) -> None:
     here.make(pod("late", container("exec sleep 600"), activeDeadlineSeconds=10))
     here.until(lambda: phase(here, "late") == "Failed")
