@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from cloudtune import rights
 from cloudtune.clients.kubernetes_auth import Door, urllib3
 from cloudtune.errors import CloudtuneError, NoCapacity, NotAllowed, RunNotFound, ServiceError, UsageError
 from cloudtune.plan import Call
@@ -15,6 +16,7 @@ from cloudtune.plan import Call
 POLICY = "infrastructure/eks"
 _BUSY = {429, 500, 502, 503, 504}
 _QUOTA = re.compile(r"exceeded quota")
+_CANNOT = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"')
 #: A value in the message of a server may be a piece of what was sent: no more than its beginning is shown.
 _MOST_WORDS = 1000
 _RUNS = {"Job", "JobSet", "Pod", "PyTorchJob", "TrainJob"}
@@ -101,9 +103,7 @@ def _refused(error: Refusal, call: Call, door: Door | None) -> CloudtuneError:
         hint = "ask for less, wait until something ends, or ask your administrator for a larger ResourceQuota"
         return NoCapacity(f"{where} {what}: {said}", hint=hint)
     if error.status == 403:
-        verb = _VERBS.get(call.operation, call.operation)
-        hint = f"your administrator grants it with the roles of {POLICY}: kubectl auth can-i {verb} shows what you may"
-        return NotAllowed(f"{where} {what}: {said}", policy=POLICY, hint=hint)
+        return NotAllowed(f"{where} {what}: {said}", policy=POLICY, hint=granting(said))
     if error.is_unserved:
         kind, api = call.parameters.get("kind"), call.parameters.get("apiVersion")
         group = str(api).partition("/")[0] if "/" in str(api) else ""
@@ -128,7 +128,16 @@ def _refused(error: Refusal, call: Call, door: Door | None) -> CloudtuneError:
 
 
 _MENDED = "change the keys of the spec that lead to these fields, or look at overrides: and podSpec:"
-_VERBS = {"read_log": "get pods/log"}
+
+
+def granting(said: str) -> str:
+    """Return who grants what a refusal names, and by which rule where it is one that cloudtune knows to need."""
+    found = _CANNOT.search(said)
+    known = rights.allowing(**found.groupdict()) if found is not None else ()
+    if not known:
+        return f"your administrator grants it; {POLICY}/rights has what jobs need: kubectl auth can-i --list"
+    rule = f"feature {known[0].feature}, {known[0].statement()}"
+    return f"your administrator grants it: kubectl apply -k {POLICY}/rights ({rule})"
 
 
 def _causes(error: Refusal) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloudtune import jobs, runs
+from cloudtune import jobs, rights, runs
 from cloudtune.errors import NotAllowed, RunNotFound
 from tests.eks_place import NAMESPACE, eks_place, job
 from tests.rehearsal.conftest import namespaces  # noqa: F401 - a fixture
@@ -34,5 +34,10 @@ def test_without_rights_nothing_is_made_and_the_role_is_named(tmp_path):
         with pytest.raises(NotAllowed) as caught:
             jobs.start(job("echo one"))
         assert caught.value.policy == "infrastructure/eks"
-        assert "jobs" in caught.value.message
+        assert 'cannot create resource "jobs"' in caught.value.message
+        right = rights.rights("kubernetes")["users.jobs"]
+        assert caught.value.hint is not None
+        assert caught.value.hint.endswith(
+            f"kubectl apply -k infrastructure/eks/rights (feature jobs, {right.statement()})"
+        )
         assert place.things("Job") == place.things("ConfigMap") == []
