@@ -28,5 +28,5 @@ def test_a_folder_needs_an_entrypoint(tmp_path: Path) -> None:
 
 
 def test_an_unknown_recipe_is_told_with_those_there_are() -> None:
-    with pytest.raises(SpecError, match="recipes: prepare, quickstart, sft, sft_neuron"):
+    with pytest.raises(SpecError, match="recipes: prepare, pretokenize, quickstart, sft, sft_neuron, vision"):
         code.gather_code(JobSpec(runtime=PythonRuntime(recipe=Recipe(name="nothing"))))
