@@ -348,7 +348,7 @@ def test_a_run_that_ends_without_a_word_is_over(end: str, tmp_path: Path, monkey
 def test_a_run_that_is_slow_to_end_does_not_hold_who_cancels_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "CANCEL_S", 0.3)
+    monkeypatch.setattr("cloudtune.runs.run.CANCEL_S", 0.3)
     with oci_place(tmp_path, speed=SPEED, timing=Timing(canceling_s=1e9)) as on:
         run = jobs.start(job(on, "sleep 300"))
         eventually(lambda: run.state == "running")

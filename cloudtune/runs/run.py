@@ -1,24 +1,22 @@
-"""Runs that exist: look, watch, wait, cancel, delete; each by the run's id, from any process, at any time."""
+"""A run that exists: look, watch, wait, cancel, delete, from any process, at any time; and runs in a row."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
 
 from cloudtune import keeping
-from cloudtune.backends import backend_named, every_backend
-from cloudtune.errors import CloudtuneError, MissingExtra, NotAllowed, RunFailed, RunNotFound, ServiceError, UsageError
+from cloudtune.backends import backend_named
+from cloudtune.errors import CloudtuneError, NotAllowed, RunFailed, RunNotFound, ServiceError, UsageError
 from cloudtune.html import table
 from cloudtune.lines import Choice, label, replicas_in
 from cloudtune.places import LOOK_S, Patience, Place, client_of
 from cloudtune.states import EXIT_CODES, NOT_FINISHED, SETTLED, Failure, Handle, LogLine, Status
 from cloudtune.store import Record, Store
-
-__all__ = ["Run", "RunList", "age", "client_of", "get", "label", "run_of", "runs"]
 
 #: Seconds that cancel waits for the end of the run before it says that the place is slow.
 CANCEL_S = 30.0
@@ -84,7 +82,8 @@ class Run:
             status = attrs.evolve(status, failure=next((one for one in reversed(failures) if one), None))
         if record is not None:
             status = attrs.evolve(status, outputs=status.outputs or record.outputs)
-            new = status.state != record.state and record.state not in SETTLED
+            # a record that is pending is of a submission that is not complete: a place that says it means its queue
+            new = status.state not in (record.state, "pending") and record.state not in SETTLED
             if new or (status.failure is not None and status.failure.lines and not record.failure):
                 self._record(status)
         return status
@@ -411,59 +410,6 @@ def age(run: Run) -> str:
         if seconds >= size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
-
-
-def get(text: str, *, store: Store | None = None) -> Run:
-    """Return a run by its id, by a unique beginning of it, or by the place's own id (OCID, ARN, namespace/name)."""
-    store, text = store or Store(), text.strip()
-    record = store.find(text)
-    if record is not None:
-        return run_of(record, store)
-    for backend in every_backend():
-        handle = backend.recognise(text)
-        if handle is not None:
-            return Run(handle=handle, record=None, store=store)
-    hints = ["cloudtune list shows all runs"]
-    for supposing in every_backend():
-        suppose = getattr(supposing, "suppose", None)
-        for handle in suppose(text) if suppose is not None else ():
-            try:
-                client_of(supposing).read(supposing.look(handle))
-            except (RunNotFound, UsageError):
-                continue  # no such thing, or not even such things
-            except MissingExtra:
-                break
-            except CloudtuneError as error:
-                hints.append(f"whether {supposing.name} has one of that name could not be asked: {error.message}")
-                break
-            return Run(handle=handle, record=None, store=store)
-    raise RunNotFound(f"there is no run {text}", hint="; ".join(hints))
-
-
-def runs(
-    *,
-    state: Collection[str] = (),
-    since: float | None = None,
-    name: str | None = None,
-    backend: str | None = None,
-    limit: int | None = None,
-    store: Store | None = None,
-) -> RunList:
-    """Return runs, newest first, with their states brought up to date."""
-    store = store or Store()
-    chosen = RunList()
-    for record in store.runs():
-        if (since is not None and record.created < since) or (name is not None and name not in record.name):
-            continue
-        if backend is not None and record.backend != backend:
-            continue
-        run = run_of(record, store)
-        if state and run.last_state not in state:
-            continue
-        chosen.append(run)
-        if limit is not None and len(chosen) >= limit:
-            break
-    return chosen
 
 
 def _recorded(record: Record) -> Status:
