@@ -32,6 +32,8 @@ GPU, NEURON, NEURON_CORE, EFA = (
 ACCELERATORS = (GPU, NEURON, NEURON_CORE, "amd.com/gpu", "habana.ai/gaudi")
 #: Recipes that compute on processors alone: they ask for no accelerators, whatever the node has.
 PROCESSORS_ONLY = frozenset({"prepare", "pretokenize"})
+#: How the command of a pipeline's step begins that is a verb.
+VERB = ("python3", "-m", "cloudtune")
 _OVERHEAD = 0.075
 _KUBELET_MIB, _POD_MIB, _EVICTION_MIB = 255, 11, 100
 #: Pods that a node may have: of small machines, and of those with many network interfaces.
@@ -84,7 +86,10 @@ def resources_of(job: JobSpec, how: Launch) -> Resources:
 
 
 def _on_processors(job: JobSpec) -> bool:
-    recipe = job.runtime.recipe if job.runtime else None
+    """Whether a job computes on processors alone: one of those recipes, or a verb, which handles weights."""
+    recipe, command = job.runtime.recipe if job.runtime else None, getattr(job.runtime, "command", None)
+    if isinstance(command, tuple) and command[:3] == VERB:
+        return True
     return recipe is not None and recipe.name in PROCESSORS_ONLY
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtune import jobs
+from cloudtune import jobs, pipelines
 from cloudtune.backends.eks import EksBackend
 from cloudtune.backends.eks_pods import patched_spec
 from cloudtune.backends.eks_wire import literal, object_name, run_label
@@ -152,24 +152,50 @@ def test_the_golden_plans_are_what_the_api_takes(name: str, shared: Path) -> Non
     assert check([one["parameters"] for one in golden["plan"]["steps"]]) == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_every_job_of_both_seeds_is_one_that_the_api_takes(name: str, kind: str, shared: Path) -> None:
+def seed(name: str, kind: str, *, verbs: bool = False) -> PipelineSpec:
+    """Return a seed's pipeline with another kind of jobs; with ``verbs`` these run in the cluster too."""
     pipeline = load((ROOT / "cloudtune" / "examples" / name / "pipeline.yaml").read_text(encoding="utf-8"))
     assert isinstance(pipeline, PipelineSpec)
-    seen = 0
+
+    def other(place: Any) -> Any:
+        return attrs.evolve(place, job_kind=kind) if isinstance(place, EKSJob) else place
+
+    whole = other(pipeline.infrastructure)
+    there = next(other(one.infrastructure) for one in pipeline.steps if one.infrastructure is not None)
+    steps = []
     for one in pipeline.steps:
-        place = one.infrastructure or (one.job and one.job.infrastructure)
-        if place is None or place.type != "eksJob":
-            place = pipeline.infrastructure
-        if one.job is None or not isinstance(place, EKSJob):
-            continue
-        place = attrs.evolve(place, job_kind=kind, priority_class=None)
-        found = jobs.plan_job(attrs.evolve(one.job, infrastructure=place, name=one.job.name or one.name))
-        assert check(manifests(found)) == []
-        assert refused(found) == set()
-        seen += 1
-    assert seen
+        place = other(one.infrastructure)
+        if verbs and one.verb in {"consolidate", "merge"}:
+            place = there
+        steps.append(attrs.evolve(one, infrastructure=place))
+    return attrs.evolve(pipeline, infrastructure=whole, steps=tuple(steps))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_all_of_both_seeds_is_what_the_api_takes(name: str, kind: str, shared: Path) -> None:
+    found = pipelines.plan_pipeline(seed(name, kind), "abcdefgh")
+    assert check(manifests(found)) == []
+    assert refused(found) == set()
+    assert {one["kind"].lower() for one in manifests(found)} & {kind.lower()}
+
+
+def test_the_chain_on_trainium_is_one_jobset_that_needs_no_client(shared: Path) -> None:
+    pipeline = seed("eks-trainium-peft", "jobSet", verbs=True)
+    pipeline = attrs.evolve(pipeline, steps=tuple(one for one in pipeline.steps if one.verb != "register"))
+    found = pipelines.plan_pipeline(pipeline, "abcdefgh")
+    assert check(manifests(found)) == []
+    assert {one.service for one in found.steps} == {"kubernetes"}
+    parts = step(found, "job")["spec"]["replicatedJobs"]
+    assert [one["name"] for one in parts] == ["tokenize", "compile", "train", "consolidate", "merge"]
+    assert [one.get("dependsOn", [{"name": None}])[0]["name"] for one in parts] == [
+        *(None, "tokenize", "compile", "train", "consolidate"),
+    ]
+    devices = [
+        one["template"]["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"].get("aws.amazon.com/neuron")
+        for one in parts
+    ]
+    assert devices == [None, "16", "16", None, None]
 
 
 RUNTIMES = [
