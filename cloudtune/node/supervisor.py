@@ -65,7 +65,7 @@ class Supervisor:
     def _start(self) -> None:
         count, cores = int(self.run["nodes"]), os.cpu_count() or 1
         main = address(0)
-        ports = free_ports(main, 2)
+        ports = free_ports(2)
         life_read, self.life_write = os.pipe()
         for rank in range(count):
             place = self.folder / f"node-{rank}"
@@ -200,12 +200,12 @@ def address(rank: int) -> str:
     return f"127.0.{rank // 250}.{rank % 250 + 2}"
 
 
-def free_ports(host: str, count: int) -> List[int]:
-    """Return ports that are free on the address at this moment."""
+def free_ports(count: int) -> List[int]:
+    """Return ports that are free at this moment, on every address: torch's store listens on all of them."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
-            one.bind((host, 0))
+            one.bind(("", 0))
         return [one.getsockname()[1] for one in sockets]
     finally:
         for one in sockets:
