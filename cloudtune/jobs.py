@@ -193,7 +193,7 @@ def resume(
         raise UsageError(
             f"run {run_id} has {_ENDED[state]}: there is nothing to continue", hint="submit it as a new run"
         )
-    if state != "pending":
+    if state != "pending" or store.run(run_id).state != "pending":  # it may wait in a queue of its place
         return run
     backend = backend_named(record.backend)
     kept = load_document(record.spec or "")

@@ -133,7 +133,7 @@ def _resume_whole(record: Record, pipeline: PipelineSpec | None, run: Run, progr
         raise UsageError(f"pipeline {run.id} has ended as {state}: it is run as a whole", hint="submit it as a new run")
     kept = _kept(record)
     assert kept is not None
-    if state != "pending":
+    if state != "pending" or run.store.run(run.id).state != "pending":  # it may wait in a queue of its place
         return run
     if pipeline is not None and dumps(without_secrets(checked(pipeline))) != record.spec:
         raise UsageError(f"the pipeline is not the one that run {run.id} began with", hint="submit it as a new run")

@@ -217,8 +217,11 @@ def status(run: str) -> Run:
 
 
 def unsubmitted(run: Run) -> bool:
-    """Return whether the run was never fully submitted: its submission was cut off, or goes on somewhere else."""
-    return run.record is not None and run.status.state == "pending"
+    """Return whether the run was never fully submitted: its submission was cut off, or goes on somewhere else.
+
+    A run that waits in a queue is pending by what its place says, and not by its record.
+    """
+    return run.record is not None and run.status.state == run.store.run(run.record.id).state == "pending"
 
 
 def to_continue(run: Run) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
-from cloudtune import jobs
+from cloudtune import jobs, verbs
 from cloudtune.errors import CloudtuneError, SpecError
 from cloudtune.rehearsal.identity import Identity
 from cloudtune.rehearsal.kubernetes.cluster import Cluster
@@ -112,3 +112,12 @@ def test_what_a_dry_run_of_the_server_refuses_leaves_nothing(begin: Begin) -> No
     with pytest.raises(CloudtuneError):
         jobs.start(job(overrides={"service": {"spec": {"clusterIp": "None"}}}))
     assert there(cluster) == set()
+
+
+def test_a_run_that_waits_is_not_taken_for_one_that_was_cut_off(begin: Begin) -> None:
+    begin()
+    run = jobs.start(job())
+    assert run.state == "pending"
+    assert not verbs.unsubmitted(run)
+    assert jobs.resume(run.id).id == run.id
+    assert Store().run(run.id).state == "starting"
