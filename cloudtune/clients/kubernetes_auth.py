@@ -12,7 +12,6 @@ import base64
 import os
 import re
 import threading
-import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -22,14 +21,10 @@ from urllib.request import getproxies
 import yaml
 
 from cloudtune import __version__
-from cloudtune.clients.aws_auth import Account, is_here
-from cloudtune.clients.aws_errors import told as told_by_aws
-from cloudtune.errors import CloudtuneError, MissingExtra, NotAllowed, UsageError
-from cloudtune.plan import Call
+from cloudtune.errors import MissingExtra, NotAllowed, UsageError
 
 try:
     import urllib3
-    from botocore.signers import RequestSigner
     from kubernetes.client.configuration import Configuration
     from kubernetes.client.rest import RESTClientObject
     from kubernetes.config.config_exception import ConfigException
@@ -39,21 +34,18 @@ try:
 except ImportError as error:
     raise MissingExtra("eks", "Kubernetes") from error
 
-__all__ = ["Clusters", "Door", "urllib3"]
+__all__ = ["EARLY_S", "Clusters", "Door", "Holder", "new_configuration", "pool_of", "urllib3"]
 
 #: Where a pod finds its account.
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 IN_CLUSTER = "in-cluster"
 _KUBECONFIG = "~/.kube/config"
-#: Seconds for which a signed token of EKS is good, and before the end of which another is made.
-_TOKEN_S, _EARLY_S = 15 * 60, 2 * 60
-#: Seconds for which the signed request inside of a token is good: the service wants no more.
-_SIGNED_S = 60
+#: Seconds before the end of a token at which another is made.
+EARLY_S = 120.0
 _CONNECTIONS = 16
-_EKS = re.compile(r"eks:([a-z0-9-]*)/([A-Za-z0-9][A-Za-z0-9_-]*)")
 
 
-class _Holder(Protocol):
+class Holder(Protocol):
     """Who has the credentials of a cluster."""
 
     def token(self) -> str | None:
@@ -71,7 +63,7 @@ class Door:
     ``sign_in`` is what the user can do to be let in again. Any thread may use it.
     """
 
-    def __init__(self, url: str, pool: urllib3.PoolManager, holder: _Holder, *, sign_in: str) -> None:
+    def __init__(self, url: str, pool: urllib3.PoolManager, holder: Holder, *, sign_in: str) -> None:
         self.url, self.pool, self.sign_in = url.rstrip("/"), pool, sign_in
         self._holder = holder
 
@@ -95,7 +87,7 @@ class Clusters:
     """The doors to all clusters that one client talks to, by scope; any thread may ask."""
 
     def __init__(self, *, hasty: bool = False, service_account: Path = SERVICE_ACCOUNT) -> None:
-        self._account = Account(hasty=hasty)
+        self._hasty = hasty
         self._service_account = service_account
         self._lock = threading.RLock()
         self._doors: dict[str, Door] = {}
@@ -114,7 +106,10 @@ class Clusters:
 
     def _found(self, scope: str) -> Door:
         if scope.startswith("eks:"):
-            return self._eks(scope)
+            # AWS's SDK takes as long to import as all the rest
+            from cloudtune.clients import kubernetes_eks  # noqa: PLC0415
+
+            return kubernetes_eks.door(scope, hasty=self._hasty)
         if scope == IN_CLUSTER or (not scope and not _kubeconfigs() and "KUBERNETES_SERVICE_HOST" in os.environ):
             return self._in_cluster()
         kind, _, name = scope.partition(":")
@@ -126,7 +121,7 @@ class Clusters:
     def _in_cluster(self) -> Door:
         folder = self._service_account
         loader = InClusterConfigLoader(token_filename=str(folder / "token"), cert_filename=str(folder / "ca.crt"))
-        configuration = _configuration()
+        configuration = new_configuration()
         try:
             loader.load_and_set(configuration)
         except (ConfigException, OSError) as error:
@@ -137,35 +132,7 @@ class Clusters:
             return (folder / "token").read_text(encoding="utf-8").strip()  # the kubelet writes a new one in time
 
         sign_in = "the pod's service account is not known to the cluster: was it deleted?"
-        return Door(configuration.host, _pool(configuration), _Reading(token), sign_in=sign_in)
-
-    def _eks(self, scope: str) -> Door:
-        found = _EKS.fullmatch(scope)
-        if found is None:
-            raise UsageError(f"{scope!r} is no EKS cluster", hint="give its name and region: cluster: and region:")
-        region, name = found[1] or self._account.region, found[2]
-        asked = Call(service="aws.eks", operation="describe_cluster", parameters={"name": name}, region=region)
-        try:
-            cluster = self._account.client("eks", region).describe_cluster(name=name)["cluster"]
-        except CloudtuneError:
-            raise
-        except Exception as error:
-            if type(error).__name__ == "ResourceNotFoundException":
-                hint = f"aws eks list-clusters --region {region}"
-                raise UsageError(f"EKS has no cluster {name} in {region}", hint=hint) from error
-            raise told_by_aws(error, asked, self._account) from error
-        if not cluster.get("endpoint"):
-            hint = "wait until it is ACTIVE"
-            raise UsageError(f"EKS cluster {name} is {cluster.get('status')} and has no endpoint yet", hint=hint)
-        configuration = _configuration()
-        configuration.host = cluster["endpoint"]
-        pool = _pool(configuration)
-        pool.connection_pool_kw["ca_cert_data"] = base64.b64decode(cluster["certificateAuthority"]["data"]).decode()
-        sign_in = (
-            f"your AWS user must have an access entry of cluster {name}: aws eks list-access-entries"
-            f" --cluster-name {name} --region {region}"
-        )
-        return Door(configuration.host, pool, _Signing(self._account, region, name, asked), sign_in=sign_in)
+        return Door(configuration.host, pool_of(configuration), _Reading(token), sign_in=sign_in)
 
 
 class _Reading:
@@ -179,58 +146,6 @@ class _Reading:
 
     def renew(self) -> None:
         """Do nothing: it is read each time."""
-
-
-class _Signing:
-    """A token of EKS: a signed request to AWS's token service, which the cluster sends on to find out who this is."""
-
-    def __init__(self, account: Account, region: str, cluster: str, asked: Call) -> None:
-        self._account, self._region, self._cluster, self._asked = account, region, cluster, asked
-        self._lock = threading.Lock()
-        self._token, self._until_s = "", 0.0
-
-    def token(self) -> str | None:
-        with self._lock:
-            if time.monotonic() > self._until_s:
-                self._token = self._made()
-                self._until_s = time.monotonic() + _TOKEN_S - _EARLY_S
-            return self._token
-
-    def renew(self) -> None:
-        with self._lock:
-            self._until_s = 0.0
-            self._account.renew()  # the user may have signed in again
-
-    def _made(self) -> str:
-        session = self._account.session
-        try:
-            client = self._account.client("sts", self._region)
-            signer = RequestSigner(
-                client.meta.service_model.service_id,
-                self._region,
-                "sts",
-                "v4",
-                session.get_credentials(),
-                session.get_component("event_emitter"),
-            )
-            url = signer.generate_presigned_url(self._request(client), self._region, _SIGNED_S, "")
-        except CloudtuneError:
-            raise
-        except Exception as error:
-            raise told_by_aws(error, self._asked, self._account) from error
-        return "k8s-aws-v1." + base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
-
-    def _request(self, client: Any) -> dict[str, Any]:
-        """Return the request that is signed: to the service of the cluster's own region, as clusters want it."""
-        suffix = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
-        base = client.meta.endpoint_url if is_here() else f"https://sts.{self._region}.{suffix}"
-        return {
-            "method": "GET",
-            "url": f"{base.rstrip('/')}/?Action=GetCallerIdentity&Version=2011-06-15",
-            "body": {},
-            "headers": {"x-k8s-aws-id": self._cluster},
-            "context": {},
-        }
 
 
 class _Kubeconfig:
@@ -278,12 +193,12 @@ def _by_kubeconfig(context: str | None) -> Door:
         basic = urllib3.util.make_headers(basic_auth=f"{configuration.username}:{configuration.password}")
     named = f"context {context}" if context else "the current context of your kubeconfig"
     sign_in = f"sign in again for {named}: kubectl config view --minify shows how it does"
-    return Door(configuration.host, _pool(configuration, basic), holder, sign_in=sign_in)
+    return Door(configuration.host, pool_of(configuration, basic), holder, sign_in=sign_in)
 
 
 def _loaded(context: str | None) -> tuple[Any, datetime | None]:
     """Return what the kubeconfig says of a context, and when its token ends if that is known."""
-    configuration = _configuration()
+    configuration = new_configuration()
     try:
         config = KubeConfigMerger(os.environ.get("KUBECONFIG") or _KUBECONFIG).config
         named = context or config["current-context"]
@@ -324,17 +239,17 @@ def _logged_in(config: Any, context: str) -> datetime | None:
         if given.get(key):
             user.value[name] = base64.b64encode(given[key].encode()).decode()
     ends = str(given.get("expirationTimestamp") or "").replace("Z", "+00:00")
-    return datetime.fromisoformat(ends) - timedelta(seconds=_EARLY_S) if ends else None
+    return datetime.fromisoformat(ends) - timedelta(seconds=EARLY_S) if ends else None
 
 
-def _configuration() -> Any:
+def new_configuration() -> Any:
     """Return a configuration with nothing in it: older releases of the library would copy the first one ever made."""
     made = type.__call__(Configuration)
     made.proxy = None
     return made
 
 
-def _pool(configuration: Any, headers: Mapping[str, str] | None = None) -> urllib3.PoolManager:
+def pool_of(configuration: Any, headers: Mapping[str, str] | None = None) -> urllib3.PoolManager:
     """Return the connections that the library makes of a configuration: certificates, proxies and all."""
     # older releases of the library know no proxy of a kubeconfig, and mix those of the environment up
     proxies = getproxies()
