@@ -127,7 +127,7 @@ class EksBackend:
         )
         steps = (
             *(upload(left, run_id, region) if left else ()),
-            _job(names, place, runtime, job_name(job), _wanted(names, place, how, job, template)),
+            _job(names, place, runtime, job_name(job), _wanted(names, place, how, template)),
             *_owned(names, how, secrets, left),
         )
         warnings = (*how.warnings, *doubts(drawn), *((_WHERE, note) for note in (workspace.notes if workspace else ())))
@@ -256,14 +256,13 @@ def _has_service(names: _Names, how: Launch) -> bool:
     return how.nodes > 1 and names.kind.name == "job"
 
 
-def _wanted(names: _Names, place: EKSJob, how: Launch, job: JobSpec, template: Mapping[str, Any]) -> Wanted:
+def _wanted(names: _Names, place: EKSJob, how: Launch, template: Mapping[str, Any]) -> Wanted:
     return Wanted(
         name=names.name,
         nodes=how.nodes,
         processes=how.processes_per_node,
         restarts=place.max_restarts or 0,
         template=template,
-        limit_s=run_time_limit_s(job)[0],
         trainer_api=place.trainer_api or DEFAULT_TRAINER_API,
         auto_resume=place.annotations.get(AUTO_RESUME) == "true",
     )

@@ -62,7 +62,6 @@ class Wanted:
     processes: int
     restarts: int
     template: Mapping[str, Any]
-    limit_s: int | None = None
     trainer_api: str = DEFAULT_TRAINER_API
     auto_resume: bool = False
 
@@ -146,7 +145,7 @@ def train_job_spec(wanted: Wanted) -> dict[str, Any]:
         {
             "runtimeRef": {"apiGroup": "trainer.kubeflow.org", "kind": "ClusterTrainingRuntime", "name": RUNTIME},
             "trainer": said(trainer),
-            "activeDeadlineSeconds": wanted.limit_s if is_later(wanted.trainer_api, "v2.3") else None,
+            "activeDeadlineSeconds": wanted.pod.get("activeDeadlineSeconds") if _has_deadline(wanted) else None,
             **_changes(wanted),
         }
     )
@@ -166,6 +165,10 @@ def _changes(wanted: Wanted) -> dict[str, Any]:
     part = {"name": PART, "template": {"spec": {"template": {"metadata": metadata, "spec": pod}}}}
     runtime = {"template": {"spec": {"replicatedJobs": [part]}}}
     return {"runtimePatches": [{"manager": MANAGER, "trainingRuntimeSpec": runtime}]}
+
+
+def _has_deadline(wanted: Wanted) -> bool:
+    return is_later(wanted.trainer_api, "v2.3")
 
 
 def changeable(trainer_api: str) -> tuple[str, ...]:

@@ -496,6 +496,18 @@ def test_each_trainer_api_has_its_own_word_for_changes(api: str | None, key: str
     assert not {one["name"] for one in spec["trainer"]["env"]} & {"PET_NNODES", "PET_MASTER_ADDR"}
 
 
+def test_only_the_newest_trainer_knows_a_time_limit() -> None:
+    """The agent keeps the limit anyway; the pod's own is later, so that outputs come home."""
+    limited = attrs.evolve(TRAIN, maximum_runtime_in_minutes=1)
+    for api, limit_s in (("v2.2", None), ("v2.3", 960)):
+        place = attrs.evolve(PLACE, job_kind="trainJob", trainer_api=api)
+        assert step(plan(limited, place), "job")["spec"].get("activeDeadlineSeconds") == limit_s
+    bare = attrs.evolve(CONTAINER, maximum_runtime_in_minutes=1)
+    place = attrs.evolve(PLACE, job_kind="trainJob")
+    assert "spec.runtime.spec.maximumRuntimeInMinutes" in approximated(plan(bare, place))
+    assert pod(plan(bare))["activeDeadlineSeconds"] == 60
+
+
 def test_what_a_train_job_cannot_carry_is_said() -> None:
     place = attrs.evolve(
         PLACE,
