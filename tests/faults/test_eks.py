@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from cloudtune import jobs, places, runs
-from cloudtune.errors import CloudtuneError, RunNotFound, ServiceError
+from cloudtune.backends.eks import EksBackend
+from cloudtune.errors import RunNotFound, ServiceError
+from cloudtune.plan import Call
 from cloudtune.rehearsal import faults
 from cloudtune.rehearsal.kubernetes.api import HISTORY_CUT, TOKENS_END
 from cloudtune.runs import Run
@@ -134,17 +136,19 @@ def test_a_submission_that_cannot_go_on_is_continued(on: EksPlace, tried: int) -
         watched_and_gone(jobs.resume(record.id), on)
 
 
-def test_a_submission_that_is_killed_anywhere_goes_on(on: EksPlace, tmp_path: Path) -> None:
+def test_a_submission_that_is_killed_anywhere_goes_on(tmp_path: Path) -> None:
     """SIGKILL before each thing that `cloudtune run` writes down, sends or asks for."""
-    count = killed_anywhere(
-        tmp_path,
-        "eksJob",
-        {"instanceType": INSTANCE, "image": "image:1", "namespace": "default"},
-        client="cloudtune.clients.kubernetes:KubernetesClient",
-        environ=on.environ,
-        least=4,
-    )
-    assert len(on.things("Job")) == len(on.things("ConfigMap")) == count
+    # what was cut off takes a node each until it is continued
+    with eks_place(tmp_path, nodes=20) as on:
+        count = killed_anywhere(
+            tmp_path,
+            "eksJob",
+            {"instanceType": INSTANCE, "image": "image:1", "namespace": "default"},
+            client="cloudtune.clients.kubernetes:KubernetesClient",
+            environ=on.environ,
+            least=4,
+        )
+        assert len(on.things("Job")) == len(on.things("ConfigMap")) == count
 
 
 # --- a watch that is disturbed
@@ -269,12 +273,12 @@ def test_an_image_that_does_not_come_is_said(on: EksPlace) -> None:
     watcher.to_the_end()
 
 
-def test_pods_that_find_no_node_say_why(tmp_path: Path) -> None:
+def test_a_pod_that_finds_no_node_says_why(tmp_path: Path) -> None:
     with eks_place(tmp_path, nodes=1) as on:
-        run = jobs.start(job("true", replicas=1, resources={"requests": {"cpu": "64"}, "limits": {"cpu": "64"}}))
+        run = jobs.start(job("true", resources={"requests": {"cpu": "3"}}))
         eventually(lambda: "Insufficient cpu" in (run.status.reason or ""))
         assert run.state == "pending"
-        on.control.add_nodes("m5.24xlarge")
+        on.control.add_nodes(INSTANCE)
         assert run.wait(60).state == "succeeded"
 
 
@@ -307,16 +311,14 @@ def test_a_job_of_others_is_watched(on: EksPlace) -> None:
         "template": {"spec": {"restartPolicy": "Never", "containers": [container]}},
     }
     body = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "theirs", "namespace": "default"}}
-    client = places.client_of(runs.backend_named("eks"))
-    from cloudtune.plan import Call
-
+    client = places.client_of(EksBackend())
     client.send(Call(service=SERVICE, operation="create", parameters={**body, "spec": spec}))
     lines = list(runs.get("default/job/theirs").lines(follow=True))
     told = {(line.replica, line.text) for line in lines if line.stream == "stdout"}
     assert told == {(node, text) for node in (0, 1) for text in (f"here is {node}", "bye")}
     found = runs.get("default/theirs")
     assert (found.state, found.exit_code) == ("succeeded", 0)
-    with pytest.raises(CloudtuneError):
+    with pytest.raises(RunNotFound):
         runs.get("default/nobody")
     found.delete()
     eventually(lambda: on.things("Job") == [])
