@@ -65,8 +65,22 @@ def plan_pipeline(pipeline: PipelineSpec, run_id: str) -> Plan:
         steps=whole or led,
         outputs=tuple(uri for uri in outputs.values() if uri),
         fields=tuple(fields),
-        warnings=tuple(dict.fromkeys(warnings)),
+        warnings=tuple(dict.fromkeys(_once(warnings, pipeline))),
     )
+
+
+def _once(warnings: Sequence[Notice], pipeline: PipelineSpec) -> Iterator[Notice]:
+    """Yield the warnings, but not of a step that compiles for another one what is told of that, too."""
+    compiling = {
+        f"spec.steps[{index}]"
+        for index, step in enumerate(pipeline.steps)
+        if step.job is not None and getattr(step.job.runtime, "precompile_only", None)
+    }
+    placed = [(*notice.path.partition("]."), notice) for notice in warnings]
+    told = {(rest, notice.message) for step, _, rest, notice in placed if f"{step}]" not in compiling}
+    for step, _, rest, notice in placed:
+        if f"{step}]" not in compiling or (rest, notice.message) not in told:
+            yield notice
 
 
 def is_led(plan: Plan) -> bool:

@@ -38,6 +38,8 @@ def show_plan(plan: Plan, form: str) -> None:
 def _launch(step: str, launch: dict[str, Any]) -> str:
     what = launch["accelerator"] or "CPU"
     size = f"{launch['nodes']} x {launch['processesPerNode']} = {launch['worldSize']} processes on {what}"
+    if launch.get("neuron", {}).get("precompileOnly"):
+        size += ", compiled only"
     command = " ".join(str(launch["command"]).split())
     if len(command) > 100:
         command = command[:97] + "..."

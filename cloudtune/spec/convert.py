@@ -202,7 +202,7 @@ class Reader(FormReader):
             if any((*path, word) in self.faults.paths for word in (*_DEEDS, *VERBS)):
                 self.faults.paths.add(path)  # a misspelt verb: said already
             else:
-                self.faults.add("a step is a job or a verb", node.place, path, f"job, {', '.join(VERBS)}")
+                self.faults.add("a step is a job or a verb", node.place, path, f"job, precompile, {', '.join(VERBS)}")
         for verb in deeds[:1]:
             for other in _DEEDS - {verb}:
                 values.pop(other, None)

@@ -21,7 +21,8 @@ spec:
       infrastructure:
         type: sageMakerTrainingJob
         spec: {region: us-west-2, roleArn: "arn:aws:iam::123456789012:role/r", instanceType: ml.trn1.2xlarge,
-          image: "123456789012.dkr.ecr.us-west-2.amazonaws.com/a:1", outputPath: "s3://b/out"}
+          image: "123456789012.dkr.ecr.us-west-2.amazonaws.com/a:1", outputPath: "s3://b/out",
+          compressOutput: false}
       job:
         name: tiny
         runtime:
@@ -69,6 +70,8 @@ def test_in_a_plan_it_is_a_training_job_of_its_own() -> None:
     assert "precompileOnly" not in training
     same = ("tensorParallelSize", "pipelineParallelSize", "dataParallelSize", "compileCacheUri")
     assert {key: compiling[key] for key in same} == {key: training[key] for key in same}
+    # what holds for both is told once, of the step that is in the file
+    assert [notice.path for notice in plan.warnings] == ["spec.steps[1].job.runtime.spec.tensorParallelSize"]
 
 
 @pytest.mark.parametrize("place", [None, SageMakerTrainingJob(instance_type="ml.trn1.32xlarge")])
