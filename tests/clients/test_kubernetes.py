@@ -81,6 +81,16 @@ def test_an_object_is_made_once_by_its_token(client: Any, cluster: Cluster) -> N
     assert there["metadata"]["annotations"] == {"cloudtune.dev/token": "t1"}
 
 
+def test_a_secret_is_made_once_though_it_may_not_be_read(client: Any, cluster: Cluster) -> None:
+    cluster.access.denied.add("get secrets")
+    cluster.stage.faults.add(lost("kubernetes", "create_secrets"))
+    meta = {"name": "tune-r4nd0m", "namespace": "default", "labels": {"cloudtune.dev/run-id": "r4nd0m"}}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"A": "b"}}
+    assert client.send(call("create", **secret), token="t")["metadata"]["name"] == "tune-r4nd0m"
+    other = {**secret, "metadata": {**meta, "labels": {}}}
+    assert isinstance(raised(client.send, call("create", **other), token="t"), NotAllowed)
+
+
 @pytest.mark.parametrize("fault", [lost, cut])
 def test_a_lost_reply_is_asked_for_again(client: Any, cluster: Cluster, fault: Any) -> None:
     cluster.stage.faults.add(fault("kubernetes", "create_configmaps"))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import shutil
 import socket
+import ssl
 import threading
 import time
 import tracemalloc
@@ -17,7 +19,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from cloudtune.errors import UsageError
-from cloudtune.rehearsal import faults
+from cloudtune.rehearsal import certificates, faults
+from cloudtune.rehearsal.certificates import make_certificate
 from cloudtune.rehearsal.faults import Fault, Faults
 from cloudtune.rehearsal.messages import FilePart, Refused, Request, Response, json_response, text_response
 from cloudtune.rehearsal.routes import Route, Service
@@ -399,3 +402,54 @@ def test_other_clients_see_a_cut_too(faulty: Callable) -> None:
     client, _ = faulty(faults.cut("echo"))
     with urllib3.PoolManager(retries=False) as pool, pytest.raises(urllib3.exceptions.ProtocolError):
         pool.request("GET", f"http://{client.host}:{client.port}/x")
+
+
+def test_a_service_may_speak_tls(tmp_path: Path) -> None:
+    made = make_certificate()
+    trusts = ssl.create_default_context(cadata=made.pem.decode())
+    left = threading.Event()
+
+    def endless(request: Request) -> Response:
+        def pieces() -> Iterator[bytes]:
+            try:
+                while True:
+                    yield b"x"
+                    yield b""
+                    time.sleep(0.01)
+            finally:
+                left.set()
+
+        return Response(body=pieces())
+
+    with Server() as server:
+        routes = [Route(method="PUT", template="/echo", operation="echo", handler=echo)]
+        routes.append(Route(method="GET", template="/endless", operation="endless", handler=endless))
+        url = urlsplit(server.add(Service("tls", routes), tls=made.context(tmp_path)))
+        assert url.scheme == "https"
+        connection = http.client.HTTPSConnection(url.netloc, context=trusts, timeout=60)
+        for number in range(2):
+            connection.request("PUT", "/echo", body=bytes([number]) * MIB)
+            assert connection.getresponse().read() == bytes([number]) * MIB
+        connection.request("GET", "/endless")
+        response = connection.getresponse()
+        assert response.read(3) == b"xxx"
+        response.close()
+        connection.close()
+        assert left.wait(60), "it was not seen that the client went away"
+        plain = http.client.HTTPConnection(url.netloc, timeout=60)
+        plain.request("GET", "/echo")
+        with pytest.raises((OSError, http.client.HTTPException)):
+            plain.getresponse()
+        plain.close()
+        stranger = http.client.HTTPSConnection(url.netloc, context=ssl.create_default_context(), timeout=60)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            stranger.request("GET", "/echo")
+        stranger.close()
+        assert server.record.errors == ()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl command")
+def test_certificates_are_made_without_the_library_too(tmp_path: Path) -> None:
+    made = certificates._by_command(str(shutil.which("openssl")))
+    assert ssl.create_default_context(cadata=made.pem.decode()).cert_store_stats()["x509_ca"] == 1
+    assert made.context(tmp_path).minimum_version >= ssl.TLSVersion.TLSv1_2
