@@ -66,8 +66,7 @@ class ApiServer:
         if request.method == "GET":
             told = self._told(path, request)
             if told is not None:
-                answer = json_response(told) if isinstance(told, dict) else told
-                return _route(request, "discover", lambda _: answer)
+                return _route(request, "discover", partial(self._discover, told))
         words = path.split("/")
         api, plural = "/".join(words[2:-1]), words[-1]
         if request.method == "POST" and plural in {row[1] for row in discovery.REVIEWS.get(api, ())}:
@@ -76,6 +75,11 @@ class ApiServer:
         if target is None:
             return _route(request, "unknown", _not_there)
         return _route(request, target.operation, partial(self._answer, target))
+
+    def _discover(self, told: dict[str, Any] | Response, request: Request) -> Response:
+        if request.path.startswith(("/api", "/openapi")):  # the rest is for everybody
+            self.cluster.access.admit(request)
+        return json_response(told) if isinstance(told, dict) else told
 
     def _told(self, path: str, request: Request) -> dict[str, Any] | Response | None:
         """Return what the server says of itself at a path, None where that is no such path."""
