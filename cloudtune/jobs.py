@@ -115,7 +115,7 @@ def start(
         for path, text in placeholders(job)
     ]
     check_ready(plan, faults, environ)
-    ask_beforehand(plan, backend)
+    plan = ask_beforehand(plan, backend)
     record = Record(
         id=plan.run_id,
         name=plan.name,
@@ -145,11 +145,15 @@ def check_ready(plan: Plan, faults: Sequence[Fault], environ: Mapping[str, str] 
     check_shell(plan, os.environ if environ is None else environ)
 
 
-def ask_beforehand(plan: Plan, backend: Backend) -> None:
-    """Raise why the place will not take the plan, where it can be asked; whatever else is wrong, submitting tells."""
+def ask_beforehand(plan: Plan, backend: Backend) -> Plan:
+    """Return the plan with what its place told of it; whatever is not told is found out by submitting.
+
+    Raises:
+        CloudtuneError: the place will not take the plan.
+    """
     given: Any = backend
     if not hasattr(given, "beforehand"):
-        return
+        return plan
     replies: list[Reply] = []
     try:
         client = load(backend.client)(hasty=True)
@@ -160,6 +164,8 @@ def ask_beforehand(plan: Plan, backend: Backend) -> None:
     refusal: CloudtuneError | None = given.refusal(plan, replies)
     if refusal is not None:
         raise refusal
+    told: Plan = given.settled(plan, replies) if hasattr(given, "settled") else plan
+    return told
 
 
 def _told(client: Client, call: Call) -> Reply:

@@ -65,7 +65,7 @@ def start_pipeline(
     faults = [Fault(path=n.path, message=n.message) for n in plan.warnings if "is a placeholder" in n.message]
     check_ready(plan, faults)
     backend = backend_named("local") if is_led(plan) else backend_of(pipeline.infrastructure.type)
-    ask_beforehand(plan, backend)
+    plan = ask_beforehand(plan, backend)
     handle = Handle(backend="local", kind="pipeline", id=plan.run_id) if is_led(plan) else None
     record = Record(
         id=plan.run_id,

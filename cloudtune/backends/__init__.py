@@ -58,7 +58,8 @@ class Backend(Protocol):
 
     ``beforehand(plan, replies)`` and ``refusal(plan, replies)``: the next call that tells whether the place will take a
     plan, asked before anything is recorded, of a client that is ``hasty``, or None; and the error to raise if it will
-    not. What cannot be asked is no reason to refuse. ``whereabouts(handle, plan)`` and ``hides(handle, plan, reply)``,
+    not. What cannot be asked is no reason to refuse. ``settled(plan, replies)``: the plan with what the replies add to
+    it. ``whereabouts(handle, plan)`` and ``hides(handle, plan, reply)``,
     of a place that says of what one may not see that it is not there: the call that tells more of a run that is said
     not to be there, given its plan as recorded (a Ref in it is filled in), or None; and why it may be there, or None.
     """

@@ -172,6 +172,10 @@ class EksBackend:
         """Return why the cluster would refuse the plan's job, or never start it."""
         return eks_preflight.refusal(plan, replies)
 
+    def settled(self, plan: Plan, replies: Sequence[Mapping[str, Any]]) -> Plan:
+        """Return the plan with the digests of its images in place of their tags, where their registry told them."""
+        return eks_preflight.settled(plan, replies)
+
     def recognise(self, text: str) -> Handle | None:
         """Return the handle of ``NAMESPACE/KIND/NAME``."""
         return eks_objects.recognised(text)

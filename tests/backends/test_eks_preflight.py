@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from cloudtune.plan import Call, Plan
 from cloudtune.spec.infrastructure import EKSJob
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime
+from tests.manifests import KINDS
 
 PLACE = EKSJob(context="c", namespace="ml", instance_type="p5.48xlarge", image="i")
 WHERE = "spec.infrastructure.spec"
@@ -39,6 +41,7 @@ def asked(found: Plan, answers: Mapping[str, Any]) -> tuple[list[Call], dict[str
     while (call := EksBackend().beforehand(found, replies)) is not None:
         calls.append(call)
         replies.append(answers.get(call.parameters.get("kind") or call.operation, {}))
+    assert EksBackend().settled(found, replies).to_json() == found.to_json()
     refusal = EksBackend().refusal(found, replies)
     assert refusal is None or isinstance(refusal, SpecError)
     return calls, {fault.path: f"{fault.message}; {fault.hint}" for fault in refusal.faults} if refusal else {}
@@ -102,3 +105,59 @@ def test_what_nobody_may_tell_is_left_to_the_submission(monkeypatch: pytest.Monk
     with pytest.raises(SpecError) as caught:
         jobs.ask_beforehand(plan(job_kind="trainJob", queue="team"), backend)
     assert [fault.path for fault in caught.value.faults] == [f"{WHERE}.jobKind"]
+
+
+# --- images
+
+ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+DIGEST = "sha256:" + "a" * 64
+
+
+def on_eks(image: str, kind: str = "job") -> Plan:
+    return plan(context=None, cluster="c", region="us-west-2", image=image, job_kind=kind)
+
+
+def images(found: Plan) -> set[str]:
+    return set(re.findall(r'"image": "([^"]+)"', found.to_json()))
+
+
+def replies_to(found: Plan, answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    replies: list[Mapping[str, Any]] = []
+    while (call := EksBackend().beforehand(found, replies)) is not None:
+        replies.append(answer if call.service == "aws.ecr" else {})
+    return replies
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tag_is_sent_as_the_digest_that_the_registry_tells(kind: str) -> None:
+    found = on_eks(f"{ECR}/team/torch:1", kind)
+    replies = replies_to(found, {"images": [{"imageId": {"imageTag": "1", "imageDigest": DIGEST}}]})
+    assert EksBackend().refusal(found, replies) is None
+    assert images(EksBackend().settled(found, replies)) == {f"{ECR}/team/torch@{DIGEST}"}
+    assert images(found) == {f"{ECR}/team/torch:1"}
+
+
+def test_what_the_registry_is_asked() -> None:
+    call = EksBackend().beforehand(on_eks(f"{ECR}/torch"), [])
+    assert call is not None
+    assert (call.service, call.operation, call.region) == ("aws.ecr", "batch_get_image", "eu-west-1")
+    asked_for = {key: call.parameters[key] for key in ("registryId", "repositoryName", "imageIds")}
+    assert asked_for == {
+        "registryId": "123456789012",
+        "repositoryName": "torch",
+        "imageIds": [{"imageTag": "latest"}],
+    }
+    for other in (f"{ECR}/torch@{DIGEST}", "docker.io/library/python:3.12", "python"):
+        assert EksBackend().beforehand(on_eks(other), []) is None
+    assert EksBackend().beforehand(plan(image=f"{ECR}/torch"), []) is None
+
+
+def test_a_tag_that_is_not_there_is_refused_and_a_repository_that_is_not_seen_is_not() -> None:
+    found = on_eks(f"{ECR}/torch:no")
+    missing = {"images": [], "failures": [{"failureCode": "ImageNotFound", "imageId": {"imageTag": "no"}}]}
+    refusal = EksBackend().refusal(found, replies_to(found, missing))
+    assert isinstance(refusal, SpecError)
+    assert [fault.path for fault in refusal.faults] == [f"{WHERE}.image"]
+    for answer in ({"absent": True}, {}):
+        assert EksBackend().refusal(found, replies_to(found, answer)) is None
+        assert images(EksBackend().settled(found, replies_to(found, answer))) == {f"{ECR}/torch:no"}
