@@ -11,16 +11,19 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
-from tests.tiny import ENVIRONMENT, random_model
+from tests.recipes.modules import RECIPES
+from tests.tiny import ENVIRONMENT
 
 _MAKE = """
 import json, sys
 from pathlib import Path
 import torch
-from transformers import AutoTokenizer, MllamaConfig, MllamaForConditionalGeneration, MllamaProcessor
+sys.path.insert(0, sys.argv[1])
+import quickstart
+from transformers import MllamaConfig, MllamaForConditionalGeneration, MllamaProcessor
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 torch.manual_seed(0)
-words = AutoTokenizer.from_pretrained(sys.argv[1])
+words = quickstart.build_tokenizer([m["content"] for row in quickstart.read_rows("train") for m in row["messages"]], 1024)
 words.add_special_tokens({"bos_token": "<|begin|>"})
 size = len(words)
 words.add_tokens(["<|image|>"], special_tokens=True)
@@ -56,7 +59,7 @@ def seeing_model() -> Path:
     """Return the folder of a small Mllama in bfloat16; made once for all tests of a process."""
     folder = Path(mkdtemp(prefix="cloudtune-tests-")) / "seeing"
     done = subprocess.run(
-        [sys.executable, "-c", _MAKE, str(random_model()), str(folder)],
+        [sys.executable, "-c", _MAKE, str(RECIPES / "quickstart"), str(folder)],
         check=False,
         capture_output=True,
         text=True,
