@@ -47,7 +47,8 @@ _ENDED = {
     "TaintManagerEviction": "a node was lost",
     "NodeNotReady": "a node was lost",
     "Preempted": "a pod was preempted",
-    **_HINDERED,
+    "BackOff": "a container ended again and again",
+    "FailedCreate": "pods cannot be made",
 }
 #: Why an object says that it failed, with what to do about it.
 _FAILED = {
@@ -118,7 +119,8 @@ def _counts(thing: Mapping[str, Any]) -> tuple[int, int, int]:
     if replicas is not None:  # of a PyTorchJob, where active is as good as ready
         counts = list(replicas.values())
         running = condition(thing, "Running")
-        active = sum(int(one.get("active") or 0) for one in counts)
+        # what is suspended may still be counted as it was before
+        active = 0 if condition(thing, "Suspended") else sum(int(one.get("active") or 0) for one in counts)
         return active, active if running else 0, sum(int(one.get("succeeded") or 0) for one in counts)
     of = parts or [status]
     active, ready, done, ending = (

@@ -154,6 +154,8 @@ def warnings(events: Iterable[Mapping[str, Any]], name: str, kinds: Mapping[str,
         word = kinds.get(str(one.get("reason")))
         if word is None or not (about == name or about.startswith(f"{name}-")):
             continue
+        if f'"{name}" not found' in str(one.get("message")):
+            continue  # what a run's pods mount is made a moment after them
         at = moment(one.get("lastTimestamp") or one.get("eventTime")) or 0.0
         if at >= found.get(word, (0.0, ""))[0]:
             found[word] = (at, _short(one.get("message") or ""))

@@ -102,7 +102,6 @@ class Watcher:
 
 KINDS = {
     "429": faults.refused("*", status=429, code="TooManyRequests"),
-    "503": faults.refused("*", status=503, code="ServiceUnavailable"),
     "cut": faults.cut("*"),
     "lost": faults.lost("*"),
 }
@@ -280,6 +279,38 @@ def test_a_pod_that_finds_no_node_says_why(tmp_path: Path) -> None:
         assert run.state == "pending"
         on.control.add_nodes(INSTANCE)
         assert run.wait(60).state == "succeeded"
+
+
+# --- the other kinds of jobs
+
+
+@pytest.mark.parametrize("kind", ["pyTorchJob", "trainJob", "jobSet"])
+def test_runs_of_all_kinds_are_watched_and_end(on: EksPlace, kind: str) -> None:
+    """One succeeds, one fails, and one is cancelled: lines, replicas and reports are those of Indexed Jobs."""
+    run = jobs.start(job(COMMAND, job_kind=kind))
+    lines = list(run.lines(follow=True))
+    assert run.state == "succeeded", lines
+    for node in (0, 1):
+        assert written([line for line in lines if line.replica == node]) == TEXTS
+    run.delete()
+    # a trainer tries each pod again, and nobody meets the one that comes again
+    nodes = 1 if kind == "trainJob" else 2
+    failing = f'echo "about to fail"; if [ "$CLOUDTUNE_NODE_RANK" = {nodes - 1} ]; then exit 3; fi; sleep 5'
+    run = jobs.start(job(failing, job_kind=kind, replicas=nodes))
+    lines = list(run.lines(follow=True))
+    assert written([line for line in lines if line.replica == nodes - 1])[0] == "about to fail"
+    status = run.wait(90)
+    assert status.state == "failed", (status, lines)
+    if kind == "trainJob":  # its pods are gone, and nothing is left of them but what was watched
+        assert any("ended with exit code 3" in line.text for line in lines), lines
+    else:
+        assert status.failure is not None, (status, lines)
+        assert (status.failure.replica, status.failure.exit_code) == (nodes - 1, 3), status
+        assert status.failure.lines[-1] == "about to fail"
+    run = jobs.start(job("seq 10; sleep 300", job_kind=kind))
+    eventually(lambda: sum(line.text == "10" for line in run.lines()) == 2, within_s=90)
+    assert run.cancel().state == "cancelled"
+    assert [written([line for line in run.lines() if line.replica == node]) for node in (0, 1)] == [TEXTS[:10]] * 2
 
 
 # --- the end
