@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from cloudtune.clients.kubernetes_auth import Clusters, Door
+from cloudtune.clients.kubernetes_auth import Clusters, Door, urllib3
 from cloudtune.clients.kubernetes_errors import Refusal, told
 from cloudtune.clients.kubernetes_files import with_files
 from cloudtune.clients.kubernetes_streams import Streams
 from cloudtune.clients.kubernetes_wire import Wire
-from cloudtune.errors import CloudtuneError, ServiceError, UsageError
+from cloudtune.errors import ServiceError, UsageError
 from cloudtune.plan import Call, File, FromShell, IfGiven, Leaf, Masked, Plan, substitute
 
 if TYPE_CHECKING:
@@ -143,9 +143,7 @@ class KubernetesClient:
             door = self._wire.door(call.region or "")
             self._here = door.is_here
             return dict(deed(door, call))
-        except (CloudtuneError, AssertionError):
-            raise
-        except Exception as error:
+        except (Refusal, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             optional = bool(call.parameters.get("optional"))
             if isinstance(error, Refusal) and (
                 (error.is_missing and (optional or call.parameters.get("absent"))) or (optional and error.status == 403)

@@ -227,7 +227,10 @@ def _logged_in(config: Any, context: str) -> datetime | None:
         return None
     folder = str(Path(user.path).parent) if user.path else None
     try:
-        given = ExecProvider(user["exec"], folder, config["clusters"].get_with_name(names["cluster"])["cluster"]).run()
+        program = ExecProvider(user["exec"], folder)
+        if user["exec"].safe_get("provideClusterInfo"):
+            program.cluster = config["clusters"].get_with_name(names["cluster"])["cluster"]
+        given = program.run()
     except (ConfigException, OSError) as error:
         words = " ".join(str(error).removeprefix("exec: ").split())[:500]
         refused = NotAllowed(f"the login program of context {context} failed: {words}", hint="run it by hand, sign in")

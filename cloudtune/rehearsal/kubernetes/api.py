@@ -29,7 +29,6 @@ SERVICE = "kubernetes"
 HISTORY_CUT = "history cut"
 #: A fault of this kind, by the operation that meets it, ends all tokens that were seen so far.
 TOKENS_END = "tokens end"
-_YES = ("1", "true")
 
 
 class _Cluster(Protocol):

@@ -10,10 +10,10 @@ from typing import Any
 from cloudtune.rehearsal.kubernetes import speech
 from cloudtune.rehearsal.kubernetes.container_logs import ContainerLog, ContainerLogs, LogLine
 from cloudtune.rehearsal.kubernetes.objects import Object, Objects
+from cloudtune.rehearsal.kubernetes.targets import YES
 from cloudtune.rehearsal.messages import Request, Response
 
 _NANO = 1_000_000_000
-_YES = ("1", "true")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
@@ -21,7 +21,7 @@ def read_log(request: Request, pod: Object, objects: Objects, logs: ContainerLog
     """Return the answer to a request for a container's log; Refused where there is none."""
     query = request.query
     name = _container(pod, query.get("container", ""))
-    previous = query.get("previous", "") in _YES
+    previous = query.get("previous", "") in YES
     since_ns = _since_ns(request)
     node = (pod.get("spec") or {}).get("nodeName")
     headers = (("content-type", "text/plain"),)
@@ -36,9 +36,9 @@ def read_log(request: Request, pod: Object, objects: Objects, logs: ContainerLog
     tail = query.get("tailLines", "")
     if tail.isdecimal():
         lines = lines[max(0, len(lines) - int(tail)) :]
-    stamped = query.get("timestamps", "") in _YES
+    stamped = query.get("timestamps", "") in YES
     limit = int(query["limitBytes"]) if query.get("limitBytes", "").isdecimal() else None
-    if query.get("follow", "") not in _YES:
+    if query.get("follow", "") not in YES:
         return Response(headers=headers, body=_text(lines, stamped=stamped)[:limit])
     return Response(headers=headers, body=_limited(_followed(request, log, lines, known, stamped=stamped), limit))
 

@@ -9,6 +9,8 @@ import attrs
 from cloudtune.rehearsal.kubernetes.kinds import Kind, Kinds
 from cloudtune.rehearsal.messages import Request
 
+#: What a server takes for a yes in a query.
+YES = ("1", "t", "T", "true", "True", "TRUE")
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 #: Parts of a namespace, which are no kinds in it.
 _PARTS_OF_NAMESPACES = {"status", "finalize"}
@@ -73,7 +75,7 @@ def _verb(request: Request, name: str) -> str:
     if request.method in ("GET", "HEAD"):
         if name:
             return "get"
-        return "watch" if request.query.get("watch", "") in ("1", "true") else "list"
+        return "watch" if request.query.get("watch", "") in YES else "list"
     if request.method == "DELETE":
         return "delete" if name else "deletecollection"
     return _VERBS.get(request.method, request.method.lower())

@@ -10,7 +10,7 @@ from typing import Any
 from cloudtune.rehearsal.kubernetes import speech
 from cloudtune.rehearsal.kubernetes.objects import Change, Object, Objects
 from cloudtune.rehearsal.kubernetes.selectors import Match
-from cloudtune.rehearsal.kubernetes.targets import Target
+from cloudtune.rehearsal.kubernetes.targets import YES, Target
 from cloudtune.rehearsal.messages import Request
 from cloudtune.rehearsal.state import Gone
 
@@ -36,7 +36,7 @@ class Watch:
         self._form = form
         given = request.query.get("timeoutSeconds", "")
         self._until_s = time.monotonic() + (float(given) if given.isdecimal() and int(given) else _MOST_S)
-        self._bookmarks = request.query.get("allowWatchBookmarks", "") in ("1", "true")
+        self._bookmarks = request.query.get("allowWatchBookmarks", "") in YES
 
     def __iter__(self) -> Iterator[bytes]:
         version = self._request.query.get("resourceVersion", "")
