@@ -89,7 +89,9 @@ def test_a_model_is_imported_served_and_asked(aws: Aws, place: AwsPlace, tmp_pat
     from cloudtune.rehearsal.aws.endpoints import Endpoints
 
     place.cloud.part(BedrockRuntime).command = COMMAND
-    place.cloud.part(Endpoints).commands["me/vllm:1"] = COMMAND
+    # the endpoint is not there before the test says so, however long a command takes
+    held = 'while [ ! -e /opt/ml/model/go ]; do sleep 0.1; done; exec "$@"'
+    place.cloud.part(Endpoints).commands["me/vllm:1"] = ("sh", "-c", held, "sh", *COMMAND)
     write_model(tmp_path / "model")
     aws("s3", "sync", "model", f"s3://{place.bucket}/model", plain=True)
     uri, named = f"s3://{place.bucket}/model/", ("--role-arn", place.role)
@@ -121,6 +123,8 @@ def test_a_model_is_imported_served_and_asked(aws: Aws, place: AwsPlace, tmp_pat
     endpoint = ("--endpoint-name", "e")
     aws("sagemaker", "create-endpoint", *endpoint, "--endpoint-config-name", "c")
     aws("sagemaker", "delete-endpoint", *endpoint, fails="in-progress endpoint")
+    fetched = until(lambda: [path.parent for path in place.stage.folder.glob("endpoints/e/*/config.json")])
+    (fetched[0] / "go").touch()
     wait("EndpointStatus", ("sagemaker", "describe-endpoint", *endpoint), "InService")
     kind = ("--content-type", "application/json")
     aws("sagemaker-runtime", "invoke-endpoint", *endpoint, *kind, "--body", "fileb://body.json", "out.json")
