@@ -36,7 +36,7 @@ from cloudtune.backends.eks_wire import (
     scope_of,
 )
 from cloudtune.backends.patches import patched
-from cloudtune.backends.sagemaker_surroundings import surroundings
+from cloudtune.backends.sagemaker_surroundings import region_here
 from cloudtune.code import gather_code
 from cloudtune.errors import CloudtuneError, Fault, SpecError
 from cloudtune.launch import Launch, launch, run_time_limit_s
@@ -48,7 +48,6 @@ from cloudtune.spec.fields import thaw
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.place import Infrastructure
 from cloudtune.spec.runtime import Runtime
-from cloudtune.spec.sagemaker import SageMakerTrainingJob
 from cloudtune.states import Handle, LogLine, Status
 
 _WHERE = "spec.infrastructure.spec"
@@ -90,8 +89,7 @@ class EksBackend:
         """Return the steps of a run: code that is uploaded, the job, and what it owns."""
         place, runtime = _place(job), runtime_of(job)
         how, workspace = launch(job), gather_code(job)
-        around = surroundings(SageMakerTrainingJob(region=place.region)) if place.cluster else None
-        region = around.region if around else place.region
+        region, found = (place.region, None) if place.region or not place.cluster else region_here()
         resources = resources_of(job, how)
         if not resources.has_accelerators:
             # a job that asks for none has none to be looked for on its nodes
@@ -121,7 +119,7 @@ class EksBackend:
             runtime=runtime,
             how=how,
             region=region,
-            found=around.found.get("region") if around else None,
+            found=found,
             resources=resources,
             luggage=left,
         )

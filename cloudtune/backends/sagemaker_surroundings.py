@@ -57,6 +57,12 @@ def surroundings(
     return Surroundings(region=region, role=role, bucket=bucket, found=found)
 
 
+def region_here(environ: Mapping[str, str] | None = None, read: Read | None = None) -> tuple[str | None, str | None]:
+    """Return the region that this machine names, and where it does."""
+    known, read = os.environ if environ is None else environ, read or _text
+    return next(_regions(known, _studio(read), read), (None, None))
+
+
 def account_of(role: str | None) -> str | None:
     """Return the account in the ARN of a role: a job uses a role of its own account."""
     parts = (role or "").split(":")
