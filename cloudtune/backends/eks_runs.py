@@ -254,8 +254,8 @@ def _failure(
     ends = []
     for pod in newest(there):
         end, replica = eks_words.ending(pod), replica_of(pod, places)
-        if end is None or not (end.disrupted or replica not in told):
-            continue
+        if end is None or (not end.disrupted and farewells.told(texts.get(eks_words.name_of(pod), ()))):
+            continue  # its agent has said more
         who = f"pod {eks_words.name_of(pod)}" + (f" (replica {replica})" if replica is not None else "")
         ends.append(
             {
