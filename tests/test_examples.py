@@ -6,8 +6,10 @@ import pytest
 
 from cloudtune import examples
 from cloudtune.errors import UsageError
+from cloudtune.pipelines import plan_pipeline
 from cloudtune.spec.document import load
 from cloudtune.spec.job import JobSpec, PipelineSpec
+from tests.manifests import check, manifests
 
 ROOT = Path(__file__).parents[1]
 PACKAGED = ROOT / "cloudtune" / "examples"
@@ -65,3 +67,16 @@ def test_the_oci_job_is_the_guides_own_text():
 def test_every_example_is_a_job_or_a_pipeline(path):
     spec = load(path)
     assert isinstance(spec, JobSpec if path.name in {"job.yaml", "finetune.yaml"} else PipelineSpec)
+
+
+def test_the_chain_on_trainium_is_the_same_as_one_jobset_that_nobody_leads(shared):
+    """No step of it is one of this machine's; its manifests are what the API takes."""
+    apart, whole = (load(PACKAGED / "eks-trainium-peft" / f"{name}.yaml") for name in ("pipeline", "jobset"))
+    steps = {step.name: step for step in whole.steps}
+    assert list(steps) == [step.name for step in apart.steps if step.verb != "register"]
+    recipes = {step.name: step.job.runtime.recipe for step in apart.steps if step.job is not None}
+    assert {name: steps[name].job.runtime.recipe for name in recipes} == recipes
+    plan = plan_pipeline(whole, "abcdefgh")
+    assert {step.service for step in plan.steps} == {"kubernetes"}
+    assert [one["kind"] for one in manifests(plan)] == ["JobSet", *["ConfigMap"] * len(steps)]
+    assert check(manifests(plan)) == []

@@ -33,6 +33,20 @@ def test_the_image_copies_files_that_exist():
         assert (ROOT / source).is_file()
 
 
+def test_the_image_of_cloudtune_has_what_its_build_reads():
+    text = (ROOT / "runtimes" / "cloudtune" / "Dockerfile").read_text()
+    copied = {name for line in re.findall(r"^COPY (.+) /opt/\S+$", text, re.MULTILINE) for name in line.split()}
+    project = (ROOT / "pyproject.toml").read_text()
+    assert all((ROOT / name).exists() for name in copied)
+    assert {
+        "cloudtune",
+        "pyproject.toml",
+        *re.findall(r'^(?:readme|license-files) = \[?"(.+?)"', project, re.MULTILINE),
+    } <= copied
+    (extras,) = re.findall(r"\[([a-z,]+)\]", text)
+    assert all(re.search(rf"^{extra} = \[", project, re.MULTILINE) for extra in extras.split(","))
+
+
 def test_the_server_takes_what_deployments_give_it():
     text = (VLLM / "Dockerfile").read_text()
     (version,) = re.findall(r"^ARG VLLM_VERSION=(\S+)\nFROM \S+:v\$\{VLLM_VERSION\}$", text, re.MULTILINE)
