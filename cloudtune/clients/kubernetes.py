@@ -73,7 +73,8 @@ class KubernetesClient:
     @property
     def look_s(self) -> tuple[float, float]:
         """Seconds between two looks at what goes on in the cluster, at first and later; a stand-in is asked oftener."""
-        return (0.2, 0.5) if self._here else (1.0, 3.0)
+        here = os.environ.get("CLOUDTUNE_REHEARSED") == "1" if self._here is None else self._here
+        return (0.2, 0.5) if here else (1.0, 3.0)
 
     def make_ready(self, plan: Plan) -> None:
         """Let the cluster check what the plan makes, without making it; raises CloudtuneError for what it refuses.

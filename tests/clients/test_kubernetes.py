@@ -324,3 +324,26 @@ def test_two_users_at_once_are_two_users(client: Any, cluster: Cluster) -> None:
     for thread in threads:
         thread.join()
     assert names == {"": {"rehearsed"}, "context:other": {"somebody"}}
+
+
+def test_a_server_says_how_long_to_wait() -> None:
+    from cloudtune.clients.kubernetes_errors import Refusal
+    from cloudtune.clients.kubernetes_wire import _pause_s
+
+    status = b'{"kind": "Status", "details": {"retryAfterSeconds": 7}}'
+    assert Refusal(429, status, {}).after_s == 7
+    assert Refusal(503, b"busy", {"retry-after": "3"}).after_s == 3
+    assert Refusal(503, b"busy", {"retry-after": "tomorrow"}).after_s is None
+    assert _pause_s(1, 7.0, here=False) == 7
+    assert _pause_s(1, 3600.0, here=False) == 30
+    assert 0.3 < _pause_s(1, None, here=False) < 0.7 < 2.5 < _pause_s(4, None, here=False) < 6
+
+
+def test_no_message_has_the_value_of_a_secret(client: Any, cluster: Cluster) -> None:
+    meta = {"name": "Bad_Name", "namespace": "default"}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"bad key": "hunter2"}}
+    assert "hunter2" not in str(raised(client.send, call("create", **secret), token="t"))
+    secret["metadata"] = {"name": "c", "namespace": "default"}
+    secret["data"] = {"A": "hunter2!"}
+    assert "hunter2" not in str(raised(client.send, call("create", **secret), token="t"))
+    assert "hunter2" not in cluster.stage.record.to_json_lines()
