@@ -25,6 +25,9 @@ from cloudtune.rehearsal.kubernetes.timing import Timing
 from cloudtune.rehearsal.kubernetes.trainjob_controller import TrainJobController
 from cloudtune.rehearsal.stage import Stage
 
+#: Seconds of this machine in which what is ended at once must be over.
+_END_S = 60.0
+
 
 class Control:
     """The controllers, the scheduler and the kubelets of a cluster, from :meth:`begin` to the end of the stage.
@@ -113,16 +116,26 @@ class Control:
         return tuple(names)
 
     def lose_node(self, name: str) -> None:
-        """Let a node vanish with all that runs on it: it falls silent, is unknown after a while, and then removed."""
+        """Let a node vanish with all that runs on it: it falls silent, is unknown after a while, and then removed.
+
+        Nothing runs there any more when this returns.
+        """
         self._must_be("Node", None, name)
-        self.kubelet.silence(name)
+        for run in self.kubelet.silence(name):
+            run.over.wait(_END_S)
 
     # --- pods
 
     def evict(self, namespace: str, name: str) -> None:
-        """Let the node of a pod end it because the node's memory runs out; the pod stays, as failed."""
+        """Let the node of a pod end it because the node's memory runs out; the pod stays, as failed.
+
+        It runs no more when this returns.
+        """
         self._must_be("Pod", namespace, name)
-        self.kubelet.evict(namespace, name)
+        run = self.kubelet.run_of(namespace, name)
+        if run is not None:
+            self.kubelet.evict(namespace, name)
+            run.over.wait(_END_S)
 
     def preempt(self, namespace: str, name: str) -> None:
         """Let the scheduler take a pod's place for another: it is deleted."""
@@ -130,7 +143,7 @@ class Control:
         self.kubelet.preempt(namespace, name)
 
     def kill_pod(self, namespace: str, name: str, *, container: str | None = None) -> None:
-        """End the processes of a pod, or of one container of it, as SIGKILL does."""
+        """End the processes of a pod, or of one container of it, as SIGKILL does; they are gone when this returns."""
         self._must_be("Pod", namespace, name)
         run = self.kubelet.run_of(namespace, name)
         if run is not None:

@@ -160,13 +160,14 @@ class Kubelet:
         else:
             self.silence(run.node)
 
-    def silence(self, node: str) -> None:
-        """Let a node vanish with all that runs on it; see :class:`~.node_lifecycle.NodeLifecycle` for what follows."""
+    def silence(self, node: str) -> tuple[PodRun, ...]:
+        """Let a node vanish with all that runs on it, which is returned; the life-cycle of nodes says what follows."""
         with self._lock:
             self._silent.add(node)
             runs = [run for run in self._runs.values() if run.node == node]
         for run in runs:
             run.ask(Wish(deed="lose"))
+        return tuple(runs)
 
     def is_silent(self, node: str) -> bool:
         """Whether nobody answers on a node."""

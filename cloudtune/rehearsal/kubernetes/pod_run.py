@@ -17,6 +17,7 @@ from cloudtune.rehearsal.kubernetes.pod_environment import Unconfigured
 from cloudtune.rehearsal.kubernetes.pod_status import Container, lost_state, write_status
 from cloudtune.rehearsal.kubernetes.pod_volumes import Unmounted, mount
 from cloudtune.rehearsal.nodes import Place
+from cloudtune.rehearsal.runner import KILL_S
 
 if TYPE_CHECKING:
     from cloudtune.rehearsal.kubernetes.kubelet import Kubelet
@@ -74,7 +75,6 @@ class PodRun:
         self._address = ""
         self._phase = "Pending"
         self._wish: Wish | None = None
-        self._kill: set[str] = set()
         self._heard = 0
         self._began_s = self._stage.clock.time_s()
         self._faults: list[tuple[Fault, float]] = []
@@ -91,8 +91,12 @@ class PodRun:
             self._wish = wish
 
     def kill(self, container: str | None = None) -> None:
-        """End the process of a container, of all without a name, as SIGKILL does."""
-        self._kill |= {one.name for one in self._all if container in (None, one.name)}
+        """End the processes of a container, of all without a name, as SIGKILL does; return when they are gone."""
+        running = [one.running for one in self._all if container in (None, one.name) and one.running is not None]
+        for node in running:
+            node.kill()
+        for node in running:
+            node.wait(KILL_S)
 
     def lead(self) -> None:
         """Lead the pod to its end."""
@@ -161,9 +165,6 @@ class PodRun:
     def _step(self, one: Container) -> bool:
         """Take the next step of a container; whether its state has changed."""
         if one.running is not None:
-            if one.name in self._kill:
-                self._kill.discard(one.name)
-                one.running.kill()
             if one.running.end is None:
                 return False
             self._note_end(one)

@@ -152,10 +152,10 @@ def test_a_lost_node_costs_its_pod_and_is_removed(here: Acting) -> None:
     first = here.says("up", "train")
     node = first["spec"]["nodeName"]
     here.cluster.control.lose_node(node)
-    here.until(lambda: any(holds(one, "Ready") is False for one in here.cluster.objects.list("Node")))
     assert here.over("Job", "train") == ("Complete", "CompletionsReached")
     assert here.cluster.objects.get("Node", None, node) is None
     assert here.cluster.objects.get("Pod", "default", first["metadata"]["name"]) is None
+    assert [reason for reason, _ in here.events(node)] == ["NodeNotReady", "DeletingNode"]
 
 
 def test_pods_wait_with_the_reasons_of_a_real_cluster(here: Acting) -> None:
