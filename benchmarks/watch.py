@@ -2,14 +2,15 @@
 
     python benchmarks/watch.py                            OCI: 8 nodes, 200 lines a second each, for a minute
     python benchmarks/watch.py --cloud aws                SageMaker: 16 nodes, as loud and as long
+    python benchmarks/watch.py --cloud eks                a cluster: 8 nodes, as loud and as long
     python benchmarks/watch.py --nodes 2 --seconds 10     less of it
 
 The cloud's stand-in runs the job on this machine: real agents number the lines of real processes, the service's log
 delivers them 1 to 8 seconds late (OCI's: 5 % of them twice and in no order; CloudWatch's: with pages that are empty
-though more follows), and `cloudtune watch -o json` in a process of its own follows them by the cloud's SDK over HTTP,
-from the run's OCID or name alone, at the pace at which it asks the real service (the stand-in is otherwise asked
-oftener). No time is compressed. Memory is the highest resident size of the watching
-process (VmHWM); the lines are compared with what each node must have written.
+though more follows; pods' logs are there at once, and are followed), and `cloudtune watch -o json` in a process of its
+own follows them by the cloud's SDK over HTTP, from the run's OCID or name alone, at the pace at which it asks the real
+service (the stand-in is otherwise asked oftener). No time is compressed. Memory is the highest resident size of the
+watching process (VmHWM); the lines are compared with what each node must have written.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cloudtune import DataScienceJob, Job, PyTorchDistributedRuntime, SageMakerTrainingJob
+from cloudtune import DataScienceJob, EKSJob, Job, PyTorchDistributedRuntime, SageMakerTrainingJob
 from cloudtune.rehearsal.identity import Identity
 from cloudtune.rehearsal.oci.ocids import new_ocid
 from cloudtune.rehearsal.record import Recorded
@@ -37,12 +38,15 @@ from cloudtune.rehearsal.stage import Stage
 
 #: MB of memory that the watching process may take.
 GOAL_MB = 100
-#: By cloud: the client, seconds between two looks at the real service at first and later, and the search of the log.
+#: By cloud: the client, seconds between two looks at the real service at first and later, and the search of the log (of
+#: a cluster, whose logs are followed: the look at the pods).
 CLOUDS = {
     "oci": ("cloudtune.clients.oci:OciClient", (1.0, 3.0), "search_logs"),
     "aws": ("cloudtune.clients.aws:AwsClient", (2.0, 5.0), "filter_log_events"),
+    "eks": ("cloudtune.clients.kubernetes:KubernetesClient", (1.0, 3.0), "list_pods"),
 }
-NODES = {"oci": 8, "aws": 16}
+NODES = {"oci": 8, "aws": 16, "eks": 8}
+Where = DataScienceJob | SageMakerTrainingJob | EKSJob
 TALK = """
 import os, sys, time
 rate, seconds = int(sys.argv[1]), int(sys.argv[2])
@@ -69,7 +73,7 @@ main()
 """
 
 
-def job(folder: Path, place: DataScienceJob | SageMakerTrainingJob, *, nodes: int, rate: int, seconds: int) -> Job:
+def job(folder: Path, place: Where, *, nodes: int, rate: int, seconds: int) -> Job:
     """Return a job whose nodes write so many lines a second each."""
     (folder / "talk.py").write_text(TALK)
     runtime = PyTorchDistributedRuntime(
@@ -135,7 +139,7 @@ def searched(cloud: str, calls: tuple[Recorded, ...]) -> dict[str, Any]:
 
 
 @contextmanager
-def staged(cloud: str, folder: Path) -> Iterator[tuple[Stage, DataScienceJob | SageMakerTrainingJob]]:
+def staged(cloud: str, folder: Path, nodes: int) -> Iterator[tuple[Stage, Where]]:
     """Begin a cloud whose machines are there at once, be its user, and give what a job there names."""
     with Identity() as identity, Stage(folder / cloud) as stage:
         if cloud == "oci":
@@ -146,6 +150,14 @@ def staged(cloud: str, folder: Path) -> Iterator[tuple[Stage, DataScienceJob | S
             kinds = {"compartment_id": "compartment", "project_id": "datascienceproject", "log_group_id": "loggroup"}
             owner: dict[str, Any] = {name: new_ocid(kind) for name, kind in kinds.items()}
             place: Any = DataScienceJob(shape_name="VM.Standard2.1", block_storage_size=50, **owner)
+        elif cloud == "eks":
+            from cloudtune.rehearsal.kubernetes.cluster import Cluster
+            from cloudtune.rehearsal.kubernetes.timing import Timing as ClusterTiming
+
+            cluster = Cluster(stage, identity, timing=ClusterTiming(pulling_s=0.2))
+            cluster.control.add_nodes("m5.xlarge", nodes)
+            given = cluster.environment()
+            place = EKSJob(namespace="default", instance_type="m5.xlarge", image="image:1")
         else:
             from cloudtune.rehearsal.aws.cloud import AwsCloud
             from cloudtune.rehearsal.aws.cloud import Timing as AwsTiming
@@ -171,13 +183,16 @@ def ended_s(cloud: str, stage: Stage) -> float:
     """Return when the job ended, by the service."""
     if cloud == "aws":
         return float(stage.store.all("aws.training_job")[0].data["shown"]["TrainingEndTime"])
-    text = stage.store.all("oci.job_run")[0].data["timeFinished"]
+    if cloud == "eks":
+        text = stage.store.all("jobs.batch")[0].data["object"]["status"]["completionTime"]
+    else:
+        text = stage.store.all("oci.job_run")[0].data["timeFinished"]
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 def measure(cloud: str, folder: Path, *, nodes: int, rate: int, seconds: int) -> dict[str, Any]:
     """Run a loud job on the stand-in and watch it."""
-    with staged(cloud, folder) as (stage, place):
+    with staged(cloud, folder, nodes) as (stage, place):
         run = job(folder, place, nodes=nodes, rate=rate, seconds=seconds).run()
         assert run.handle is not None
         before = len(stage.record.calls)
@@ -201,7 +216,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cloud", choices=sorted(CLOUDS), default="oci", help="the cloud (default: oci)")
-    parser.add_argument("--nodes", type=int, help="nodes of the job (default: 8 on OCI, 16 on AWS)")
+    parser.add_argument("--nodes", type=int, help="nodes of the job (default: 8, on AWS 16)")
     parser.add_argument("--rate", type=int, default=200, help="lines a second of each node (default: 200)")
     parser.add_argument("--seconds", type=int, default=60, help="for how long they talk (default: 60)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
