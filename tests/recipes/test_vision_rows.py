@@ -83,11 +83,14 @@ def test_parquet_files_keep_their_images_to_themselves_until_they_are_asked_for(
     folder = web_pages(tmp_path / "pages", train=2, test=1)
     rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
     rows = [{**row, "screenshot": str(folder / row["screenshot"])} for row in rows]
-    data = datasets.Dataset.from_list(rows).cast_column("screenshot", datasets.Image())
-    data.to_parquet(tmp_path / "train.parquet")
+    data = datasets.Dataset.from_list([*rows, {**rows[0], "screenshot": None}])
+    data.cast_column("screenshot", datasets.Image()).to_parquet(tmp_path / "train.parquet")
     found = loaded(tmp_path / "train.parquet")
     assert "raw_html" not in found.rows.column_names
-    found.check("fail", print)
+    with pytest.raises(conversations.DataError, match=r"train.parquet row 2 has no screenshot"):
+        found.check("fail", print)
+    found.check("skip", print)
+    assert len(found) == 2
     messages, (image,) = found[1]
     assert next(name for name in COLOURS if name in messages[1]["content"][0]["text"]) in COLOURS
     assert image.mode == "RGB"
@@ -100,6 +103,7 @@ def test_parquet_files_keep_their_images_to_themselves_until_they_are_asked_for(
         ({"image": "train-0.png", "prompt": " ", "completion": "a"}, "prompt is empty"),
         ({"image": "train-0.png", "prompt": "q", "completion": None}, "completion is NoneType, not text"),
         ({"images": "train-0.png", "prompt": "q", "completion": "a"}, "images is str, not a list"),
+        ({"images": [], "prompt": "q", "completion": "a"}, "has no image; rows of words alone are for the recipe sft"),
     ],
 )
 def test_bad_rows_are_named_or_left_out(row, told, tmp_path):
@@ -133,6 +137,18 @@ def test_bad_rows_are_named_or_left_out(row, told, tmp_path):
 def test_conversations_that_are_none_are_refused(messages, told):
     with pytest.raises(conversations.RowError, match=told):
         conversations.conversation({"image": "a.png", "messages": messages}, "messages")
+
+
+def test_an_image_that_turns_out_to_be_bad_is_passed_over_if_asked(tmp_path, capsys):
+    web_pages(tmp_path, train=2, test=0)
+    (tmp_path / "train-0.png").write_bytes(b"no image")
+    rows = loaded(tmp_path)
+    rows.check("fail", print)
+    with pytest.raises(conversations.DataError, match=r"train.jsonl:1 has an image that cannot be read"):
+        rows[0]
+    rows.check("skip", print)
+    assert rows[0][1][0].mode == "RGB"
+    assert "data: " in capsys.readouterr().out
 
 
 def test_columns_that_nothing_is_known_of_are_refused_with_what_is():

@@ -71,6 +71,8 @@ def conversation(row: Row, kind: str, system_message: str = "") -> tuple[Convers
     else:
         images = _images(row)
         found = _placed([_message(one, at) for at, one in enumerate(_listed(row, "messages"))], len(images))
+    if not images:
+        raise RowError("has no image; rows of words alone are for the recipe sft")
     if not found or found[-1]["role"] != "assistant":
         raise RowError("does not end with the assistant's answer")
     if system_message and found[0]["role"] != "system":

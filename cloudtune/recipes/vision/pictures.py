@@ -10,6 +10,8 @@ from flags import called
 from places import looks_local, nothing_at
 
 SHOWN_FAULTS = 5
+#: Rows that are tried in the place of one whose image turns out to be bad only when it is opened.
+SPARE = 8
 SUFFIXES = (".jsonl", ".parquet")
 EVALUATION_NAMES = ("eval", "test", "valid", "dev")
 
@@ -21,17 +23,26 @@ class Pictures:
         self.rows, self.kind, self.named, self.folder = rows, kind, named, folder
         self.system_message = system_message
         self.chosen: Sequence[int] = range(len(rows))
+        self.skips = False
 
     def __len__(self) -> int:
         return len(self.chosen)
 
     def __getitem__(self, at: int) -> tuple[Conversation, list[Any]]:
-        """Return the messages of a row, and its images."""
-        try:
-            found, images = conversation(self.rows[self.chosen[at]], self.kind, self.system_message)
-            return found, [opened(image, self.folder) for image in images]
-        except RowError as error:
-            raise DataError(f"{self.place(self.chosen[at])} {error}") from None
+        """Return the messages of a row, and its images; of the next one, if this has a bad one and such are skipped.
+
+        Raises:
+            DataError: its images cannot be read, nor those of the rows behind it if such are skipped.
+        """
+        for number in range(SPARE if self.skips else 1):
+            one = self.chosen[(at + number) % len(self.chosen)]
+            try:
+                found, images = conversation(self.rows[one], self.kind, self.system_message)
+                return found, [opened(image, self.folder) for image in images]
+            except RowError as error:
+                told = f"{self.place(one)} {error}"
+                print(f"data: {told}", flush=True)
+        raise DataError(told)
 
     def place(self, at: int) -> str:
         """Return where a row is, for people."""
@@ -43,6 +54,7 @@ class Pictures:
         Raises:
             DataError: there are such rows, and they are not to be left out, or no other.
         """
+        self.skips = bad_rows == "skip"
         kept, faults = [], []
         for at, row in enumerate(_without_pixels(self.rows)):
             try:
@@ -147,6 +159,9 @@ def _without_pixels(rows: Any) -> Iterator[Row]:
     """Yield the rows of a data set, with a mark in the place of what is an image: reading all of those takes hours."""
     kinds = {name: type(feature).__name__ for name, feature in (getattr(rows, "features", None) or {}).items()}
     pixels = [name for name, kind in kinds.items() if kind == "Image"]
-    told = rows.select_columns([name for name in kinds if name not in pixels]) if pixels else rows
-    for row in told:
-        yield {**row, **dict.fromkeys(pixels, b"an image")}
+    if not pixels:
+        yield from rows
+        return
+    absent = {name: rows.data.column(name).is_null().to_pylist() for name in pixels}
+    for at, row in enumerate(rows.select_columns([name for name in kinds if name not in pixels])):
+        yield {**row, **{name: None if absent[name][at] else b"an image" for name in pixels}}
