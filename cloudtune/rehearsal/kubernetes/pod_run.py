@@ -105,7 +105,7 @@ class PodRun:
             if all(self._drive([one]) for one in self._inits):
                 self._begin_faults()
                 self._drive(self._mains)
-            self._stop(0.0)
+            self._stop(self.grace_s)  # those that go on beside the others
             self._finish(self._verdict())
         except _Ended as why:
             if why.wish is not None:

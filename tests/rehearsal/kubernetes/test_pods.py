@@ -11,7 +11,8 @@ import pytest
 from cloudtune.rehearsal.faults import event, node_dies
 from cloudtune.rehearsal.kubernetes.conditions import condition, holds
 from cloudtune.rehearsal.kubernetes.pod_run import EVICTED, KILLED, NODE_LOST, PREEMPTED
-from tests.rehearsal.kubernetes.acting import Acting, acting, container, job
+from cloudtune.rehearsal.kubernetes.timing import Timing
+from tests.rehearsal.kubernetes.acting import SPEED, Acting, acting, container, job
 
 pytestmark = pytest.mark.usefixtures("namespaces")
 
@@ -66,7 +67,13 @@ def test_what_crashes_again_and_again_is_backed_off(here: Acting) -> None:
     assert any(reason == "BackOff" for reason, _ in here.events("crash"))
 
 
-def test_a_deleted_pod_has_its_grace(here: Acting) -> None:
+def test_a_deleted_pod_has_its_grace(tmp_path: Path) -> None:
+    # seconds of its own time are this machine's, so that it has all of them
+    with acting(tmp_path, timing=Timing(second_s=SPEED)) as here:
+        check_grace(here)
+
+
+def check_grace(here: Acting) -> None:
     script = "trap 'echo bye > /claim/said; exit 0' TERM; echo up; while true; do sleep 0.05; done"
     claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
     here.make({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "claim"}, "spec": claim})
