@@ -7,5 +7,10 @@
     access       users, tokens, rights; speech: how refusals are worded
     validation   what is refused: fields by tables, rules of names, pods and jobs by hand; defaults
     installed    the operators, and what they bring
-    control      controllers, scheduler, kubelets
+    control      the deeds by which nodes come and go; loop: the thread in which controllers are asked
+    scheduler    where pods go, fitting: and why they do not; machines: nodes by instance types
+    kubelet      pods as processes: pod_run, container_start, pod_volumes, pod_environment, pod_status, container_logs
+    names        the DNS of pods and services; claims: volumes; node_lifecycle: lost nodes; garbage: what has no owner
+    job, jobset, pytorch, trainjob_controller and their parts; kueue: queues
+    surroundings what pods have of this machine; timing: how long things take
 """
