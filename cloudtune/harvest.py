@@ -10,7 +10,7 @@ from cloudtune import storage
 from cloudtune.errors import UsageError
 from cloudtune.runs import Run
 from cloudtune.store import Record, Store
-from cloudtune.uri import absolute
+from cloudtune.uri import absolute, local_path
 
 
 def files(run: Run) -> list[dict[str, Any]]:
@@ -55,8 +55,13 @@ def remove(run: Run) -> tuple[str, ...]:
     """Remove what a run has left, wherever it lies, and return from where.
 
     Raises:
-        UsageError: another run's outputs are in the same place; nothing was removed.
+        UsageError: another run's outputs are in the same place, or they are on a volume of the nodes; nothing was
+            removed.
     """
+    there = next((uri for one in _parts(run) for uri in one.outputs() if _is_of_nodes(one, uri)), None)
+    if there is not None:
+        hint = f"remove them where the volume is mounted, and forget the run without them: cloudtune delete {run.id}"
+        raise UsageError(f"{there} is on the nodes of {run.id}, not on this machine: it is not removed", hint=hint)
     found = [uri for _, uri in _places(run)]
     own = {run.id, *(step.id for step in run.steps)}
     for other in _records(run.store):
@@ -70,12 +75,31 @@ def remove(run: Run) -> tuple[str, ...]:
 
 
 def _places(run: Run) -> Iterator[tuple[str | None, str]]:
-    """Yield every place where a run has left files, with the name of the step for a pipeline's."""
-    for one in run.steps if run.is_pipeline else (run,):
+    """Yield every place where a run has left files, with the name of the step for a pipeline's.
+
+    Raises:
+        UsageError: they are on a volume of the nodes that this machine does not have.
+    """
+    for one in _parts(run):
         step = one.id.removeprefix(f"{run.id}-") if run.is_pipeline else None
         for uri in one.outputs():
             if storage.exists(uri):
                 yield step, uri
+            elif _is_of_nodes(one, uri):
+                hint = "read them from a job that has the volume, or where it is mounted"
+                raise UsageError(f"the outputs of {one.id} are at {uri} on its nodes, not on this machine", hint=hint)
+
+
+def _parts(run: Run) -> tuple[Run, ...]:
+    return run.steps if run.is_pipeline else (run,)
+
+
+def _is_of_nodes(run: Run, uri: str) -> bool:
+    """Whether a place is a path on machines elsewhere: a volume that the nodes of a run share."""
+    backend = (
+        run.record.backend if run.record is not None else run.handle.backend if run.handle is not None else "local"
+    )
+    return backend != "local" and local_path(uri) is not None
 
 
 def _records(store: Store) -> Iterator[Record]:

@@ -14,18 +14,18 @@ from cloudtune.states import Handle
 from cloudtune.store import Record, Store
 
 
-def ended(run_id: str, *outputs: Path, kind: str = "run", parent: str | None = None) -> Run:
+def ended(run_id: str, *outputs: Path, kind: str = "run", parent: str | None = None, backend: str = "local") -> Run:
     """Record a run that has succeeded, with these places as its outputs."""
     now = time.time()
     record = Record(
         id=run_id,
         name=run_id,
-        backend="local",
+        backend=backend,
         state="succeeded",
         created=now,
         updated=now,
         parent=parent,
-        handle=Handle(backend="local", kind=kind, id=run_id).uri,
+        handle=Handle(backend=backend, kind=kind, id=run_id).uri,
         outputs=tuple(f"file://{place}" for place in outputs),
     )
     Store().add_run(record)
@@ -123,3 +123,15 @@ def test_a_step_of_another_pipeline_counts_too(pipeline: Run, tmp_path: Path) ->
     run = ended("run", tmp_path / "left")
     with pytest.raises(UsageError, match="run pipeline-one has"):
         harvest.remove(run)
+
+
+def test_what_lies_on_a_volume_of_the_nodes_is_not_taken_for_a_folder_here(tmp_path: Path) -> None:
+    run = ended("run", tmp_path / "fsx" / "out", backend="eks")
+    for deed in (harvest.files, lambda found: harvest.download(found, tmp_path / "here")):
+        with pytest.raises(UsageError, match="on its nodes"):
+            deed(run)
+    folder = left(tmp_path / "fsx" / "out", a="1")  # the same volume, mounted here too
+    assert [file["bytes"] for file in harvest.files(run)] == [1]
+    with pytest.raises(UsageError, match="it is not removed"):
+        harvest.remove(run)
+    assert tree(folder) == {"a": "1"}
