@@ -104,6 +104,7 @@ def start(
     Raises:
         SpecError: the job cannot run as written: placeholders, refused keys, code that looks like a credential.
         UsageError: a variable that should be read from the shell is not set there.
+        MissingExtra: packages are not installed that the place is reached by; nothing was recorded.
         NoCapacity: the account may not have so many machines, as far as it may be asked; nothing was recorded.
         CloudtuneError: a step failed; what was made has been taken back, or the message says what is left.
     """
@@ -115,6 +116,7 @@ def start(
         for path, text in placeholders(job)
     ]
     check_ready(plan, faults, environ)
+    load(backend.client)  # who lacks a package is told before anything is recorded
     plan = ask_beforehand(plan, backend)
     record = Record(
         id=plan.run_id,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cloudtune.backends import backend_named, backend_of
+from cloudtune.backends import backend_named, backend_of, load
 from cloudtune.errors import CloudtuneError, Fault, UsageError
 from cloudtune.jobs import (
     Announce,
@@ -59,12 +59,15 @@ def start_pipeline(
     Raises:
         SpecError: a step cannot run as written; nothing was recorded.
         UsageError: a variable of a step should be read from the shell and is not set there.
+        MissingExtra: packages are not installed that a step's place is reached by; nothing was recorded.
     """
     store, pipeline = store or Store(), checked(pipeline)
     plan = plan_pipeline(pipeline, new_run_id())
     faults = [Fault(path=n.path, message=n.message) for n in plan.warnings if "is a placeholder" in n.message]
     check_ready(plan, faults)
     backend = backend_named("local") if is_led(plan) else backend_of(pipeline.infrastructure.type)
+    for kind in {job_of(pipeline, step, {}).infrastructure.type for step in pipeline.steps}:
+        load(backend_of(kind).client)  # who lacks a package is told before anything runs
     plan = ask_beforehand(plan, backend)
     handle = Handle(backend="local", kind="pipeline", id=plan.run_id) if is_led(plan) else None
     record = Record(

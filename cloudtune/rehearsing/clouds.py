@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from cloudtune.errors import UsageError
+from cloudtune.errors import MissingExtra, UsageError
 from cloudtune.plan import Plan
 from cloudtune.rehearsal.identity import Identity
 from cloudtune.rehearsal.stage import Stage
@@ -24,6 +24,12 @@ STANDINS: Mapping[str, str] = {
     "dataScienceJob": "cloudtune.rehearsing.oci",
     "sageMakerTrainingJob": "cloudtune.rehearsing.sagemaker",
     "eksJob": "cloudtune.rehearsing.eks",
+}
+#: The extras that stand-in, SDK and nodes need, by the same.
+_EXTRAS: Mapping[str, str] = {
+    "dataScienceJob": "oci,rehearse",
+    "sageMakerTrainingJob": "aws,rehearse",
+    "eksJob": "aws,eks,rehearse",
 }
 #: Stand-ins that bring another's along.
 _BRINGS: Mapping[str, str] = {"eksJob": "sageMakerTrainingJob"}
@@ -122,6 +128,9 @@ def surroundings(spec: Spec, plan: Plan, *, online: bool, hub_cache: Path | None
 
 
 def stage(kind: str, ground: Stage, identity: Identity, around: Surroundings) -> StandIn:
-    """Begin the stand-in of a cloud; MissingExtra where its SDK is not installed."""
-    begun: StandIn = import_module(STANDINS[kind]).begin(ground, identity, around)
+    """Begin the stand-in of a cloud; MissingExtra, for all that it needs, where a package is not installed."""
+    try:
+        begun: StandIn = import_module(STANDINS[kind]).begin(ground, identity, around)
+    except MissingExtra as error:
+        raise MissingExtra(_EXTRAS[kind], f"to rehearse {kind}") from error
     return begun

@@ -302,3 +302,38 @@ def test_clouds_can_be_planned_where_local_runs_cannot() -> None:
     code = "import sys; sys.modules['fcntl'] = None; import cloudtune.verbs; from cloudtune import Job; print(Job)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+IN_A_CLOUD = """
+spec:
+  name: j
+  infrastructure:
+    kind: infrastructure
+    type: sageMakerTrainingJob
+    spec:
+      region: us-west-2
+      roleArn: arn:aws:iam::123456789012:role/trainer
+      instanceType: ml.m5.large
+      image: 123456789012.dkr.ecr.us-west-2.amazonaws.com/torch:1
+      outputPath: s3://bucket/j
+"""
+A_JOB = "kind: job" + IN_A_CLOUD + "  runtime: {kind: runtime, type: pyTorchDistributed, spec: {command: echo}}\n"
+A_STEP = (
+    "kind: pipeline"
+    + IN_A_CLOUD
+    + "  steps: [{name: s, job: {runtime: {kind: runtime, type: pyTorchDistributed, spec: {command: echo}}}}]\n"
+)
+
+
+@pytest.mark.parametrize("text", [A_JOB, A_STEP], ids=["job", "pipeline"])
+def test_who_lacks_a_package_is_told_before_a_run_is_recorded(text: str, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(text)
+    code = (
+        "import sys; sys.modules['botocore'] = sys.modules['boto3'] = None; import cloudtune\n"
+        "try:\n    cloudtune.run(sys.argv[1])\n"
+        "except cloudtune.CloudtuneError as error:\n    print(error)\n"
+    )
+    argv = [sys.executable, "-c", code, str(tmp_path / "spec.yaml")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert 'pip install "cloudtune[aws]"' in done.stdout, done.stdout + done.stderr
+    assert not Store().runs()

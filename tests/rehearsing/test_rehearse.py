@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 
 import cloudtune
+from cloudtune.errors import MissingExtra
 from cloudtune.node import processes
+from cloudtune.rehearsal.identity import Identity
 from cloudtune.rehearsal.isolation import Isolation
 from cloudtune.rehearsal.stage import Stage
-from cloudtune.rehearsing import ground
+from cloudtune.rehearsing import clouds, ground
 from tests.cli.calling import call
 from tests.rehearsal.conftest import namespaces  # noqa: F401 - a fixture
 
@@ -300,3 +302,21 @@ def test_wrong_words_are_refused_before_anything_begins(
     assert answer.code == 2
     assert message in answer.err
     assert not (home / "rehearsals").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "lacking", "extras"),
+    [
+        ("dataScienceJob", "oci", "oci,rehearse"),
+        ("sageMakerTrainingJob", "moto", "aws,rehearse"),
+        ("eksJob", "botocore", "aws,eks,rehearse"),
+    ],
+)
+def test_who_lacks_a_package_is_told_all_that_a_rehearsal_needs(
+    kind: str, lacking: str, extras: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, lacking, None)
+    around = clouds.Surroundings(texts=(), online=False)
+    with Identity() as identity, Stage(tmp_path / "cloud") as stage, pytest.raises(MissingExtra) as caught:
+        clouds.stage(kind, stage, identity, around)
+    assert caught.value.hint == f'pip install "cloudtune[{extras}]"'
