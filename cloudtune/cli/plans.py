@@ -26,7 +26,8 @@ def show_plan(plan: Plan, form: str) -> None:
     click.echo("steps:")
     for step in data["steps"]:
         files = step.get("files", ())
-        size = f"  {len(files)} files, {sum(file['bytes'] for file in files):,} bytes" if files else ""
+        count = f"{len(files)} file{'s' if len(files) > 1 else ''}"
+        size = f"  {count}, {sum(file['bytes'] for file in files):,} bytes" if files else ""
         click.echo(f"  {step['id']:<20} {step['service']} {step['operation']}{size}")
     for note in data["fields"]:
         click.echo(f"{note['status']}: {note['path']}: {note['reason']}")
@@ -37,7 +38,8 @@ def show_plan(plan: Plan, form: str) -> None:
 
 def _launch(step: str, launch: dict[str, Any]) -> str:
     what = launch["accelerator"] or "CPU"
-    size = f"{launch['nodes']} x {launch['processesPerNode']} = {launch['worldSize']} processes on {what}"
+    processes = "1 process" if launch["worldSize"] == 1 else f"{launch['worldSize']} processes"
+    size = f"{launch['nodes']} x {launch['processesPerNode']} = {processes} on {what}"
     if launch.get("neuron", {}).get("precompileOnly"):
         size += ", compiled only"
     command = " ".join(str(launch["command"]).split())
