@@ -42,7 +42,8 @@ IN_CLUSTER = "in-cluster"
 _KUBECONFIG = "~/.kube/config"
 #: Seconds before the end of a token at which another is made.
 EARLY_S = 120.0
-_CONNECTIONS = 16
+#: Connections that are kept: a log that is followed has one of its own, and there may be hundreds of pods.
+_CONNECTIONS = 1024
 
 
 class Holder(Protocol):
