@@ -1,5 +1,7 @@
 """A stand-in of a Kubernetes cluster: an API server that clients and ``kubectl`` talk to, and what stands behind it.
 
+What a cluster does by itself is done here as well: pods are processes of this machine, led by the same controllers.
+
     cluster      the whole: who is known, what is served, what acts by itself
     objects      the objects: made, changed, deleted, followed by everybody; kinds: which there are
     api          what the server answers; targets: what a request aims at; writes, watches, pod_logs: parts of it
