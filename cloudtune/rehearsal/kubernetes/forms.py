@@ -17,11 +17,11 @@ from cloudtune.rehearsal.messages import Request, Response, json_response
 
 
 def parsed(request: Request) -> Any:
-    """Return a body of JSON or YAML, or a review in protobuf, as values."""
+    """Return a body of JSON or YAML, or an object in protobuf, as values."""
     text, told = request.body.read(), request.header("content-type")
     try:
         if told.startswith(protobuf.CONTENT_TYPE):
-            return protobuf.review_of(text)
+            return protobuf.object_of(text)
         return yaml.safe_load(text) if "yaml" in told else json.loads(text)
     except LookupError as error:
         words = f"a rehearsed cluster takes no {error.args[0]} in protobuf: write it to a file, and kubectl apply -f it"

@@ -108,10 +108,19 @@ def test_objects_are_changed_in_all_ways(kubectl: Run) -> None:
     assert "modified" in kubectl("replace", "-f", "-", text=json.dumps(there), code=1).stderr
     kubectl("apply", "--server-side", "-f", "-", text=config_map("c", e="5"))
     assert shown(kubectl("get", "configmap", "c", "-o", "json"))["data"] == {"b": "2", "c": "3", "d": "4", "e": "5"}
-    said = kubectl("create", "configmap", "other", code=1).stderr  # in protobuf
-    assert "takes no ConfigMap in protobuf" in said
     kubectl("delete", "configmap", "-l", "team=blue")
     assert "configmap/c" not in kubectl("get", "configmap", "-o", "name").stdout
+
+
+def test_what_comes_in_protobuf_is_taken_where_it_is_usual(kubectl: Run) -> None:
+    kubectl("create", "namespace", "team")
+    kubectl("create", "configmap", "p", "-n", "team", "--from-literal=a=1", "--from-literal=b=2")
+    kubectl("create", "secret", "generic", "s", "-n", "team", "--from-literal=token=hunter2")
+    assert shown(kubectl("get", "configmap", "p", "-n", "team", "-o", "json"))["data"] == {"a": "1", "b": "2"}
+    secret = shown(kubectl("get", "secret", "s", "-n", "team", "-o", "json"))
+    assert (secret["type"], secret["data"]) == ("Opaque", {"token": "aHVudGVyMg=="})
+    said = kubectl("create", "deployment", "d", "--image=i", code=1).stderr
+    assert "takes no Deployment in protobuf" in said
 
 
 def test_rights_and_users(kubectl: Run, cluster: Cluster) -> None:
