@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cloudtune import pipelines, verbs
-from cloudtune.errors import UsageError
+from cloudtune.clients.kubernetes import KubernetesClient
+from cloudtune.errors import ServiceError, UsageError
+from cloudtune.plan import Call
 from cloudtune.rehearsal.kubernetes.cluster import Cluster
 from cloudtune.runs import Run
 from cloudtune.spec.document import load
 from cloudtune.spec.job import PipelineSpec
+from cloudtune.store import Store
 from tests.rehearsal.conftest import namespaces  # noqa: F401 - a fixture
 from tests.rehearsal.kubernetes.acting import acting
 
@@ -98,3 +102,23 @@ def test_a_step_that_fails_ends_the_chain(cluster: Cluster) -> None:
     assert failure is not None
     assert (failure.replica, failure.exit_code) == (0, 3), told(run)
     assert "starts: cat /fsx/all" not in told(run)
+
+
+def test_a_submission_that_was_cut_off_is_continued(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    send, sent = KubernetesClient.send, []
+
+    def cut(client: KubernetesClient, call: Call, **more: Any) -> Any:
+        sent.append(call.operation)
+        if len(sent) == 3:
+            raise ServiceError("the reply was lost", service="kubernetes", operation="create", definite=False)
+        return send(client, call, **more)
+
+    monkeypatch.setattr(KubernetesClient, "send", cut)
+    with pytest.raises(ServiceError, match="lost"):
+        begun()
+    (record,) = Store().runs()
+    assert (record.state, record.handle) == ("pending", None)
+    monkeypatch.setenv("MY_TOKEN", "0123456789")  # a secret is not kept
+    run = verbs.run(resume=record.id)
+    assert run.wait(120).state == "succeeded", told(run)
+    assert len(cluster.objects.list("JobSet")) == 1
