@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from cloudtune import pipelines, verbs
-from cloudtune.clients.kubernetes import KubernetesClient
 from cloudtune.errors import ServiceError, UsageError
 from cloudtune.plan import Call
 from cloudtune.rehearsal.kubernetes.cluster import Cluster
@@ -105,6 +104,8 @@ def test_a_step_that_fails_ends_the_chain(cluster: Cluster) -> None:
 
 
 def test_a_submission_that_was_cut_off_is_continued(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cloudtune.clients.kubernetes import KubernetesClient
+
     send, sent = KubernetesClient.send, []
 
     def cut(client: KubernetesClient, call: Call, **more: Any) -> Any:
