@@ -53,6 +53,8 @@ WORDS = {
     "MaxWaitTimeExceeded": "stopped: it has waited too long",
 }
 
+#: Pages of last lines that are fetched as one; the services' others, between two looks.
+_PAGES = 50
 _ARN = re.compile(r"arn:aws[\w-]*:sagemaker:([a-z0-9-]+):\d{12}:training-job/([A-Za-z0-9](?:-*[A-Za-z0-9]){0,62})")
 _NAME = re.compile(r"[A-Za-z0-9](?:-*[A-Za-z0-9]){0,62}")
 _EXIT_CODE = re.compile(r"exit code:? (\d+)", re.IGNORECASE)
@@ -242,9 +244,10 @@ def explain(handle: Handle, replies: Sequence[Mapping[str, Any]]) -> Call | None
     complete = farewells.are_complete(_texts(replies))
     finished = moment(job.get("TrainingEndTime")) or float(job["readAt"])
     since_s = float(replies[-1]["readAt"]) - finished
-    if complete or (len(replies) > 1 and since_s >= farewells.PATIENCE_S):
-        return None
     last = replies[-1].get("nextToken") if len(replies) > 1 else None
+    # a page may be without lines though others follow: the service has searched a part of the streams by then
+    if complete or (len(replies) > 1 and not last and since_s >= farewells.PATIENCE_S):
+        return None
     return call(
         LOGS,
         "filter_log_events",
@@ -253,6 +256,7 @@ def explain(handle: Handle, replies: Sequence[Mapping[str, Any]]) -> Call | None
         logStreamNamePrefix=f"{handle.id}/",
         startTime=int(start * 1000),
         filterPattern=f'"{WORD}"',
+        pages=_PAGES,
         absent=True,
         **({"nextToken": last} if last else {}),
     )

@@ -112,3 +112,16 @@ def test_a_page_without_lines_is_no_end() -> None:
     assert BACKEND.logs(HANDLE, cursor).parameters["nextToken"] == "more"
     _, cursor = BACKEND.lines(HANDLE, {"absent": True, "readAt": 1795244762.0, "cursor": cursor})
     assert "nextToken" not in sagemaker_logs.next_call(HANDLE, {**(cursor or {}), "next": "search"}).parameters
+
+
+def test_last_lines_are_read_to_the_last_page() -> None:
+    """Of a run that ended long ago, too: a page without lines may be followed by others."""
+    failed = {**reply("Failed", "Failed"), "TrainingEndTime": "2026-11-21T07:05:00+00:00", "readAt": 1795330000.0}
+    first = BACKEND.explain(HANDLE, [failed])
+    assert first is not None
+    assert "nextToken" not in first.parameters
+    page = {"events": [], "nextToken": "more", "readAt": 1795330001.0}
+    following = BACKEND.explain(HANDLE, [failed, page])
+    assert following is not None
+    assert following.parameters["nextToken"] == "more"
+    assert BACKEND.explain(HANDLE, [failed, page, {"events": [], "readAt": 1795330002.0}]) is None
