@@ -25,8 +25,8 @@ class Staged:
     sent: bool
 
 
-def place_for(source: Source, owner: AwsOwner, name: str, digest: str) -> Staged:
-    """Return where the services will find a model.
+def place_for(source: Source, owner: AwsOwner, name: str, digest: str, *, registry: str) -> Staged:
+    """Return where the services will find a model; what is sent there is of one registry alone, and goes with it.
 
     Raises:
         UsageError: it is in another cloud, nothing names a bucket for it, or its prefix has characters that are not
@@ -41,7 +41,7 @@ def place_for(source: Source, owner: AwsOwner, name: str, digest: str) -> Staged
         if owner.staging is None:
             hint = "name a prefix: stagingUri: s3://BUCKET/PREFIX in the infrastructure"
             raise UsageError("nothing says to which bucket of S3 the model is to be sent", hint=hint)
-        uri = join(owner.staging, "models", name, digest[:16])
+        uri = join(owner.staging, "models", name, f"{registry}-{digest[:16]}")
     uri = f"{uri.rstrip('/')}/"
     if not _PREFIX.fullmatch(uri):
         hint = "a bucket and a prefix of letters, digits and -!_*'(). alone: no spaces, no =, no +, no //"

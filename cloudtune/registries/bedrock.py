@@ -31,6 +31,7 @@ from cloudtune.work_requests import Pauses, Say
 
 SCHEME = "bedrock-model"
 SERVICE = "aws.bedrock"
+REGISTRY = "bedrock"
 #: Seconds for which an import is followed.
 PATIENCE_S = 4 * 3600.0
 #: Tag of models whose files were sent to S3 for the import.
@@ -67,7 +68,7 @@ def register(
     owner = attrs.evolve(owner, region=owner.region or client.region)
     architecture = check_model(source)
     check_region(str(owner.region), architecture)
-    place_for(source, owner, name, "0" * 16)  # says at once what would be missing in the end
+    place_for(source, owner, name, "0" * 16, registry=REGISTRY)  # says at once what would be missing in the end
     check_role(client, owner.role, say)
     say(f"reading {len(source.files)} files of {shown(source.named)}")
     sums = sums_of(source)
@@ -91,9 +92,10 @@ def remove(model: Model) -> None:
     if found.get("absent"):
         return
     tags = client.read(_call("list_tags_for_resource", resourceARN=arn)).get("tags", [])
-    client.send(_call("delete_imported_model", modelIdentifier=arn))
+    # the model says which files they are: it goes last, so that whoever deletes once more finds all of it
     if any(tag["key"] == STAGED for tag in tags):
         storage.remove(found["modelDataSource"]["s3DataSource"]["s3Uri"])
+    client.send(_call("delete_imported_model", modelIdentifier=arn))
 
 
 class _Import:
@@ -119,7 +121,7 @@ class _Import:
                 return known, label
         label = version or self._next()
         self._check_free(label)
-        staged = place_for(source, self.owner, self.name, self.digest)
+        staged = place_for(source, self.owner, self.name, self.digest, registry=REGISTRY)
         send(source, staged, say)
         say(f"importing {staged.uri} as {self.name}-{label}")
         return self._followed(self._begin(label, staged, f"{self.mark}-{len(tries) + 1}"), say), label

@@ -5,6 +5,7 @@ The service numbers the versions. A package says the checksum of its files, by w
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import time
@@ -31,6 +32,7 @@ from cloudtune.work_requests import Say
 
 SCHEME = "sagemaker-package"
 SERVICE = "aws.sagemaker"
+REGISTRY = "sagemaker"
 #: Note of packages whose files were sent to S3 for them.
 STAGED = "cloudtune-staged"
 _METRICS = "metrics.json"
@@ -69,7 +71,7 @@ def register(
     client = AwsClient()
     owner = aws_owner(named=infrastructure, run=source.facts["run"], store=store)
     owner = attrs.evolve(owner, region=owner.region or client.region)
-    place_for(source, owner, name, "0" * 16)  # says at once what would be missing in the end
+    place_for(source, owner, name, "0" * 16, registry=REGISTRY)  # says at once what would be missing in the end
     say(f"reading {len(source.files)} files of {shown(source.named)}")
     sums = sums_of(source)
     arn = _filed(client, owner, source, name, digest_of(sums), say)
@@ -87,14 +89,15 @@ def remove(model: Model) -> None:
     found = client.read(_call("describe_model_package", ModelPackageName=arn, absent=True))
     if found.get("absent"):
         return
+    # the package says which files they are: it goes last, so that whoever deletes once more finds all of it
+    if (found.get("CustomerMetadataProperties") or {}).get(STAGED):
+        storage.remove(_place_of(found))
     client.send(_call("delete_model_package", ModelPackageName=arn))
     group = str(found["ModelPackageGroupName"])
     left = _call("list_model_packages", ModelPackageGroupName=group, region=arn.split(":")[3])
     if not client.read(left).get("ModelPackageSummaryList"):
         with suppress(ServiceError):  # somebody else has filed another meanwhile
             client.send(_call("delete_model_package_group", ModelPackageGroupName=group, region=arn.split(":")[3]))
-    if (found.get("CustomerMetadataProperties") or {}).get(STAGED):
-        storage.remove(_place_of(found))
 
 
 def _filed(client: AwsClient, owner: AwsOwner, source: Source, name: str, digest: str, say: Say) -> str:
@@ -106,13 +109,14 @@ def _filed(client: AwsClient, owner: AwsOwner, source: Source, name: str, digest
         if row.get("ModelPackageDescription") == mark and row.get("ModelPackageStatus") == "Completed":
             say(f"it is there already, as version {row['ModelPackageVersion']}")
             return str(row["ModelPackageArn"])
-    staged = place_for(source, owner, name, digest)
+    staged = place_for(source, owner, name, digest, registry=REGISTRY)
     send(source, staged, say)
     if rows.get("absent"):
         client.send(_call("create_model_package_group", owner, ModelPackageGroupName=name))
     asked = _package(source, owner, staged, name, mark)
     # after a deletion the same token would be a new package: the service forgets it with the package
-    return str(client.send(_call("create_model_package", owner, **asked), token=digest[:36])["ModelPackageArn"])
+    token = hashlib.sha256(f"{name} {digest}".encode()).hexdigest()[:36]
+    return str(client.send(_call("create_model_package", owner, **asked), token=token)["ModelPackageArn"])
 
 
 def _package(source: Source, owner: AwsOwner, staged: Staged, name: str, mark: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tests.aws_place import AwsPlace, aws_place
 from tests.registries.models import described, merged
 from tests.rehearsal.aws.serving import COMMAND
 from tests.rehearsal.conftest import namespaces
+from tests.weights.checks.checkable import write_model
 
 pytest.importorskip("botocore")
 pytest.importorskip("s3fs")
@@ -99,6 +100,27 @@ def test_a_model_in_the_users_own_bucket_stays_there(filing: Filing) -> None:
     assert container["ModelDataSource"]["S3DataSource"]["S3Uri"] == f"{uri}/"
     cloudtune.delete("llama", outputs=True)
     assert len(storage.listing(uri)) > 2
+
+
+def test_a_model_is_filed_under_two_names_and_in_two_registries_each_by_itself(filing: Filing) -> None:
+    folder = write_model(filing.folder / "m")
+    package, other = filing.file(folder), filing.file(folder, name="other")
+    assert filing.packages() == ["llama/1", "other/1"]
+    imported = cloudtune.register(str(folder), to="bedrock", name="llama")
+    described = filing.client.describe_model_package(ModelPackageName=package.uri.partition("://")[2])
+    uri = described["InferenceSpecification"]["Containers"][0]["ModelDataSource"]["S3DataSource"]["S3Uri"]
+    there = storage.listing(uri)
+    cloudtune.delete(f"{imported.name}:{imported.version}", outputs=True)
+    cloudtune.delete(other.name, outputs=True)
+    assert there
+    assert storage.listing(uri) == there
+    # a deletion that is cut short is gone on with
+    filing.place.cloud.denied.add("s3:DeleteObjects")
+    with pytest.raises(CloudtuneError):
+        cloudtune.delete("llama", outputs=True)
+    filing.place.cloud.denied.clear()
+    cloudtune.delete("llama", outputs=True)
+    assert (filing.packages(), storage.listing(uri)) == ([], ())
 
 
 def test_a_call_that_fails_is_tried_again_and_for_good_is_told(filing: Filing) -> None:

@@ -76,7 +76,7 @@ class Packages:
         self.store.remove(GROUP, group.id)
 
     def create(self, given: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
-        """Add a version to a group; a second request with the same token is the same version."""
+        """Add a version to a group; a second request with the same token is the same version, or refused."""
         if "ModelPackageGroupName" not in given:
             raise invalid("rehearsed SageMaker knows packages of a group alone.")
         for container in (given.get("InferenceSpecification") or {}).get("Containers", ()):
@@ -86,9 +86,10 @@ class Packages:
         with self._creating:
             group = self._group(given["ModelPackageGroupName"], asked)
             token = given.get("ClientToken")
-            for one in self._packages(group) if token else ():
-                if one.data["token"] == token:
-                    return {"ModelPackageArn": one.id}
+            for one in self.store.all(PACKAGE, lambda one: one.data["token"] == token) if token else ():
+                if one.data["group"] != group.id:
+                    raise invalid(f"ClientToken {token} was given with another request.")
+                return {"ModelPackageArn": one.id}
             version = group.data["last"] + 1
             self.store.change(GROUP, group.id, last=version)
             arn = f"{self._arn('model-package', given['ModelPackageGroupName'], asked)}/{version}"
