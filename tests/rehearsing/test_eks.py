@@ -80,7 +80,7 @@ def rehearsed(folder: Path, kind: str, command: str) -> tuple[str, Path]:
 
 
 @pytest.mark.usefixtures("namespaces", "home")
-@pytest.mark.parametrize("kind", ["job", "trainJob"])
+@pytest.mark.parametrize("kind", ["job", "jobSet"])
 def test_a_job_is_rehearsed_as_it_stands(tmp_path: Path, kind: str) -> None:
     said, kept = rehearsed(tmp_path, kind, HELLO)
     assert "rehearsed on this machine alone: EKS" in said
@@ -97,13 +97,13 @@ def test_a_job_is_rehearsed_as_it_stands(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.heavy
 @pytest.mark.usefixtures("namespaces", "home")
-@pytest.mark.parametrize("kind", ["job", "pyTorchJob"])
-def test_torchrun_trains_over_two_pods(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_trains_over_two_pods_of_a_trainjob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its operator says where node 0 is; the examples train by an Indexed Job and by a PyTorchJob."""
     pytest.importorskip("torch", reason="torch is not installed")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "train.py").write_text(TRAIN)
-    _, kept = rehearsed(tmp_path, kind, "torchrun train.py\n      scriptPathURI: code")
+    _, kept = rehearsed(tmp_path, "trainJob", "torchrun train.py\n      scriptPathURI: code")
     (log,) = (kept / "logs").iterdir()
     assert {f"rank {rank} of 2 has 3" for rank in (0, 1)} <= {
         line.split(" ", 2)[2] for line in log.read_text().splitlines()
