@@ -11,6 +11,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import yaml
@@ -150,6 +151,35 @@ def test_eks_is_reached_by_name_and_region(tmp_path: Path) -> None:
         assert "has no endpoint yet" in str(raised("eks:us-west-2/tuning"))
         place.cloud.denied.add("eks:DescribeCluster")
         assert isinstance(raised("eks:us-west-2/tuning"), NotAllowed)
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [("us-west-2", "sts.us-west-2.amazonaws.com"), ("cn-north-1", "sts.cn-north-1.amazonaws.com.cn")],
+)
+def test_a_token_is_a_request_to_the_service_of_the_region(
+    region: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cloudtune.clients.aws_auth import Account
+    from cloudtune.clients.kubernetes_eks import _Signing
+
+    with Identity() as identity, identity.applied({}):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAREHEARSED")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "session")
+        signing = _Signing(Account(), region, "tuning", Call(service="aws.eks", operation="describe_cluster"))
+        token = str(signing.token())
+        assert signing.token() == token
+    prefix, _, text = token.partition(".")
+    assert prefix == "k8s-aws-v1"
+    assert "=" not in text
+    url = urlsplit(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
+    query = dict(parse_qsl(url.query))
+    assert (url.scheme, url.netloc, url.path) == ("https", host, "/")
+    assert (query["Action"], query["X-Amz-Expires"]) == ("GetCallerIdentity", "60")
+    assert query["X-Amz-SignedHeaders"] == "host;x-k8s-aws-id"
+    assert query["X-Amz-Credential"].split("/")[2:] == [region, "sts", "aws4_request"]
+    assert query["X-Amz-Security-Token"] == "session"
 
 
 def test_a_token_for_another_cluster_is_not_taken(tmp_path: Path) -> None:
