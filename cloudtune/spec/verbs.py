@@ -83,8 +83,8 @@ class Register:
     version: str | None = setting("Version, on the Hub a tag; default: the next number.")
     public: bool | None = setting("On the Hub, everybody may see the model; default: only its owner.")
     infrastructure: str | None = setting(
-        "In a cloud, whose the model is: a profile, a job's file, or on AWS the ARN of a role; default: that of the job "
-        "that trained it."
+        "In a cloud, whose the model is: a profile, a job's file, or on AWS the ARN of a role; default: that of the "
+        "job that trained it."
     )
 
 

@@ -61,8 +61,15 @@ dist.destroy_process_group()
 """
 PLACES = {
     "local": {},
-    "dataScienceJob": {"shapeName": "VM.Standard2.4", "blockStorageSize": 50, "logGroupId": "ocid1.loggroup.oc1.iad.<unique-id>"}
-    | {"compartmentId": "ocid1.compartment.oc1..<unique-id>", "projectId": "ocid1.datascienceproject.oc1.iad.<unique-id>"},
+    "dataScienceJob": {
+        "shapeName": "VM.Standard2.4",
+        "blockStorageSize": 50,
+        "logGroupId": "ocid1.loggroup.oc1.iad.<unique-id>",
+    }
+    | {
+        "compartmentId": "ocid1.compartment.oc1..<unique-id>",
+        "projectId": "ocid1.datascienceproject.oc1.iad.<unique-id>",
+    },
     "sageMakerTrainingJob": {"region": "us-west-2", "instanceType": "ml.m5.xlarge", "image": "image:1"}
     | {"roleArn": "arn:aws:iam::<your-account>:role/<your-role>", "outputPath": "s3://<your-bucket>/out"},
     "eksJob": {"cluster": "training", "region": "us-west-2", "instanceType": "m5.xlarge", "image": "image:1"},
