@@ -94,7 +94,9 @@ class _Signing:
                 session.get_credentials(),
                 session.get_component("event_emitter"),
             )
-            url = signer.generate_presigned_url(self._request(client), self._region, _SIGNED_S, "")
+            url = signer.generate_presigned_url(
+                self._request(client), region_name=self._region, expires_in=_SIGNED_S, operation_name=""
+            )
         except CloudtuneError:
             raise
         except Exception as error:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cloudtune.rehearsal.aws.signatures import signature_of
 from cloudtune.rehearsal.messages import Refused, Request
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Clusters:
         self._clusters[cluster.region, cluster.name] = cluster
 
         def signer(request: Request) -> str:
+            if signature_of(request).region != cluster.region:
+                raise Refused(403, "SignatureDoesNotMatch", "Credential should be scoped to a valid region.")
             return self.cloud.principals.admit(request, body_sha256=_NOTHING).arn
 
         cluster.access.signer = signer
