@@ -316,7 +316,10 @@ _SKEW_S = 2.0
 
 def _is_waited_for(said: str) -> bool:
     """Whether a refusal says that a container has not begun, or that there was no start before."""
-    return "is waiting to start" in said or "previous terminated container" in said
+    return any(words in said for words in _NO_LOG)
+
+
+_NO_LOG = ("is waiting to start", "previous terminated container", "is not available", "is terminated")
 
 
 def _placed(meta: Mapping[str, Any]) -> dict[str, Any]:

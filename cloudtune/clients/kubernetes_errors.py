@@ -17,6 +17,8 @@ POLICY = "infrastructure/eks"
 _BUSY = {429, 500, 502, 503, 504}
 _QUOTA = re.compile(r"exceeded quota")
 _CANNOT = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"')
+#: Whom a cluster takes for somebody who has signed in as nobody.
+_NOBODY = 'User "system:anonymous"'
 #: A value in the message of a server may be a piece of what was sent: no more than its beginning is shown.
 _MOST_WORDS = 1000
 _RUNS = {"Job", "JobSet", "Pod", "PyTorchJob", "TrainJob"}
@@ -94,7 +96,7 @@ def _cause(error: Exception) -> Exception:
 def _refused(error: Refusal, call: Call, door: Door | None) -> CloudtuneError:
     said = error.said[:_MOST_WORDS]
     what, where = _subject(call), f"{call.service}.{call.operation}"
-    if error.status == 401:
+    if error.status == 401 or (error.status == 403 and _NOBODY in said):
         words = "the cluster does not know you: your token has expired, or is of another cluster"
         refused = NotAllowed(f"{where}: {words}", hint=door.sign_in if door is not None else None)
         refused.passing = True

@@ -348,3 +348,14 @@ def test_no_message_has_the_value_of_a_secret(client: Any, cluster: Cluster) -> 
     secret["data"] = {"A": "hunter2!"}
     assert "hunter2" not in str(raised(client.send, call("create", **secret), token="t"))
     assert "hunter2" not in cluster.stage.record.to_json_lines()
+
+
+def test_nobody_is_told_to_sign_in() -> None:
+    from cloudtune.clients.kubernetes_errors import Refusal, told
+
+    message = 'jobs.batch is forbidden: User \\"system:anonymous\\" cannot create resource \\"jobs\\"'
+    status = f'{{"kind": "Status", "reason": "Forbidden", "message": "{message}"}}'.encode()
+    error = told(Refusal(403, status, {}), create(), None)
+    assert isinstance(error, NotAllowed)
+    assert error.policy is None
+    assert "does not know you" in str(error)
