@@ -20,13 +20,15 @@ def kept(run_id: str) -> Iterator[Keep]:
     """Give what writes down lines of a run, which are kept once the block is left; a full disk keeps none of them."""
     path = _path(run_id)
     part = path.with_name(f"{path.name}.part")
-    lines: list[str] = []
+    whole = True
 
     def keep(found: Iterable[LogLine]) -> None:
-        lines.extend(f"{json.dumps(attrs.asdict(line))}\n" for line in found)
-        with suppress(OSError), part.open("a", encoding="utf-8") as file:
-            file.writelines(lines)
-            lines.clear()
+        nonlocal whole
+        try:
+            with part.open("a", encoding="utf-8") as file:
+                file.writelines(f"{json.dumps(attrs.asdict(line))}\n" for line in found)
+        except OSError:
+            whole = False  # a part of them may be there
 
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,10 +40,10 @@ def kept(run_id: str) -> Iterator[Keep]:
             part.unlink(missing_ok=True)
         raise
     with suppress(OSError):
-        if lines:
-            part.unlink(missing_ok=True)
-        else:
+        if whole:
             part.replace(path)
+        else:
+            part.unlink(missing_ok=True)
 
 
 def lines_of(run_id: str) -> Iterator[LogLine] | None:

@@ -1,119 +1,43 @@
-"""Logs that are kept on this machine: whole or not at all, and no reason not to end a run."""
+"""The log of a run that is kept on this machine: whole, or not at all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
-import attrs
 import pytest
 
 from cloudtune import keeping
-from cloudtune.errors import ServiceError
-from cloudtune.home import runs_folder
-from cloudtune.places import Place
-from cloudtune.plan import Call
-from cloudtune.states import Handle, LogLine
-from cloudtune.store import Record, Store
-from tests.contract.standin import StandinBackend
+from cloudtune.states import LogLine
 
-LINES = [LogLine(time=float(number), replica=0, rank=None, stream="stdout", text=f"line {number}") for number in (1, 2)]
+LINES = [LogLine(time=float(at), replica=0, rank=None, stream="stdout", text=f"line {at}") for at in range(200)]
+FULL = """
+import resource
+from cloudtune import keeping
+from tests.test_keeping import LINES
 
-
-def test_lines_are_kept_and_forgotten() -> None:
-    with keeping.kept("abcdefgh") as keep:
-        for line in LINES:
-            keep([line])
-    assert list(keeping.lines_of("abcdefgh") or ()) == LINES
-    assert keeping.lines_of("other") is None
-    assert keeping.lines_of("../abcdefgh") is None
-    keeping.forget("abcdefgh")
-    assert keeping.lines_of("abcdefgh") is None
-    assert not (runs_folder() / "abcdefgh").exists()
-    keeping.forget("abcdefgh")
+with keeping.kept("run1") as keep:
+    keep(LINES[:10])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+    keep(LINES[10:190])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    keep(LINES[190:])
+"""
 
 
-def interrupted() -> None:
-    with keeping.kept("abcdefgh") as keep:
-        keep(LINES)
-        raise KeyboardInterrupt
+@pytest.mark.usefixtures("home")
+def test_lines_are_kept_once_all_are_there() -> None:
+    with keeping.kept("run1") as keep:
+        keep(LINES[:150])
+        keep(LINES[150:])
+        assert keeping.lines_of("run1") is None
+    assert list(keeping.lines_of("run1") or ()) == LINES
+    keeping.forget("run1")
+    assert keeping.lines_of("run1") is None
 
 
-def test_what_was_interrupted_is_not_kept() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert keeping.lines_of("abcdefgh") is None
-    assert not list((runs_folder() / "abcdefgh").iterdir())
-
-
-def test_a_folder_that_cannot_be_written_keeps_nothing(tmp_path: Path) -> None:
-    runs_folder().parent.mkdir(parents=True, exist_ok=True)
-    runs_folder().write_text("this is no folder")
-    with keeping.kept("abcdefgh") as keep:
-        keep(LINES)
-    assert keeping.lines_of("abcdefgh") is None
-
-
-class LosingBackend(StandinBackend):
-    """A place whose logs go with its runs."""
-
-    loses_logs = True
-
-
-@attrs.define
-class Service:
-    """A service that writes down what it is asked for; ``away`` cannot be asked for lines."""
-
-    asked: list[str] = attrs.field(factory=list)
-    away: bool = False
-
-    look_s = (0.01, 0.01)
-
-    def read(self, call: Call) -> Mapping[str, Any]:
-        self.asked.append(call.operation)
-        if self.away:
-            raise ServiceError("away", service="standin", operation="lines", definite=False)
-        begin = call.parameters["from"]
-        over = "cancel" in self.asked
-        found = [[n, f"line {n}"] for n in range(begin, 5 if over else 3)]
-        return {"lines": found, "next": begin + len(found)}
-
-    def send(self, call: Call, **_: Any) -> Mapping[str, Any]:
-        self.asked.append(call.operation)
-        return {}
-
-
-class EndingBackend(LosingBackend):
-    """Its cursor says when the log is complete."""
-
-    def lines(self, handle: Handle, reply: Mapping[str, Any]) -> tuple[tuple[LogLine, ...], Mapping[str, Any] | None]:
-        found, cursor = super().lines(handle, reply)
-        return found, {**(cursor or {}), "more": False, "ended": (cursor or {})["n"] == 5}
-
-
-def place(service: Service, backend: StandinBackend) -> Place:
-    record = Record(id="abcdefgh", name="x", backend="standin", created=1.0, updated=1.0, state="running")
-    handle = Handle(backend="standin", scope="here", id="standin-run-1")
-    store = Store()
-    return Place(run="abcdefgh", handle=handle, backend=backend, client=service, record=record, store=store)
-
-
-def test_a_log_is_read_before_a_run_is_ended_and_to_its_end_after_that() -> None:
-    service = Service()
-    place(service, EndingBackend()).end()
-    assert service.asked[:2] == ["lines", "cancel"]
-    assert [line.text for line in keeping.lines_of("abcdefgh") or ()] == [f"line {n}" for n in range(5)]
-
-
-def test_a_log_that_cannot_be_read_keeps_no_run_alive() -> None:
-    service = Service(away=True)
-    place(service, EndingBackend()).end()
-    assert service.asked == ["lines", "cancel", "lines"]
-
-
-def test_places_that_keep_their_logs_are_not_asked_for_them() -> None:
-    service = Service()
-    place(service, StandinBackend()).end()
-    assert service.asked == ["cancel"]
-    assert keeping.lines_of("abcdefgh") is None
+def test_a_disk_that_was_full_for_a_while_leaves_no_log_that_lies(home: Path) -> None:
+    subprocess.run([sys.executable, "-c", FULL], check=True, cwd=Path(__file__).parents[1])
+    assert keeping.lines_of("run1") is None
+    assert list((home / "runs" / "run1").iterdir()) == []
