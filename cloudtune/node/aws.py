@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import http.client
 import json
 import time
 import urllib.error
@@ -132,8 +133,11 @@ def _json(request: urllib.request.Request) -> dict[str, Any]:
     # the addresses are the cloud's own: a proxy for the job's traffic does not reach those of a container
     link_local = urlsplit(request.full_url).hostname in ("169.254.170.2", "169.254.170.23", "127.0.0.1", "localhost")
     handlers = [urllib.request.ProxyHandler({})] if link_local else []
-    with urllib.request.build_opener(*handlers).open(request, timeout=_TIMEOUT_S) as answer:
-        found: dict[str, Any] = json.loads(answer.read())
+    try:
+        with urllib.request.build_opener(*handlers).open(request, timeout=_TIMEOUT_S) as answer:
+            found: dict[str, Any] = json.loads(answer.read())
+    except http.client.HTTPException as error:
+        raise OSError(f"the answer broke off: {type(error).__name__}") from error
     return found
 
 

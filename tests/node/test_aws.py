@@ -35,7 +35,7 @@ def test_a_request_is_signed_as_the_library_signs_it(token: str, monkeypatch: py
 
 
 class _Service(http.server.BaseHTTPRequestHandler):
-    """Gives credentials, is busy once, and refuses another secret than the one there is."""
+    """Gives credentials, is busy once and cut off once, and refuses another secret than the one there is."""
 
     asked: list[str] = []  # noqa: RUF012 - of each test's own class
 
@@ -52,16 +52,18 @@ class _Service(http.server.BaseHTTPRequestHandler):
         self.asked.append(body)
         if len(self.asked) == 1:
             self._say(503, b"")
+        elif len(self.asked) == 2:
+            self._say(200, b'{"SecretBinary": "AAE="}', said=20)
         elif "missing" in body:
             self._say(400, b'{"__type":"com.x#ResourceNotFoundException","message":"no such secret"}')
         else:
             self._say(200, b'{"SecretBinary": "AAE="}')
 
-    def _say(self, status: int, body: bytes) -> None:
+    def _say(self, status: int, body: bytes, *, said: int | None = None) -> None:
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body[:said])
 
 
 @pytest.fixture
