@@ -83,7 +83,8 @@ def told(error: Exception, call: Call, account: Account) -> CloudtuneError:
         return _refused(error, call, account)
     where = f"{call.service}.{call.operation}"
     if isinstance(error, (sdk.ParamValidationError, sdk.InvalidRegionError)):
-        return UsageError(f"{where}: {_words(error)}", hint="look at overrides: in the spec")
+        asked = "the body that was given" if call.service.endswith("_runtime") else "overrides: in the spec"
+        return UsageError(f"{where}: {_words(error)}", hint=f"look at {asked}")
     if isinstance(error, sdk.NoRegionError):
         return UsageError(f"{where}: no AWS region is known", hint="region: in the spec, or AWS_DEFAULT_REGION")
     if isinstance(error, _SIGN_IN):

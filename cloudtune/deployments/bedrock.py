@@ -94,10 +94,11 @@ class _Asking:
     def ask(self, body: Mapping[str, Any]) -> str:
         """Return the answer to a body."""
         streams = self._show is not None or bool(body.get("stream"))
-        if _is_conversation(body):
-            reply = self._ready("converse_stream" if streams else "converse", **body)
+        sent = {key: value for key, value in body.items() if key != "stream"}
+        if _is_conversation(sent):
+            reply = self._ready("converse_stream" if streams else "converse", **sent)
             return self._heard(reply["stream"], _conversed) if streams else _text_of(reply["output"]["message"])
-        data = json.dumps({key: value for key, value in body.items() if key != "stream"}).encode()
+        data = json.dumps(sent).encode()
         if streams:
             reply = self._ready("invoke_model_with_response_stream", body=data)
             return self._heard(reply["body"], _invoked)

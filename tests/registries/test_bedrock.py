@@ -70,11 +70,12 @@ def test_a_model_is_sent_imported_asked_and_deleted(filing: Filing, namespaces: 
         {"prompt": "x y", "max_tokens": 5},
         {"messages": [{"role": "user", "content": "x y"}], "max_tokens": 5},
         {"messages": [{"role": "user", "content": [{"text": "x y"}]}], "inferenceConfig": {"maxTokens": 5}},
+        {"messages": [{"role": "user", "content": [{"text": "x y"}]}], "stream": True},
     ]
     for body in bodies:
         assert cloudtune.invoke("llama", body=body) == "x y"
         assert cloudtune.invoke("llama", body=body, show=pieces.append) == "x y"
-    assert pieces[3:] == ["x", " y"] * 4
+    assert pieces[3:] == ["x", " y"] * 5
     (filing.folder / "a.png").write_bytes(b"png")
     assert cloudtune.invoke("llama", "what is it?", image=[filing.folder / "a.png"]) == "image_url text"
     with pytest.raises(ServiceError, match="the answer broke off"):
@@ -87,6 +88,9 @@ def test_a_model_is_sent_imported_asked_and_deleted(filing: Filing, namespaces: 
     assert cloudtune.invoke("llama", body=bodies[0]) == "x y"
     assert cloudtune.invoke("llama", "how are you") == "how are you"
     assert filing.place.stage.faults.left() == ()
+    with pytest.raises(UsageError, match="Unknown parameter") as caught:
+        cloudtune.invoke("llama", body={**bodies[3], "nonsense": 1})
+    assert caught.value.hint == "look at the body that was given"
     with pytest.raises(ServiceError, match="extraneous key"):
         cloudtune.invoke("llama", body={"prompt": "x", "nonsense": 1})
     answer = CliRunner().invoke(cli, ["invoke", "llama", "hello there"])
