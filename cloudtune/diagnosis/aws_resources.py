@@ -14,6 +14,7 @@ from cloudtune.diagnosis.aws_wanted import Objects, Wanted
 from cloudtune.diagnosis.checks import Surroundings
 from cloudtune.diagnosis.findings import Finding
 from cloudtune.diagnosis.questions import Question, Refused
+from cloudtune.rights.trust import trusts
 
 #: Who takes the role of a job.
 SERVICE = "sagemaker.amazonaws.com"
@@ -53,22 +54,6 @@ def role(wanted: Wanted, questions: AwsQuestions, _: Surroundings) -> Iterator[F
         hint = f"its trust policy needs: {statement}"
         yield question.finding("problem", f"{question.about} exists, but SageMaker may not take it", hint, (statement,))
     yield from _rights_of(wanted, questions, arn)
-
-
-def trusts(document: Mapping[str, Any], service: str) -> bool:
-    """Whether a trust policy lets a service take the role; what a condition asks besides is not looked at."""
-    statements = document.get("Statement", ())
-    for one in [statements] if isinstance(statements, Mapping) else statements:
-        principal = one.get("Principal")
-        named = principal.get("Service", ()) if isinstance(principal, Mapping) else ()
-        actions = one.get("Action", ())
-        if (
-            one.get("Effect") == "Allow"
-            and service in ([named] if isinstance(named, str) else named)
-            and "sts:AssumeRole" in ([actions] if isinstance(actions, str) else actions)
-        ):
-            return True
-    return False
 
 
 def _rights_of(wanted: Wanted, questions: AwsQuestions, arn: str) -> Iterator[Finding]:

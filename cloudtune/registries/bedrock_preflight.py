@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 from cloudtune.clients.aws import AwsClient
 from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.plan import Call
 from cloudtune.registries.source import Source
+from cloudtune.rights.trust import trusts
 from cloudtune.uri import shown
 from cloudtune.weights.checks.examine import check
 from cloudtune.work_requests import Say
@@ -54,23 +52,6 @@ def check_role(client: AwsClient, role: str, say: Say) -> None:
         found = None
     if found is None:
         say(f"role {name} cannot be looked at: whether Bedrock may take it on, it will say itself")
-    elif PRINCIPAL not in _trusted(found.get("AssumeRolePolicyDocument") or {}):
+    elif not trusts(found.get("AssumeRolePolicyDocument") or {}, PRINCIPAL):
         hint = f"let its trust policy allow sts:AssumeRole to the service {PRINCIPAL}, or name another role"
         raise UsageError(f"role {name} does not let Bedrock take it on", hint=hint)
-
-
-def _trusted(policy: Mapping[str, Any]) -> set[str]:
-    """Return the services that a trust policy lets take on the role."""
-    return set(_services(policy))
-
-
-def _services(policy: Mapping[str, Any]) -> Iterator[str]:
-    for statement in _listed(policy.get("Statement", [])):
-        principal = statement.get("Principal") or {}
-        actions = {str(one).lower() for one in _listed(statement.get("Action", []))}
-        if statement.get("Effect") == "Allow" and actions & {"sts:assumerole", "sts:*", "*"}:
-            yield from (PRINCIPAL,) if principal == "*" else map(str, _listed(principal.get("Service", [])))
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from types import SimpleNamespace
+from typing import Any
 
 import attrs
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from cloudtune import rights
 from cloudtune.diagnosis import document, places
 from cloudtune.diagnosis.checks import Surroundings, carried_out
+from cloudtune.rights.trust import trusts
 from tests.aws_place import AwsPlace, aws_place
 
 pytest.importorskip("botocore", reason="botocore is not installed")
@@ -19,10 +21,30 @@ pytest.importorskip("botocore", reason="botocore is not installed")
 from cloudtune.diagnosis import aws as room
 from cloudtune.diagnosis import aws_network, aws_resources
 
-TRUST = {
+TRUST: dict[str, Any] = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}],
 }
+
+
+@pytest.mark.parametrize(
+    ("statement", "trusted"),
+    [
+        ({}, True),
+        ({"Action": "sts:*"}, True),
+        ({"Action": ["sts:TagSession", "STS:AssumeRole"]}, True),
+        ({"Principal": {"Service": ["ec2.amazonaws.com", "sagemaker.amazonaws.com"]}}, True),
+        ({"Principal": "*"}, True),
+        ({"Principal": {"AWS": "arn:aws:iam::123456789012:root"}}, False),
+        ({"Principal": {"Service": "bedrock.amazonaws.com"}}, False),
+        ({"Action": "sts:TagSession"}, False),
+        ({"Effect": "Deny"}, False),
+    ],
+)
+def test_whom_a_role_trusts(statement: dict[str, object], trusted: bool) -> None:
+    whole = {**TRUST["Statement"][0], **statement}
+    assert trusts({"Statement": whole}, "sagemaker.amazonaws.com") is trusted
+    assert trusts({"Statement": [whole]}, "sagemaker.amazonaws.com") is trusted
 
 
 @attrs.frozen(kw_only=True)
