@@ -33,6 +33,8 @@ _TYPE = "node.kubernetes.io/instance-type"
 #: Instance types for pods that name none, by what they ask for.
 _USUAL = {"nvidia.com/gpu": "p5.48xlarge", "aws.amazon.com/neuron": "trn1.32xlarge", "": "m5.24xlarge"}
 _CLAIM = re.compile(r"pvc://(?P<namespace>[^/]+)/(?P<claim>[^/]+)/(?P<path>.+)", re.DOTALL)
+#: Account, region, repository and tag of an image.
+_IMAGE = re.compile(r'(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/([^:@\s"]+)(?::([\w.-]+))?')
 #: What a queue has of everything.
 _PLENTY = 100_000
 #: Labels that nodes have of themselves.
@@ -70,6 +72,9 @@ class Eks:
             self._cluster.add_context(context)
         self.url = self._cluster.url
         furnish(self._cluster, identity, around.manifests)
+        images = {match for text in around.texts for match in _IMAGE.findall(text)}
+        for account, where, repository, tag in sorted(images):
+            self._aws.push_image(account, where, repository, tag or "latest")
 
     def _keys(self, pod: Object) -> Mapping[str, str]:
         """Return by which variables a pod finds the keys of its account's role."""

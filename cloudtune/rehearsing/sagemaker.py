@@ -51,17 +51,33 @@ class Aws:
 
     def _put_secret(self, region: str, name: str, value: str) -> None:
         """Keep a secret that its ARN finds: of a name the services' random ending is a part here."""
-        body = json.dumps({"Name": name, "SecretString": value}).encode()
-        scope = f"rehearsed/20260101/{region}/secretsmanager/aws4_request"
+        given = {"Name": name, "SecretString": value}
+        refusal = self._ask("secretsmanager", "secretsmanager.CreateSecret", region, given)
+        if refusal is not None:
+            raise UsageError(f"{name} is no name for a secret: {refusal}")
+
+    def push_image(self, account: str, region: str, repository: str, tag: str) -> None:
+        """Let a registry have an image of a name; what is in it does not matter here."""
+        given = {"registryId": account, "repositoryName": repository}
+        target = "AmazonEC2ContainerRegistry_V20150921"
+        self._ask("ecr", f"{target}.CreateRepository", region, given)  # it may be there already
+        form = "application/vnd.oci.image.manifest.v1+json"
+        manifest = {"schemaVersion": 2, "mediaType": form, "annotations": {"rehearsed": f"{repository}:{tag}"}}
+        image = {**given, "imageTag": tag, "imageManifest": json.dumps(manifest), "imageManifestMediaType": form}
+        self._ask("ecr", f"{target}.PutImage", region, image)
+
+    def _ask(self, service: str, target: str, region: str, given: Mapping[str, Any]) -> str | None:
+        """Ask a service that is lent to this cloud, as one of it; return how it refuses, None if it does not."""
+        body = json.dumps(given).encode()
+        scope = f"rehearsed/20260101/{region}/{service}/aws4_request"
         headers = {
             "authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0",
             "content-type": "application/x-amz-json-1.1",
             "content-length": str(len(body)),
-            "x-amz-target": "secretsmanager.CreateSecret",
+            "x-amz-target": target,
         }
         answer = self.cloud.borrowed.ask("POST", "/", headers=headers, stream=io.BytesIO(body))
-        if answer.status != 200:
-            raise UsageError(f"{name} is no name for a secret: {answer.body.decode(errors='replace')[:200]}")
+        return None if answer.status == 200 else answer.body.decode(errors="replace")[:200]
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -89,7 +89,8 @@ def test_a_job_is_rehearsed_as_it_stands(tmp_path: Path, kind: str) -> None:
     assert (files / "your-bucket" / "out" / "node-1" / "told").read_text() == "1 of 2\n"
     assert (files / "training" / "fsx-claim" / "1").read_text() == "a row\n"
     (log,) = (kept / "logs").iterdir()
-    assert "rehearsed: substituted: image 111122223333.dkr.ecr" in log.read_text()
+    # by the digest that the registry has told
+    assert "rehearsed: substituted: image 111122223333.dkr.ecr.eu-west-1.amazonaws.com/image@sha256:" in log.read_text()
     calls = [json.loads(line) for line in (kept / "calls.jsonl").read_text().splitlines()]
     asked = {one["operation"] for one in calls}
     assert {"describe_cluster", f"create_{kind.lower()}s", "create_configmaps", "read_log"} <= asked
