@@ -33,13 +33,14 @@ QUIET_S = 2.0
 DUE_S = 90.0
 #: Seconds that somebody who does not follow waits at most for lines that are on their way.
 PRESENT_S = 5.0
-#: ``done`` are the logs that were read to their end, ``pods`` the names of the pods that may still write, ``told`` what
-#: was said of them, ``nodes`` their replicas.
+#: ``done`` are the logs that were read to their end, ``pods`` the names of the pods that go on, ``silent`` those of
+#: them whose nodes do not answer, ``told`` what was said of pods, ``nodes`` their replicas.
 _BEGINNING: dict[str, Any] = {
     "waits": None,
     "told": {},
     "done": [],
     "pods": {},
+    "silent": [],
     "nodes": {},
     "each": [],
     "limit": LIMIT_BYTES,
@@ -115,7 +116,8 @@ def _listed(
         "waits": waits,
         "told": {uid: word for uid, word in {**cursor["told"], **words}.items() if uid in there},
         "done": done,
-        "pods": {uid: name_of(pod) for uid, pod in there.items() if news.is_live(pod)},
+        "pods": {uid: name_of(pod) for uid, pod in there.items() if news.is_going(pod)},
+        "silent": [uid for uid, pod in there.items() if news.is_silent(pod)],
         "nodes": {
             **{one["uid"]: cursor["nodes"].get(one["uid"]) for one in lost},
             **{uid: objects.replica_of(pod, job["layout"]) for uid, pod in there.items()},
@@ -219,7 +221,7 @@ def _is_over(cursor: Mapping[str, Any]) -> bool:
     if numbered.ended(lines):
         return True
     since = now - job["finished"]
-    if since <= DUE_S and (lines["waiting"] or cursor["pods"]):
+    if since <= DUE_S and (lines["waiting"] or cursor["pods"].keys() - set(cursor["silent"])):
         return False
     return bool(since > DUE_S or now - max(job["finished"], lines["news"]) >= QUIET_S)
 

@@ -27,13 +27,13 @@ def waits(pods: Iterable[Mapping[str, Any]], known: str | None, *, held: bool) -
 def ends(pods: Iterable[Mapping[str, Any]], known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield a pod's uid and how it ended, or its container before that, of those of which that is not ``known``."""
     for pod in pods:
-        end = eks_words.ending(pod)
-        if end is None:
-            end = eks_words.restarted(pod)
+        end, again = eks_words.ending(pod), eks_words.restarted(pod)
+        words = end.words if end is not None else None
+        if words is None and is_silent(pod):
+            words = "is on a node that does not answer any more"
+        if words is None and again is not None:
             count = (main_status(pod) or {}).get("restartCount")
-            words = f"{end.words}; its container was started again ({count})" if end is not None else None
-        else:
-            words = end.words
+            words = f"{again.words}; its container was started again ({count})"
         if words is not None and known.get(uid_of(pod)) != words:
             yield uid_of(pod), f"pod {name_of(pod)} {words}"
 
@@ -53,10 +53,14 @@ def logs_of(pod: Mapping[str, Any], done: Iterable[str]) -> Iterator[dict[str, A
             key = f"{uid_of(pod)}/{name}/{number}"
             if key not in done:
                 which = {"name": name_of(pod), "uid": uid_of(pod), "container": name, "previous": previous}
-                yield {"key": key, **which, "whole": whole, "gone": False}
+                yield {"key": key, **which, "start": number, "whole": whole, "gone": False}
 
 
-def is_live(pod: Mapping[str, Any]) -> bool:
-    """Return whether a pod may still write something: it has begun and not ended, on a node that is there."""
-    lost = any(one.get("type") == "Ready" and one.get("reason") == "NodeNotReady" for one in conditions(pod))
-    return main_status(pod) is not None and not eks_words.is_over(pod) and not lost
+def is_going(pod: Mapping[str, Any]) -> bool:
+    """Return whether a pod has begun and not ended."""
+    return main_status(pod) is not None and not eks_words.is_over(pod)
+
+
+def is_silent(pod: Mapping[str, Any]) -> bool:
+    """Return whether the node of a pod does not answer any more."""
+    return any(one.get("type") == "Ready" and one.get("reason") == "NodeNotReady" for one in conditions(pod))

@@ -149,10 +149,11 @@ class Streams:
     def answer(self, given: Parameters) -> dict[str, Any]:
         """Return what is asked for of a log: ``text``, and ``whole`` if it is known to be all that there will be.
 
-        ``uid`` tells a pod from others of its name, ``whole`` that its container has ended, ``gone`` that the pod is
-        not there any more, so that only what was heard of it can be told.
+        ``uid`` tells a pod from others of its name, ``start`` a start of its container from those before, ``whole``
+        that its container has ended, ``gone`` that the pod is not there any more, so that only what was heard of it can
+        be told.
         """
-        key = tuple(given.get(name) for name in ("namespace", "uid", "container", "previous"))
+        key = tuple(given.get(name) for name in ("namespace", "uid", "container", "start", "previous"))
         with self._lock:
             mirror = self._mirrors.get(key)
         if mirror is None:

@@ -153,6 +153,18 @@ def test_a_container_that_has_ended_is_read_once_more(asking: Asking) -> None:
     assert asking.container.reads == before
 
 
+def test_a_container_that_starts_again_is_followed_again(asking: Asking) -> None:
+    asking.container.say(1000.0, "one")
+    asking.container.end()
+    asking.ask(start=0)
+    assert asking.ask(start=0, whole=True)["whole"]
+    asking.container.ended = False
+    asking.container.say(1001.0, "again")
+    assert asking.texts(start=1, sinceTime="1970-01-01T00:16:41Z") == ["again"]
+    asking.container.say(1002.0, "and on")
+    eventually(lambda: asking.texts(start=1, sinceTime="1970-01-01T00:16:41Z") == ["again", "and on"])
+
+
 def test_what_nobody_asks_for_is_not_kept_without_bounds(monkeypatch: pytest.MonkeyPatch, asking: Asking) -> None:
     monkeypatch.setattr(kubernetes_streams, "MOST_BYTES", 2000)
     monkeypatch.setattr(kubernetes_streams, "IDLE_S", 0.05)
