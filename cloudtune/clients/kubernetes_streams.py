@@ -3,6 +3,7 @@
 A log goes with its pod, and a pod may go a moment after its last line. So a log that was asked for is followed by a
 thread from then on, and whoever asks again is given what has come. A stream that ended, for whatever reason, is opened
 again when the log is asked for; what was there before is left out by the times that the kubelet gave the lines.
+These need not ascend: a container's two outputs are stamped each by itself before they are written to one file.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ IDLE_S = 60.0
 #: Seconds that the stream of a container which has ended is waited for.
 _END_S = 2.0
 _NANO = 1_000_000_000
+#: Seconds back from the newest line in which a line is told from those before it by its time, and not taken for one.
+_BACK_S = 1
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ")
 
 Parameters = Mapping[str, Any]
@@ -33,20 +36,26 @@ Parameters = Mapping[str, Any]
 class Mirror:
     """One start of a container: its lines since they were last asked for, and where a stream has to go on.
 
+    ``first`` is what there is of it from the second ``begin_s`` on.
     Any thread may use it. ``ended`` is whether its stream ended by itself, and was not cut; ``whole`` whether all lines
     of a container that has ended are here.
     """
 
-    def __init__(self, first: bytes) -> None:
+    def __init__(self, first: bytes, begin_s: int) -> None:
+        self._begin_s = begin_s
         self.ended = self.whole = False
         self._lines: deque[tuple[int, bytes]] = deque()
         self._size = 0
-        self._last, self._same = 0, 0
+        self._last = 0
+        self._recent = _Moments()
         self._asked = time.monotonic()
         self._change = threading.Condition()
         self.thread: threading.Thread | None = None
         for line in self._whole(first):
-            self._take(line, replayed=False)
+            moment = _moment(line)
+            if moment is not None:
+                self._recent.count(moment)
+            self._take(line, moment)
 
     @property
     def alive(self) -> bool:
@@ -60,8 +69,8 @@ class Mirror:
 
     @property
     def since_s(self) -> int:
-        """The second from which a stream has to go on."""
-        return self._last // _NANO
+        """The second from which a stream has to go on: a line may still come that is a little behind."""
+        return max(self._begin_s, self._last // _NANO - _BACK_S)
 
     def text(self, since_s: int, limit: int | None) -> str:
         """Return the lines since a time, up to so many bytes, and forget those before it."""
@@ -82,35 +91,36 @@ class Mirror:
         """Take in what was read from the second of the last line on."""
         with self._change:
             self._asked = time.monotonic()
-        replayed = [0]
+        heard = _Moments()
         for line in self._whole(text):
-            self._accept(line, replayed)
+            self._accept(line, heard)
 
     def add(self, pieces: Iterator[bytes]) -> None:
         """Take in what a stream brings, from the second of the last line on, as long as somebody asks for it.
 
         Raises whatever the stream raises, when it is cut.
         """
-        rest, replayed = b"", [0]
+        rest, heard = b"", _Moments()
         for piece in pieces:
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
-                self._accept(line + b"\n", replayed)
+                self._accept(line + b"\n", heard)
                 if not self._is_wanted():
                     return
         if rest:
-            self._accept(rest + b"\n", replayed)
+            self._accept(rest + b"\n", heard)
         self.ended = True
 
-    def _accept(self, line: bytes, replayed: list[int]) -> None:
-        """Take in a line unless it was there before; ``replayed`` counts those of the last moment."""
+    def _accept(self, line: bytes, heard: _Moments) -> None:
+        """Take in a line unless it was there before; ``heard`` counts the lines that its reader has brought."""
+        moment = _moment(line)
+        if moment is None:
+            return  # it may have been there before
         with self._change:
-            moment = _moment(line)
-            if moment is not None and moment <= self._last:
-                replayed[0] += moment == self._last
-                if moment < self._last or replayed[0] <= self._same:
-                    return
-            self._take(line, replayed=True)
+            if moment // _NANO < self.since_s or heard.count(moment) <= self._recent.of(moment):
+                return
+            self._recent.count(moment)
+            self._take(line, moment)
 
     def _is_wanted(self) -> bool:
         """Wait until there is room; return whether somebody still asks for the lines."""
@@ -119,19 +129,37 @@ class Mirror:
                 self._change.wait(1.0)
             return time.monotonic() - self._asked < IDLE_S
 
-    def _take(self, line: bytes, *, replayed: bool) -> None:
-        moment = _moment(line)
-        if moment is None and replayed:
-            return  # it may have been there before
-        if moment is not None:
-            self._same = self._same + 1 if moment == self._last else 1
-            self._last = max(self._last, moment)
+    def _take(self, line: bytes, moment: int | None) -> None:
+        self._last = max(self._last, moment or 0)
         self._lines.append((self._last, line))
         self._size += len(line)
 
     @staticmethod
     def _whole(text: bytes) -> list[bytes]:
         return [line + b"\n" for line in text.removesuffix(b"\n").split(b"\n") if line]
+
+
+class _Moments:
+    """How many lines there are of each moment, of the newest seconds."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, dict[int, int]] = {}
+        self._newest = 0
+
+    def count(self, moment: int) -> int:
+        """Count a line, and return how many there are of its moment now."""
+        second = moment // _NANO
+        if second > self._newest:
+            self._newest = second
+            for old in [one for one in self._seconds if one < second - _BACK_S]:
+                del self._seconds[old]
+        counts = self._seconds.setdefault(second, {})
+        counts[moment] = found = counts.get(moment, 0) + 1
+        return found
+
+    def of(self, moment: int) -> int:
+        """Return how many lines there are of a moment."""
+        return self._seconds.get(moment // _NANO, {}).get(moment, 0)
 
 
 @attrs.define
@@ -175,7 +203,7 @@ class Streams:
             return {"absent": True}
         data, limit = text.encode(errors="replace"), given.get("limitBytes")
         if not given.get("previous") and not given.get("whole") and (limit is None or len(data) < limit):
-            mirror = Mirror(data)
+            mirror = Mirror(data, _second(given.get("sinceTime")))
             with self._lock:
                 self._mirrors[key] = mirror
             self._open(mirror, given)

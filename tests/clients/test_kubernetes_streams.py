@@ -117,6 +117,25 @@ def test_a_stream_that_is_cut_is_opened_again_where_it_was(asking: Asking) -> No
     eventually(lambda: asking.texts() == wanted)
 
 
+def test_lines_of_one_moment_and_those_that_are_behind_are_all_there(asking: Asking) -> None:
+    """A container's two outputs are stamped by themselves: one may come with an earlier time than the line before it."""
+    asking.ask()
+    eventually(lambda: len(asking.container.streams) == 1)
+    asking.container.say(998.0, "first")
+    eventually(lambda: asking.texts() == ["first"])  # a stream of which nothing is known before
+    said = [(1000.5, "a"), (1000.5, "b"), (1001.5, "c"), (1001.4, "behind"), (1001.5, "d"), (1000.9, "far behind")]
+    for time_s, text in (*said, (1004.0, "e")):
+        asking.container.say(time_s, text)
+    wanted = ["first", *(text for _, text in said), "e"]
+    eventually(lambda: asking.texts() == wanted)
+    asking.container.cut_streams()
+    said = [(1004.0, "f"), (1003.9, "behind again"), (1004.0, "g")]
+    for time_s, text in said:
+        asking.container.say(time_s, text)
+    wanted += [text for _, text in said]
+    eventually(lambda: asking.texts() == wanted)
+
+
 def test_the_end_of_a_log_is_known_of_a_pod_that_is_gone(asking: Asking) -> None:
     asking.container.say(1000.0, "one")
     asking.ask()
