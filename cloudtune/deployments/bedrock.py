@@ -139,17 +139,21 @@ class _Asking:
     def _heard(self, stream: Any, read: Callable[[Mapping[str, Any]], str]) -> str:
         """Return all of an answer that comes in pieces."""
         pieces = []
-        try:
-            with _told("stream"):
-                for event in stream:
-                    if piece := read(event):
-                        pieces.append(piece)
-                        self.shown = True
-                        if self._show is not None:
-                            self._show(piece)
-        finally:
-            stream.close()
+        for piece in _pieces(stream, read):
+            pieces.append(piece)
+            self.shown = True
+            if self._show is not None:
+                self._show(piece)  # what fails there breaks off no answer
         return "".join(pieces)
+
+
+def _pieces(stream: Any, read: Callable[[Mapping[str, Any]], str]) -> Iterator[str]:
+    """Yield the pieces of an answer."""
+    try:
+        with _told("stream"):
+            yield from filter(None, map(read, stream))
+    finally:
+        stream.close()
 
 
 @contextmanager

@@ -17,6 +17,10 @@ _TRIES = 3
 WHOLE, STREAM = "invoke_endpoint", "invoke_endpoint_with_response_stream"
 
 
+class _BrokenOff(Exception):
+    """An answer did not come to its end."""
+
+
 def answer(
     client: Client, endpoint: str, region: str, asked: Mapping[str, Any], show: Callable[[str], object] | None
 ) -> str:
@@ -33,38 +37,42 @@ def answer(
     for left in range(_TRIES - 1, -1, -1):
         try:
             return _streamed(client, call, show) if streams else _whole(_read(client, call))
-        except ConnectionError as error:  # what is shown already cannot be asked for again
+        except _BrokenOff as error:  # what is shown already cannot be asked for again
             if streams or not left:
                 raise _failed(call.operation, f"the answer broke off: {error}", hint="ask again") from error
     raise AssertionError
 
 
 def _read(client: Client, call: Call) -> bytes:
-    """Return an answer in one piece; ConnectionError where it breaks off."""
+    """Return an answer in one piece; _BrokenOff where it breaks off."""
     with _open(client, call) as stream:
         return bytes(stream.read())
 
 
 def _streamed(client: Client, call: Call, show: Callable[[str], object] | None) -> str:
     pieces = []
-    with _open(client, call) as stream:
-        for piece in _pieces(stream):
-            pieces.append(piece)
-            if show is not None:
-                show(piece)
+    for piece in _heard(client, call):
+        pieces.append(piece)
+        if show is not None:
+            show(piece)  # what fails there breaks off no answer
     return "".join(pieces)
+
+
+def _heard(client: Client, call: Call) -> Iterator[str]:
+    with _open(client, call) as stream:
+        yield from _pieces(stream)
 
 
 @contextmanager
 def _open(client: Client, call: Call) -> Iterator[Any]:
-    """Give the body of an answer; whatever breaks it off is a ConnectionError."""
+    """Give the body of an answer; whatever breaks it off is a _BrokenOff."""
     stream = client.read(call)["Body"]
     try:
         yield stream
     except CloudtuneError:
         raise
     except Exception as error:
-        raise ConnectionError(" ".join(str(error).split())[:300]) from error
+        raise _BrokenOff(" ".join(str(error).split())[:300]) from error
     finally:
         stream.close()
 
@@ -94,7 +102,7 @@ def _pieces(stream: Any) -> Iterator[str]:
                 return
             yield from _pieces_of(json.loads(text))
     if heard:
-        raise ConnectionError("the server ended it")
+        raise _BrokenOff("the server ended it")
     yield _whole(left)  # a server that answers in one piece
 
 

@@ -84,6 +84,11 @@ def serving(tmp_path: Path, namespaces: None) -> Iterator[Serving]:
         yield Serving(place, tmp_path)
 
 
+def read_by_nobody(piece: str) -> None:
+    """Fail as writing does where the reader went away."""
+    raise BrokenPipeError(piece)
+
+
 def test_a_model_answers_until_it_is_taken_down(serving: Serving, tmp_path: Path) -> None:
     said: list[str] = []
     made = serving.deploy(replicas=2, max_length=4096, progress=said.append)
@@ -110,6 +115,8 @@ def test_a_model_answers_until_it_is_taken_down(serving: Serving, tmp_path: Path
     assert pieces == ["slow answer"]
     with pytest.raises(ServiceError, match="the answer broke off"):
         cloudtune.invoke("llama", "now break it", show=pieces.append)
+    with pytest.raises(BrokenPipeError):
+        cloudtune.invoke("llama", "how are you", show=read_by_nobody)
     with pytest.raises(ServiceError, match="unknown is not known"):
         cloudtune.invoke("llama", body={**body, "unknown": 1})
     deleted = cloudtune.delete("llama", progress=said.append)

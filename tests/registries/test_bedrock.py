@@ -42,6 +42,11 @@ FAULTS = {
 TRIES = 6
 
 
+def read_by_nobody(piece: str) -> None:
+    """Fail as writing does where the reader went away."""
+    raise BrokenPipeError(piece)
+
+
 @pytest.fixture
 def filing(tmp_path: Path) -> Iterator[Filing]:
     with aws_place(tmp_path, speed=5000.0) as place:
@@ -80,6 +85,8 @@ def test_a_model_is_sent_imported_asked_and_deleted(filing: Filing, namespaces: 
     assert cloudtune.invoke("llama", "what is it?", image=[filing.folder / "a.png"]) == "image_url text"
     with pytest.raises(ServiceError, match="the answer broke off"):
         cloudtune.invoke("llama", "now break it", show=pieces.append)
+    with pytest.raises(BrokenPipeError):
+        cloudtune.invoke("llama", "how are you", show=read_by_nobody)
     runtime, done = "aws.bedrock_runtime", filing.place.stage.record.calls
     for operation, fault in (("invoke_model", faults.cut("*")), ("converse", faults.lost("*"))):
         count = sum(call.call == (runtime, operation) for call in done)
