@@ -102,7 +102,7 @@ def _tokenizer_class(subject: Subject, values: Mapping[str, Any]) -> Iterator[To
         return
     allowed = values.get("allowed")
     if name in values.get("refused", ()) or (allowed is not None and name not in allowed):
-        hint = "write PreTrainedTokenizerFast, if there is a tokenizer.json"
+        hint = "write PreTrainedTokenizerFast, if there is a tokenizer.json; cloudtune merge --for does so"
         yield f"tokenizer_class is {name}: {values['message']}", hint, TOKENIZER_CONFIG
 
 
