@@ -184,6 +184,8 @@ class Place:
                 sent, until = True, time.monotonic() + KEPT_LAST_S
             elif not cursor.get("more"):
                 time.sleep(self.look_s[0])
+        if not cursor.get("ended"):
+            keep([_note("the run took long to end, and the rest of its log was not waited for")])
 
     def send(self, calls: tuple[Call, ...]) -> None:
         """Carry out changes."""

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cloudtune import keeping
+from cloudtune import keeping, places
 from cloudtune.states import LogLine
 
 LINES = [LogLine(time=float(at), replica=0, rank=None, stream="stdout", text=f"line {at}") for at in range(200)]
 FULL = """
 import resource
-from cloudtune import keeping
+from cloudtune import keeping, places
 from tests.test_keeping import LINES
 
 with keeping.kept("run1") as keep:

@@ -351,3 +351,25 @@ def test_a_job_of_others_is_watched(on: EksPlace) -> None:
         runs.get("default/nobody")
     found.delete()
     eventually(lambda: on.things("Job") == [])
+
+
+def test_a_job_in_a_queue_says_why_it_waits_and_is_cancelled_there(on: EksPlace) -> None:
+    api = "kueue.x-k8s.io/v1beta1"
+    covered = [{"name": name, "nominalQuota": quota} for name, quota in (("cpu", "4"), ("memory", "64Gi"))]
+    group = {"coveredResources": ["cpu", "memory"], "flavors": [{"name": "default", "resources": covered}]}
+    spec = {"namespaceSelector": {}, "resourceGroups": [group]}
+    on.cluster.objects.create({"apiVersion": api, "kind": "ResourceFlavor", "metadata": {"name": "default"}})
+    on.cluster.objects.create({"apiVersion": api, "kind": "ClusterQueue", "metadata": {"name": "all"}, "spec": spec})
+    meta = {"name": "team", "namespace": "default"}
+    on.cluster.objects.create(
+        {"apiVersion": api, "kind": "LocalQueue", "metadata": meta, "spec": {"clusterQueue": "all"}}
+    )
+    first = jobs.start(job("sleep 300", replicas=1, queue="team"))
+    eventually(lambda: first.state == "running")
+    second = jobs.start(job(COMMAND, replicas=1, queue="team"))
+    eventually(lambda: "waits in queue team" in (second.status.reason or ""))
+    assert second.state == "pending"
+    assert first.cancel().state == "cancelled"
+    eventually(lambda: not [pod for pod in on.things("Pod") if first.id in pod["metadata"]["name"]])
+    assert second.wait(60).state == "succeeded"  # the quota is free again
+    assert first.state == "cancelled"
