@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudtune import keeping, places
+from cloudtune import keeping
 from cloudtune.states import LogLine
 
 LINES = [LogLine(time=float(at), replica=0, rank=None, stream="stdout", text=f"line {at}") for at in range(200)]
