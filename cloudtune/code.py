@@ -20,7 +20,7 @@ _ROWS = ("sft/flags.py", "sft/places.py", "sft/rows.py")
 _TRAINING = ("sft/checkpoints.py", "sft/faults.py", "sft/ranks.py", "sft/resuming.py")
 SHARED = {
     "prepare": _ROWS,
-    "pretokenize": (*_ROWS, "prepare/prepare.py", "sft/templates.py", "sft/tokens.py"),
+    "pretokenize": (*_ROWS, "prepare/prepare.py", "sft/faults.py", "sft/templates.py", "sft/tokens.py"),
     "sft_neuron": (*_ROWS, *_TRAINING, "sft/tokens.py"),
     "vision": ("sft/flags.py", "sft/places.py", *_TRAINING),
 }

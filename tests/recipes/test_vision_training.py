@@ -148,10 +148,3 @@ def test_the_loss_is_of_the_last_answer_alone(pages):
     ids = found["shapes"]["input_ids"]
     assert found["shapes"]["cross_attention_mask"] == [*ids, 2, 4]
     assert found["cut"] == [1, 20, 1, 4]
-
-
-def test_what_cannot_be_trained_is_said_in_a_sentence(pages, tmp_path):
-    ended = tiny.python(VISION, "--model", tiny.random_model(), "--train-data", pages, "--output-dir", tmp_path)
-    assert ended.returncode == 1
-    assert "sees no images\n  hint: the recipe sft trains models of words alone" in ended.stdout
-    assert "Traceback" not in ended.stdout

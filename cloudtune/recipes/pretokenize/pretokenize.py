@@ -17,6 +17,7 @@ sys.path += [str(Path(__file__).resolve().parent.parent / name) for name in ("sf
 
 import rows
 from encoding import Encoder, Tokens, load_tokenizer, packed
+from faults import explain
 from options import Options, parse
 from places import model_fault
 from prepare import draft_of, say, sources
@@ -109,7 +110,7 @@ def main() -> int:
     try:
         pretokenize(options)
     except (rows.DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {explain(error, options) or error}", file=sys.stderr, flush=True)
         return 1
     return 0
 

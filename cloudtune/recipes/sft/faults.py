@@ -54,8 +54,8 @@ def gated(options: Options) -> str:
 
 def unreachable(options: Options, text: str) -> str:
     """Return what to do when the Hub does not answer; ``text`` says what was asked of it."""
-    asked = (name for name in ("train_data", "eval_data") if getattr(options, name) and getattr(options, name) in text)
-    kind = next(asked, "model")
+    named_by = {name: getattr(options, name, "") for name in ("train_data", "eval_data", "data", "test_data")}
+    kind = next((name for name, value in named_by.items() if value and value in text), "model")
     named = getattr(options, kind)
     return (
         f"{named} is nothing on this machine, and the Hub cannot be reached\n"
