@@ -73,12 +73,6 @@ class ContainerLog:
             self._closed = True
             self._change.notify_all()
 
-    @property
-    def closed(self) -> bool:
-        """Whether no line will follow."""
-        with self._change:
-            return self._closed
-
     def read(self) -> tuple[LogLine, ...]:
         """Return the lines that are kept."""
         with self._change:

@@ -74,6 +74,8 @@ class Kueue:
         if holds(workload, "Admitted"):
             self._suspend(job, suspended=False)
             return None
+        if _is_active(job):
+            return _AGAIN_S  # what was taken back has not ended yet
         why = self._why_not(job, workload)
         if why is not None:
             self._say(workload, ("QuotaReserved", False, *why))
@@ -218,6 +220,13 @@ def _queue_of(job: Object) -> str:
 def _is_child(job: Object) -> bool:
     """Whether a job belongs to one that is queued itself."""
     return any(one.get("kind") in KINDS for one in job["metadata"].get("ownerReferences") or ())
+
+
+def _is_active(job: Object) -> bool:
+    """Whether pods of a job are still there."""
+    status = job.get("status") or {}
+    rows = [status, *(status.get("replicatedJobsStatus") or ()), *(status.get("jobsStatus") or ())]
+    return any(row.get("active") or row.get("terminating") for row in rows)
 
 
 def _pod_sets(job: Object) -> Iterable[dict[str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from decimal import ROUND_CEILING
 from typing import Any
 
@@ -149,12 +149,3 @@ def _data(kind: str, ref: Mapping[str, Any], find: Find) -> dict[str, bytes]:
 
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def references(container: Object) -> Iterator[tuple[str, str]]:
-    """Yield kind and name of what a container's variables come from."""
-    rows = [*(container.get("envFrom") or ()), *(one.get("valueFrom") or {} for one in container.get("env") or ())]
-    for row in rows:
-        for words, ref in row.items():
-            if words.startswith(("configMap", "secret")):
-                yield ("ConfigMap" if words.startswith("configMap") else "Secret"), ref["name"]

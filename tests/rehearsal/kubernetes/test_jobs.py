@@ -167,6 +167,13 @@ def test_pods_wait_with_the_reasons_of_a_real_cluster(here: Acting) -> None:
     ref = {"secretKeyRef": {"name": "later", "key": "token"}}
     here.make(job("secret", 'echo "$TOKEN"', pod={"inside": {"env": [{"name": "TOKEN", "valueFrom": ref}]}}))
 
+    here.cluster.control.claims.unprovided.add("absent")
+    size = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    meta, claim = {"name": "disk"}, {**size, "storageClassName": "absent"}
+    here.make({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": claim})
+    disk = [{"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}]
+    here.make(job("disk", "true", pod={"volumes": disk}))
+
     def waiting(name: str) -> str:
         pod = here.pod_of(name)
         rows = (pod or {}).get("status", {}).get("containerStatuses") or ({},)
@@ -179,6 +186,7 @@ def test_pods_wait_with_the_reasons_of_a_real_cluster(here: Acting) -> None:
 
     here.until(lambda: unscheduled("big") == "0/2 nodes are available: 2 Insufficient nvidia.com/gpu.")
     here.until(lambda: unscheduled("other").endswith("2 node(s) didn't match Pod's node affinity/selector."))
+    here.until(lambda: "unbound immediate PersistentVolumeClaims" in unscheduled("disk"))
     here.until(lambda: waiting("absent") == "ImagePullBackOff")
     here.until(lambda: waiting("secret") == "CreateContainerConfigError")
 

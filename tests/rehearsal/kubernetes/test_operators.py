@@ -175,13 +175,8 @@ def queue(here: Acting, gpus: int) -> None:
 
 def test_a_queue_holds_jobs_back_until_there_is_room(here: Acting) -> None:
     queue(here, 8)
-    pod = {"inside": {"resources": {"limits": {"nvidia.com/gpu": 8}}}}
-    for name in ("one", "two"):
-        manifest = job(name, "echo up; exec sleep 600", pod=pod)
-        manifest["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "team"}
-        assert here.make(manifest)["spec"]["suspend"] is True
-        if name == "one":
-            here.says("up", "one")
+    kueue = here.cluster.control.kueue
+    kueue.held["team"] = ("Pending", "it is night")
 
     def waits() -> str:
         for workload in here.cluster.objects.list("Workload"):
@@ -190,6 +185,16 @@ def test_a_queue_holds_jobs_back_until_there_is_room(here: Acting) -> None:
                 return str(found["message"])
         return ""
 
+    pod = {"inside": {"resources": {"limits": {"nvidia.com/gpu": 8}}}}
+    for name in ("one", "two"):
+        manifest = job(name, "echo up; exec sleep 600", pod=pod)
+        manifest["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "team"}
+        assert here.make(manifest)["spec"]["suspend"] is True
+        if name == "one":
+            here.until(lambda: waits() == "it is night")
+            del kueue.held["team"]
+            here.says("up", "one")
+
     words = "insufficient unused quota for nvidia.com/gpu in flavor p5, 8 more needed"
     assert here.until(waits) == f"couldn't assign flavors to pod set main: {words}"
     here.until(lambda: holds(here.get("Job", "two"), "Suspended"))
@@ -197,5 +202,8 @@ def test_a_queue_holds_jobs_back_until_there_is_room(here: Acting) -> None:
     (first,) = [one for one in here.cluster.objects.list("Workload") if holds(one, "Admitted")]
     name = first["metadata"]["name"]
     here.cluster.objects.update("Workload", "default", name, lambda thing: thing["spec"].update(active=False))
-    here.says("up", "two")
+    first = here.says("up", "two")
     here.until(lambda: here.pod_of("one") is None)
+    # what is taken back waits again, and there is room
+    kueue.evict("default", "Job", "two")
+    here.says("up", "two", after=first)
