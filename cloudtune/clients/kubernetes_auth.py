@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
@@ -194,7 +195,7 @@ def _by_kubeconfig(context: str | None) -> Door:
         basic = urllib3.util.make_headers(basic_auth=f"{configuration.username}:{configuration.password}")
     named = f"context {context}" if context else "the current context of your kubeconfig"
     sign_in = f"sign in again for {named}: kubectl config view --minify shows how it does"
-    return Door(configuration.host, pool_of(configuration, basic), holder, sign_in=sign_in)
+    return Door(configuration.host, pool_of(configuration, headers=basic), holder, sign_in=sign_in)
 
 
 def _loaded(context: str | None) -> tuple[Any, datetime | None]:
@@ -253,8 +254,13 @@ def new_configuration() -> Any:
     return made
 
 
-def pool_of(configuration: Any, headers: Mapping[str, str] | None = None) -> urllib3.PoolManager:
-    """Return the connections that the library makes of a configuration: certificates, proxies and all."""
+def pool_of(
+    configuration: Any, *, headers: Mapping[str, str] | None = None, authority: str | None = None
+) -> urllib3.PoolManager:
+    """Return the connections that the library makes of a configuration: certificates, proxies and all.
+
+    ``authority`` are the certificates to trust, as text, where they are in no file.
+    """
     # older releases of the library know no proxy of a kubeconfig, and mix those of the environment up
     proxies = getproxies()
     scheme = configuration.host.partition(":")[0].lower()
@@ -263,4 +269,20 @@ def pool_of(configuration: Any, headers: Mapping[str, str] | None = None) -> url
     configuration.connection_pool_maxsize = max(_CONNECTIONS, configuration.connection_pool_maxsize or 0)
     pool: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
     pool.headers = {**pool.headers, **(headers or {})}
+    pool.connection_pool_kw["ssl_context"] = _trust(configuration, authority)
     return pool
+
+
+def _trust(configuration: Any, authority: str | None) -> ssl.SSLContext:
+    """Return how servers' certificates are looked at: as ``kubectl`` does it.
+
+    Python 3.13 wants more of them than the certificates of many clusters have, EKS's among them.
+    """
+    needed = ssl.CERT_REQUIRED if configuration.verify_ssl else ssl.CERT_NONE
+    context: ssl.SSLContext = urllib3.util.ssl_.create_urllib3_context(cert_reqs=needed)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if authority is not None:
+        context.load_verify_locations(cadata=authority)
+    elif configuration.verify_ssl and not configuration.ssl_ca_cert:
+        context.load_default_certs()
+    return context

@@ -53,8 +53,8 @@ def door(scope: str, *, hasty: bool = False) -> Door:
         raise UsageError(f"EKS cluster {name} is {cluster.get('status')} and has no endpoint yet", hint=hint)
     configuration = new_configuration()
     configuration.host = cluster["endpoint"]
-    pool = pool_of(configuration)
-    pool.connection_pool_kw["ca_cert_data"] = base64.b64decode(cluster["certificateAuthority"]["data"]).decode()
+    authority = base64.b64decode(cluster["certificateAuthority"]["data"]).decode()
+    pool = pool_of(configuration, authority=authority)
     sign_in = (
         f"your AWS user must have an access entry of cluster {name}: aws eks list-access-entries"
         f" --cluster-name {name} --region {region}"

@@ -118,9 +118,8 @@ class Wire:
         """Return the pieces of a text as they come; raises urllib3's errors where it is cut."""
         response = self._answer(scope, "GET", path, query, None, "", streamed=True)
         try:
-            # what has come is given on at once, be it ever so little
-            while piece := response.read1():
-                yield piece
+            # chunk by chunk: what has come is given on at once, be it ever so little
+            yield from response.stream(amt=None)
         finally:
             response.close()
 

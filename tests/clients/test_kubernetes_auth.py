@@ -102,6 +102,23 @@ def test_another_authority_is_not_trusted(cluster: Cluster) -> None:
     assert "is not trusted" in str(error)
 
 
+def test_no_more_is_wanted_of_a_certificate_than_by_kubectl(cluster: Cluster) -> None:
+    from cloudtune.clients.kubernetes_auth import Clusters
+
+    context = Clusters().door("").pool.connection_pool_kw["ssl_context"]
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+    assert context.verify_mode == ssl.CERT_REQUIRED
+
+    def edit(config: dict[str, Any]) -> None:
+        del config["clusters"][0]["cluster"]["certificate-authority-data"]
+
+    rewrite(cluster, edit)
+    assert "is not trusted" in str(raised())
+    rewrite(cluster, lambda config: config["clusters"][0]["cluster"].update({"insecure-skip-tls-verify": True}))
+    with pytest.warns(Warning, match="Unverified HTTPS request"):
+        assert ask() == "rehearsed"
+
+
 def test_nobody_there_is_said_with_the_address(cluster: Cluster) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
