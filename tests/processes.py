@@ -19,7 +19,7 @@ def running(mark: str) -> list[int]:
     return found
 
 
-def eventually(true: Callable[[], object], *, within_s: float = 30.0) -> object:
+def eventually(true: Callable[[], object], *, within_s: float = 90.0) -> object:
     """Return the first true answer; fails when there is none in time."""
     deadline = time.monotonic() + within_s
     while True:
