@@ -56,6 +56,13 @@ def training_rows(options: Options) -> Any:
     return list(rows.read_rows(files, system_message=options.system_message, bad_rows=options.bad_rows, tell=say))
 
 
+def check_model(model: str) -> None:
+    """Raise OSError where a model has the name of a folder, and none is there."""
+    if model.startswith(("/", ".")) and not Path(model).is_dir():
+        hint = "the job's inputs ({URI: path}) fetch one from a bucket; a name on the Hub is OWNER/NAME"
+        raise OSError(f"{model}: no such folder on this machine\n  hint: {hint}")
+
+
 def say(text: str) -> None:
     """Print a line for people, once."""
     if os.environ.get("RANK", "0") == "0":
@@ -67,6 +74,7 @@ def main() -> int:
     options = parse(sys.argv[1:])
     missing = lacking()
     try:
+        check_model(options.model)
         data = training_rows(options)
         if not missing:
             from neuron_training import train
