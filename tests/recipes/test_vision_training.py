@@ -29,6 +29,16 @@ QUICK = (
     "--save-steps",
     "2",
 )
+#: Makes each process the only one of a node, and all nodes share their folders.
+_NODE = """
+import os, runpy, sys
+from pathlib import Path
+rank = os.environ["RANK"]
+os.environ.update(LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", GROUP_RANK=rank, CLOUDTUNE_NODE_RANK=rank)
+sys.argv = sys.argv[1:]
+sys.path[0] = str(Path(sys.argv[0]).parent)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 _LABELS = """
 import json, sys
 sys.path[:0] = sys.argv[1:3]
@@ -85,11 +95,13 @@ def test_one_process_leaves_a_model_its_measures_and_how_it_was_made(alone):
     assert len(losses(said)) == 4
 
 
-def test_two_processes_go_on_from_its_checkpoint_alike_and_their_shards_become_one_model(alone, pages, tmp_path):
+def test_two_nodes_go_on_from_its_checkpoint_alike_and_their_shards_become_one_model(alone, pages, tmp_path):
     checkpoint = alone[0] / "checkpoints" / "checkpoint-2"
     shutil.copytree(checkpoint, tmp_path / "kept" / checkpoint.name)
     given = ("--model", seeing_model(), "--train-data", pages, "--output-dir", tmp_path, *QUICK, "--method", "full")
-    ended = tiny.python(*TORCHRUN, VISION, *given, CLOUDTUNE_CHECKPOINT_DIR=str(tmp_path / "kept"))
+    (tmp_path / "node.py").write_text(_NODE)
+    variables = {"CLOUDTUNE_CHECKPOINT_DIR": str(tmp_path / "kept"), "CLOUDTUNE_NUM_NODES": "2"}
+    ended = tiny.python(*TORCHRUN, tmp_path / "node.py", VISION, *given, **variables)
     assert ended.returncode == 0, ended.stdout
     assert f"resume: going on from {tmp_path / 'kept' / 'checkpoint-2'}" in ended.stdout
     found = re.search(r"sharding: fsdp2, (\d+) of (\d+) parameters on this rank, (\d+) DTensors", ended.stdout)

@@ -17,7 +17,7 @@ import torch
 from faults import RecipeError
 from model import stored_dtype
 from options import Options
-from ranks import LOCAL_RANK, RANK, WORLD_SIZE, nodes
+from ranks import LOCAL_RANK, RANK, WORLD_SIZE, is_shared, nodes
 from resuming import close
 from torch import distributed
 from torch.distributed import checkpoint as dcp
@@ -92,12 +92,13 @@ def save_result(model: Any, processor: Any, options: Options) -> Path:
     """Write what the training has made, whole or not at all; every rank must call it.
 
     ``adapter`` for LoRA; ``model`` where one process has all of it; else ``sharded``, of which ``cloudtune
-    consolidate`` makes a model: no process could hold a large one whole.
+    consolidate`` makes a model: no process could hold a large one whole. Nodes that share the folder write one result.
     """
     output, full = Path(options.output_dir), options.method == "full"
     final = output / ("adapter" if not full else "model" if WORLD_SIZE == 1 else "sharded")
     partial = final.with_name(final.name + ".partial")
-    if LOCAL_RANK == 0:
+    keeps = RANK == 0 if is_shared(output) else LOCAL_RANK == 0
+    if keeps:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     _meet()
@@ -115,7 +116,7 @@ def save_result(model: Any, processor: Any, options: Options) -> Path:
         if full and WORLD_SIZE > 1:
             model.config.save_pretrained(partial)
     _meet()
-    if LOCAL_RANK == 0:
+    if keeps:
         if any(partial.iterdir()):
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
