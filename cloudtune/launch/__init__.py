@@ -156,7 +156,8 @@ def _crowding(runtime: Runtime, shape: Shape | None, processes: int, cores: int)
         return
     have = f"{shape.accelerators} {shape.accelerator or 'accelerators'}"
     if processes < shape.accelerators:
-        yield f"{_WHAT}.processesPerNode", f"{processes} processes on {have}: the others stay idle"
+        few = "1 process" if processes == 1 else f"{processes} processes"
+        yield f"{_WHAT}.processesPerNode", f"{few} on {have}: the others stay idle"
     elif processes > shape.accelerators:
         yield f"{_WHAT}.processesPerNode", f"{processes} processes share {have}, which NCCL refuses"
 

@@ -53,7 +53,8 @@ def spread(
     told = f"{_world(nodes, processes)} = {product}: the data-parallel degree is {data}"
     warnings = [(f"{_SPEC}.tensorParallelSize", told)]
     if cores > processes:
-        idle = f"{processes} processes on {cores} Neuron cores: {cores - processes} cores of every node stay idle"
+        few = "1 process" if processes == 1 else f"{processes} processes"
+        idle = f"{few} on {cores} Neuron cores: {cores - processes} cores of every node stay idle"
         warnings.append((f"{_SPEC}.processesPerNode", idle))
     elif shape is not None and 0 < cores < processes:
         lnc = f"{processes} processes need as many logical cores; {shape.name} has {cores} unless its LNC is 1"

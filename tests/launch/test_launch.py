@@ -184,12 +184,12 @@ def test_the_launcher(command: Any, keys: dict[str, Any], launcher: str) -> None
 @pytest.mark.parametrize(
     ("line", "replicas", "expected", "notes"),
     [
-        ("torchrun --nproc_per_node 1 t.py", 6, (6, 1), ["--nproc_per_node 1 wins", "1 processes on 2 A10"]),
+        ("torchrun --nproc_per_node 1 t.py", 6, (6, 1), ["--nproc_per_node 1 wins", "1 process on 2 A10"]),
         ("torchrun --nnodes=1 t.py", 2, (1, 2), ["--nnodes 1 wins over replicas: nodes = 1, not 2"]),
         ("torchrun --nnodes 3 t.py", None, (3, 2), ["nodes = 3"]),
         ("torchrun --nnodes 1:4 t.py", 2, (2, 2), ["--nnodes 1:4 wins on the node"]),
         ("accelerate launch --num_processes 12 --num-machines 6 t.py", 6, (6, 2), []),
-        ("accelerate launch --num_processes 6 t.py", 6, (6, 1), ["--num_processes 6 wins", "1 processes on 2 A10"]),
+        ("accelerate launch --num_processes 6 t.py", 6, (6, 1), ["--num_processes 6 wins", "1 process on 2 A10"]),
         ("deepspeed --num_gpus 4 t.py", 1, (1, 4), ["--num_gpus 4 wins", "4 processes share 2 A10"]),
         ("torchrun --node_rank 0 t.py", 2, (2, 2), ["--node_rank 0 is the same on all 2 nodes"]),
         ("python t.py --nnodes 9", 2, (2, 2), []),
