@@ -1,7 +1,8 @@
 """What is asked before a job is sent to a cluster: whether it serves the job's kind and version, and has its queue.
 
 A job of a kind that is not served would be refused with a 404 that names no key; one for a queue that is not there
-would wait for ever; a TrainJob for another minor version of its API has fields that the server does not know.
+would wait for ever, and without Kueue for nothing; a TrainJob for another minor version of its API has fields that the
+server does not know.
 
 For clusters of EKS the registry is asked too: an image that is named by a tag is sent by its digest, so that all pods,
 those made again included, run the same. Whoever may not ask, or has the image elsewhere, sends the tag.
@@ -40,6 +41,7 @@ _OPERATORS = {
     "JobSet": "the JobSet controller",
 }
 _TRAINJOBS = "trainjobs.trainer.kubeflow.org"
+_KUEUE, _KUEUE_VERSION = "kueue.x-k8s.io", "v1beta1"
 
 
 def beforehand(plan: Plan, replies: Sequence[Mapping[str, Any]]) -> Call | None:
@@ -51,8 +53,11 @@ def beforehand(plan: Plan, replies: Sequence[Mapping[str, Any]]) -> Call | None:
 def refusal(plan: Plan, replies: Sequence[Mapping[str, Any]]) -> SpecError | None:
     """Return what is wrong, with the keys of the spec; of what nobody may tell, nothing is said."""
     faults: list[Fault] = []
+    served: dict[str, list[str]] = {}
     for call, reply in zip(_calls(plan), replies, strict=False):
-        faults += _faults(_job(plan), call, reply)
+        if call.operation == "discover":
+            served[call.parameters["group"]] = [str(one.get("version")) for one in reply.get("versions") or ()]
+        faults += _faults(_job(plan), call, reply, served)
     return SpecError(faults) if faults else None
 
 
@@ -85,8 +90,9 @@ def _calls(plan: Plan) -> Iterator[Call]:
     body, namespace = job.parameters, job.parameters["metadata"]["namespace"]
     queue = body["metadata"].get("labels", {}).get(QUEUE_LABEL)
     if queue:
-        local = {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "LocalQueue", "namespace": namespace, "name": queue}
-        yield _call(job, "get", **local)
+        yield _call(job, "discover", group=_KUEUE)
+        kind = {"apiVersion": f"{_KUEUE}/{_KUEUE_VERSION}", "kind": "LocalQueue"}
+        yield _call(job, "get", **kind, namespace=namespace, name=queue)
     if body["kind"] in _OPERATORS:
         yield _call(job, "discover", group=body["apiVersion"].partition("/")[0])
     if body["kind"] == "TrainJob":
@@ -137,27 +143,38 @@ def _call(job: Step, operation: str, **parameters: Any) -> Call:
     return Call(service=SERVICE, operation=operation, parameters={**parameters, "absent": True}, region=job.region)
 
 
-def _faults(job: Step, call: Call, reply: Mapping[str, Any]) -> Iterator[Fault]:
-    body = job.parameters
+def _faults(job: Step, call: Call, reply: Mapping[str, Any], served: Mapping[str, Sequence[str]]) -> Iterator[Fault]:
+    """Yield what an answer says against a job; ``served`` are the versions of the groups that were asked for so far."""
     if call.service != SERVICE:
         yield from _absent_image(call, reply)
+    elif call.operation == "discover":
+        yield from _unserved(job.parameters, call.parameters["group"], reply, served)
+    elif call.parameters["kind"] == "LocalQueue":
+        if reply.get("absent") and _KUEUE_VERSION in served.get(_KUEUE, ()):
+            name, namespace = call.parameters["name"], call.parameters["namespace"]
+            message = f"the namespace {namespace} has no LocalQueue {name!r}: the job would wait for ever"
+            hint = f"kubectl -n {namespace} get localqueues shows which there are"
+            yield Fault(path=f"{_WHERE}.queue", message=message, hint=hint)
+    elif call.parameters["kind"] == "CustomResourceDefinition":
+        yield from _versions(job.parameters, reply)
+
+
+def _unserved(
+    body: Mapping[str, Any], group: str, reply: Mapping[str, Any], served: Mapping[str, Sequence[str]]
+) -> Iterator[Fault]:
+    """Yield that the cluster lacks the job's kind, its version, or what holds jobs in queues."""
+    if group == _KUEUE:
+        if reply.get("absent"):
+            message = "the cluster has no Kueue, so nothing would hold the job in a queue"
+            yield Fault(path=f"{_WHERE}.queue", message=message, hint="leave queue out, or install infrastructure/eks")
         return
     kind, (_, _, version) = body["kind"], body["apiVersion"].partition("/")
-    if call.operation == "discover":
-        served = [str(one.get("version")) for one in reply.get("versions") or ()]
-        if reply.get("absent"):
-            hint = f"install {_OPERATORS[kind]} (infrastructure/eks), or use jobKind: job, which needs no operator"
-            yield Fault(path=f"{_WHERE}.jobKind", message=f"the cluster knows no {kind}s", hint=hint)
-        elif served and version not in served:
-            message = f"the cluster serves {kind}s as {', '.join(served)}, and this is one of {version}"
-            yield Fault(path=f"{_WHERE}.jobKind", message=message, hint="install the version of infrastructure/eks")
-    elif call.parameters["kind"] == "LocalQueue" and reply.get("absent"):
-        name, namespace = call.parameters["name"], call.parameters["namespace"]
-        message = f"the namespace {namespace} has no LocalQueue {name!r}: the job would wait for ever"
-        hint = f"kubectl -n {namespace} get localqueues shows which there are"
-        yield Fault(path=f"{_WHERE}.queue", message=message, hint=hint)
-    elif call.parameters["kind"] == "CustomResourceDefinition":
-        yield from _versions(body, reply)
+    if reply.get("absent"):
+        hint = f"install {_OPERATORS[kind]} (infrastructure/eks), or use jobKind: job, which needs no operator"
+        yield Fault(path=f"{_WHERE}.jobKind", message=f"the cluster knows no {kind}s", hint=hint)
+    elif served[group] and version not in served[group]:
+        message = f"the cluster serves {kind}s as {', '.join(served[group])}, and this is one of {version}"
+        yield Fault(path=f"{_WHERE}.jobKind", message=message, hint="install the version of infrastructure/eks")
 
 
 def _absent_image(call: Call, reply: Mapping[str, Any]) -> Iterator[Fault]:

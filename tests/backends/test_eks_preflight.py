@@ -52,10 +52,22 @@ def test_an_indexed_job_asks_nothing() -> None:
 
 
 def test_a_queue_is_looked_up() -> None:
-    calls, faults = asked(plan(queue="team"), {"LocalQueue": {"absent": True}})
-    assert [(call.operation, call.parameters["name"], call.region) for call in calls] == [("get", "team", "context:c")]
+    kueue = {"discover": {"versions": [{"version": "v1beta2"}, {"version": "v1beta1"}]}}
+    calls, faults = asked(plan(queue="team"), {**kueue, "LocalQueue": {"absent": True}})
+    assert [(call.operation, call.parameters.get("name"), call.region) for call in calls] == [
+        ("discover", None, "context:c"),
+        ("get", "team", "context:c"),
+    ]
     assert "would wait for ever" in faults[f"{WHERE}.queue"]
-    assert asked(plan(queue="team"), {"LocalQueue": {"metadata": {}}})[1] == {}
+    assert asked(plan(queue="team"), {**kueue, "LocalQueue": {"metadata": {}}})[1] == {}
+
+
+def test_a_queue_that_cannot_be_seen_is_not_said_to_be_absent() -> None:
+    """Without Kueue no job waits; and a release of it that serves another version may have the queue."""
+    (said,) = asked(plan(queue="team"), {key: {"absent": True} for key in ("discover", "LocalQueue")})[1].values()
+    assert "has no Kueue" in said
+    later = {"discover": {"versions": [{"version": "v1"}]}, "LocalQueue": {"absent": True}}
+    assert asked(plan(queue="team"), later)[1] == {}
 
 
 @pytest.mark.parametrize("kind", ["pyTorchJob", "trainJob", "jobSet"])
@@ -104,7 +116,7 @@ def test_what_nobody_may_tell_is_left_to_the_submission(monkeypatch: pytest.Monk
     monkeypatch.setattr(jobs, "load", lambda _: Cluster)
     with pytest.raises(SpecError) as caught:
         jobs.ask_beforehand(plan(job_kind="trainJob", queue="team"), backend)
-    assert [fault.path for fault in caught.value.faults] == [f"{WHERE}.jobKind"]
+    assert [fault.path for fault in caught.value.faults] == [f"{WHERE}.queue", f"{WHERE}.jobKind"]
 
 
 # --- images
