@@ -16,8 +16,8 @@ import attrs
 from cloudtune.clients.aws import AwsClient
 from cloudtune.deployments.questions import check_question
 from cloudtune.errors import CloudtuneError, ServiceError
+from cloudtune.pauses import Pauses
 from cloudtune.plan import Call
-from cloudtune.work_requests import Pauses
 
 SCHEME = "bedrock-model://"
 SERVICE = "aws.bedrock_runtime"

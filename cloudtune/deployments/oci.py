@@ -24,10 +24,11 @@ from cloudtune.deployments.oci_request import MARK, Wanted, newest_managed, requ
 from cloudtune.deployments.questions import body_of, silence
 from cloudtune.errors import CloudtuneError, NotAllowed, ServiceError, UsageError
 from cloudtune.owners import infrastructure_for, kept_infrastructure
+from cloudtune.pauses import Pauses, Say
 from cloudtune.plan import Call
 from cloudtune.spec.oci import DataScienceJob
 from cloudtune.store import Store
-from cloudtune.work_requests import SERVICE, Pauses, Say, follow, newest
+from cloudtune.work_requests import SERVICE, follow, newest
 
 SCHEME = "oci-model://"
 #: Seconds for which the service is followed while it makes or removes a deployment.

@@ -6,10 +6,10 @@ import secrets
 from typing import Any
 
 from cloudtune.errors import ServiceError
+from cloudtune.pauses import Pauses, Say
 from cloudtune.plan import Call
 from cloudtune.spec.oci import DataScienceJob
 from cloudtune.submit import Client
-from cloudtune.work_requests import Pauses, Say
 
 SERVICE = "oci.logging"
 NAME = "cloudtune-deployments"

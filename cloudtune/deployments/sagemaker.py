@@ -19,10 +19,10 @@ from cloudtune.deployments.sagemaker_answers import answer
 from cloudtune.deployments.sagemaker_request import Wanted, default_image, requests_of, resource_name, shape_of
 from cloudtune.errors import CloudtuneError, NoCapacity, ServiceError, UsageError
 from cloudtune.owners import aws_owner, kept_infrastructure
+from cloudtune.pauses import Pauses, Say
 from cloudtune.plan import Call
 from cloudtune.store import Store
 from cloudtune.uri import scheme_of, shown
-from cloudtune.work_requests import Pauses, Say
 
 SERVICE = "aws.sagemaker"
 PACKAGE = "sagemaker-package://"

@@ -9,9 +9,9 @@ import attrs
 from cloudtune import storage
 from cloudtune.errors import UsageError
 from cloudtune.owners import AwsOwner
+from cloudtune.pauses import Say
 from cloudtune.registries.source import Source
 from cloudtune.uri import join, scheme_of, shown
-from cloudtune.work_requests import Say
 
 #: What Bedrock takes as a prefix of S3, and what every service of AWS does.
 _PREFIX = re.compile(r"s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](?:/[-!_*'().a-z0-9A-Z]+)+/")

@@ -19,6 +19,7 @@ from cloudtune import storage
 from cloudtune.clients.aws import AwsClient
 from cloudtune.errors import CloudtuneError, ServiceError, UsageError
 from cloudtune.owners import AwsOwner, aws_owner
+from cloudtune.pauses import Pauses, Say
 from cloudtune.plan import Call
 from cloudtune.registries.aws_staging import Staged, place_for, send
 from cloudtune.registries.bedrock_preflight import check_model, check_region, check_role
@@ -27,7 +28,6 @@ from cloudtune.registries.sums import digest_of, sums_of
 from cloudtune.spec.verbs import wrong_bedrock_name
 from cloudtune.store import Model, Store
 from cloudtune.uri import shown
-from cloudtune.work_requests import Pauses, Say
 
 SCHEME = "bedrock-model"
 SERVICE = "aws.bedrock"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from cloudtune.clients.aws import AwsClient
 from cloudtune.errors import CloudtuneError, UsageError
+from cloudtune.pauses import Say
 from cloudtune.plan import Call
 from cloudtune.registries.source import Source
 from cloudtune.rights.trust import trusts
 from cloudtune.uri import shown
 from cloudtune.weights.checks.examine import check
-from cloudtune.work_requests import Say
 
 PRINCIPAL = "bedrock.amazonaws.com"
 #: Regions that have Custom Model Import, as of November 2026; the same page that ``check`` reads.

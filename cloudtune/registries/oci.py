@@ -23,6 +23,7 @@ from cloudtune.clients.oci import OciClient
 from cloudtune.errors import CloudtuneError, ServiceError, UsageError
 from cloudtune.home import check_name
 from cloudtune.owners import OciOwner, oci_owner
+from cloudtune.pauses import Say
 from cloudtune.plan import File
 from cloudtune.registries.oci_catalog import TAG, Catalog, Filed
 from cloudtune.registries.oci_notes import Notes, custom_metadata, notes_of, provenance
@@ -30,7 +31,6 @@ from cloudtune.registries.source import Source, find
 from cloudtune.registries.sums import digest_of, sums_of
 from cloudtune.store import Model, Store
 from cloudtune.uri import join, scheme_of, shown
-from cloudtune.work_requests import Say
 
 SCHEME = "oci-model"
 #: Bytes above which a model is filed by reference: what Oracle ADS sends whole; the service takes 6 GB.

@@ -12,10 +12,11 @@ import attrs
 from cloudtune.backends.oci_wire import region_in
 from cloudtune.errors import NotAllowed
 from cloudtune.owners import OciOwner
+from cloudtune.pauses import Say
 from cloudtune.plan import Call, File
 from cloudtune.spec.oci import DataScienceJob
 from cloudtune.submit import Client
-from cloudtune.work_requests import OVER, SERVICE, Say, follow, newest
+from cloudtune.work_requests import OVER, SERVICE, follow, newest
 
 #: Free-form tag by which a model is known again: a digest of the checksums of its files.
 TAG = "cloudtune-checksums"

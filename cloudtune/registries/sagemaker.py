@@ -21,6 +21,7 @@ from cloudtune.backends.serving_images import djl_image
 from cloudtune.clients.aws import AwsClient
 from cloudtune.errors import ServiceError, UsageError
 from cloudtune.owners import AwsOwner, aws_owner
+from cloudtune.pauses import Say
 from cloudtune.plan import Call
 from cloudtune.registries.aws_staging import Staged, place_for, send
 from cloudtune.registries.source import Source, find
@@ -28,7 +29,6 @@ from cloudtune.registries.sums import digest_of, sums_of
 from cloudtune.spec.verbs import wrong_sagemaker_name
 from cloudtune.store import Model, Store
 from cloudtune.uri import shown
-from cloudtune.work_requests import Say
 
 SCHEME = "sagemaker-package"
 SERVICE = "aws.sagemaker"
