@@ -31,7 +31,7 @@ AWS_PREFIX = "k8s-aws-v1."
 _MADE_PREFIX = "rehearsed."
 _ANYWHERE = "*"
 #: Seconds after its signature in which a token is taken for a new one.
-_NEW_S = 2.0
+_NEW_S = 20.0
 
 
 class Access:
