@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 
 from cloudtune.backends import eks_chain, eks_logs, eks_objects, eks_preflight, eks_runs
+from cloudtune.backends.aws_surroundings import region_here
 from cloudtune.backends.eks_kinds import AUTO_RESUME, DEFAULT_TRAINER_API, PART, SPECS, Wanted
 from cloudtune.backends.eks_notes import Drawn, doubts, notes
 from cloudtune.backends.eks_objects import CONTAINER, KINDS, SERVICE, Kind, kind_name
@@ -36,7 +37,6 @@ from cloudtune.backends.eks_wire import (
     scope_of,
 )
 from cloudtune.backends.patches import patched
-from cloudtune.backends.sagemaker_surroundings import region_here
 from cloudtune.code import gather_code
 from cloudtune.errors import CloudtuneError, Fault, SpecError
 from cloudtune.launch import Launch, launch, run_time_limit_s

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cloudtune.backends import farewells
-from cloudtune.backends.sagemaker_surroundings import account_of
+from cloudtune.backends.aws_surroundings import account_of
 from cloudtune.node.farewell import WORD
 from cloudtune.plan import Call, Plan
 from cloudtune.states import Event, Failure, Handle, Status

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from cloudtune import rights
+from cloudtune.backends.aws_surroundings import account_of
 from cloudtune.backends.sagemaker_quotas import asking, quota_name, quota_of
-from cloudtune.backends.sagemaker_surroundings import account_of
 from cloudtune.diagnosis.aws_questions import POLICIES, AwsQuestions
 from cloudtune.diagnosis.aws_wanted import Objects, Wanted
 from cloudtune.diagnosis.checks import Surroundings

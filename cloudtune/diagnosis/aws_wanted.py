@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from cloudtune.backends.sagemaker_surroundings import account_of, surroundings
+from cloudtune.backends.aws_surroundings import account_of
+from cloudtune.backends.sagemaker_surroundings import surroundings
 from cloudtune.diagnosis.document import Subject
 from cloudtune.spec.runtime import Runtime
 from cloudtune.spec.sagemaker import SageMakerTrainingJob

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudtune import jobs
+from cloudtune.backends.aws_surroundings import STUDIO_FILE
 from cloudtune.backends.sagemaker import SageMakerBackend
-from cloudtune.backends.sagemaker_surroundings import STUDIO_FILE, surroundings
+from cloudtune.backends.sagemaker_surroundings import surroundings
 from cloudtune.backends.sagemaker_wire import training_job_name
 from cloudtune.errors import SpecError
 from cloudtune.plan import FromShell, Masked, Plan, leaves
