@@ -26,10 +26,6 @@ class LocalEntryNotFoundError(OSError):
     """Stands for huggingface_hub's."""
 
 
-class HFValidationError(ValueError):
-    """Stands for huggingface_hub's."""
-
-
 def test_out_of_memory_names_what_is_left_to_try():
     said = faults.explain(OutOfMemoryError("CUDA out of memory"), given("--batch-size", "8"))
     assert "--batch-size 4 --gradient-accumulation 2" in said
@@ -88,13 +84,6 @@ def test_without_a_way_to_the_hub(error, flag):
     said = faults.explain(error, given())
     assert "the Hub cannot be reached" in said
     assert f"give that path as {flag}" in said
-
-
-def test_a_folder_that_is_not_there():
-    error = OSError("Repo id must be in the form ...: 'org/model/x'")
-    error.__cause__ = HFValidationError("Repo id must be in the form ...: 'org/model/x'")
-    said = faults.explain(error, given("--model", "org/model/x"))
-    assert said.startswith("org/model/x: no such folder on this machine\n  hint: --model is the full path of a folder")
 
 
 def test_a_template_without_marks():

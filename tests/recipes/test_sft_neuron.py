@@ -27,10 +27,11 @@ def test_without_the_stack_it_says_what_has_it(tmp_path, monkeypatch):
     assert "runtimes/torch-neuron" in ended.stdout
 
 
-def test_a_folder_that_is_not_there_is_told_before_anything_is_read(tmp_path):
+def test_a_folder_that_is_not_there_is_told_in_plain_words(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLOUDTUNE_REHEARSED", "1")
     ended = tiny.python(SCRIPT, "--model", tmp_path / "none", "--train-data", tiny.DATA / "train.jsonl")
     assert ended.returncode == 1
-    assert f"error: {tmp_path / 'none'}: no such folder on this machine\n  hint: the job's inputs" in ended.stdout
+    assert f"error: {tmp_path / 'none'}: no such file or folder\n  hint: a model on the Hub has a name" in ended.stdout
 
 
 def test_degrees_that_do_not_divide_the_processes_are_refused():

@@ -52,25 +52,10 @@ def gated(options: Options) -> str:
     )
 
 
-def asked_for(options: Options, text: str) -> str:
-    """Return the option whose value ``text`` speaks of: one of the data, else the model."""
-    named_by = {name: getattr(options, name, "") for name in ("train_data", "eval_data", "data", "test_data")}
-    return next((name for name, value in named_by.items() if value and value in text), "model")
-
-
-def absent(options: Options, text: str) -> str:
-    """Return what to do where something has the name of a folder, and none is there."""
-    kind = asked_for(options, text)
-    return (
-        f"{getattr(options, kind)}: no such folder on this machine\n"
-        f"  hint: {called(kind)} is the full path of a folder on the node, which the job's inputs ({{URI: path}}) may "
-        "fetch, or a name on the Hub: OWNER/NAME"
-    )
-
-
 def unreachable(options: Options, text: str) -> str:
     """Return what to do when the Hub does not answer; ``text`` says what was asked of it."""
-    kind = asked_for(options, text)
+    named_by = {name: getattr(options, name, "") for name in ("train_data", "eval_data", "data", "test_data")}
+    kind = next((name for name, value in named_by.items() if value and value in text), "model")
     named = getattr(options, kind)
     return (
         f"{named} is nothing on this machine, and the Hub cannot be reached\n"
@@ -97,8 +82,6 @@ def explain(error: BaseException, options: Options) -> str | None:
             return (
                 f"the Hub has no such data set, or it is private: {text}\n  hint: check the name, or give a .jsonl file"
             )
-        if name == "HFValidationError":
-            return absent(options, text)
         if name in ("LocalEntryNotFoundError", "OfflineModeIsEnabled") or "couldn't reach" in lowered:
             return unreachable(options, text)
         if "generation %}" in text and "template" in lowered:

@@ -22,6 +22,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "sft"))
 
 import rows
 from options import Options, parse
+from places import model_fault
 from tokens import read_tokens, tokens_at
 
 #: What the trainer needs, by the names of their modules.
@@ -56,13 +57,6 @@ def training_rows(options: Options) -> Any:
     return list(rows.read_rows(files, system_message=options.system_message, bad_rows=options.bad_rows, tell=say))
 
 
-def check_model(model: str) -> None:
-    """Raise OSError where a model has the name of a folder, and none is there."""
-    if model.startswith(("/", ".")) and not Path(model).is_dir():
-        hint = "the job's inputs ({URI: path}) fetch one from a bucket; a name on the Hub is OWNER/NAME"
-        raise OSError(f"{model}: no such folder on this machine\n  hint: {hint}")
-
-
 def say(text: str) -> None:
     """Print a line for people, once."""
     if os.environ.get("RANK", "0") == "0":
@@ -74,7 +68,6 @@ def main() -> int:
     options = parse(sys.argv[1:])
     missing = lacking()
     try:
-        check_model(options.model)
         data = training_rows(options)
         if not missing:
             from neuron_training import train
@@ -82,6 +75,9 @@ def main() -> int:
             from cpu_training import train
         else:
             print(f"error: no {', '.join(missing)}\n  hint: {INSTRUCTIONS}", file=sys.stderr, flush=True)
+            return 1
+        if fault := model_fault(options.model):
+            print(f"error: {fault}", file=sys.stderr, flush=True)
             return 1
         train(options, data)
     except (rows.DataError, OSError) as error:
