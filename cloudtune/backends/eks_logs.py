@@ -10,6 +10,7 @@ Times of the API (which are those of the control plane) and of logs (those of th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -244,9 +245,9 @@ def _entries(one: Mapping[str, Any], text: str, replica: int | None, stream: str
     rows = text.split("\n")
     rows = rows[:-1] if is_cut or not rows[-1] else rows
     found: list[Entry] = []
-    at, same = 0.0, 0
+    at, last = 0.0, ""
     start = one["key"].rpartition("/")[0]
-    last = ""
+    same: Counter[str] = Counter()  # lines of one moment need not follow each other
     for row in rows:
         stamp, _, words = row.partition(" ")
         time_s = objects.moment(stamp)
@@ -254,9 +255,9 @@ def _entries(one: Mapping[str, Any], text: str, replica: int | None, stream: str
             stamp, words = last, row
         else:
             at = time_s
-        same = same + 1 if stamp == last else 0
         last = stamp
-        found.append(Entry(id=f"{start}/{stamp}#{same}", at=at, text=words, stream=stream, replica=replica))
+        found.append(Entry(id=f"{start}/{stamp}#{same[stamp]}", at=at, text=words, stream=stream, replica=replica))
+        same[stamp] += 1
     return found
 
 

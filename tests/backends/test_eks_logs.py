@@ -88,6 +88,20 @@ def test_the_log_of_a_container_that_was_started_again_is_read_too() -> None:
     assert "read_log" not in [call.operation for call in reader.calls[before:]]  # all was read to its end
 
 
+def test_lines_of_one_moment_are_all_told_whatever_is_between_them() -> None:
+    """A container's two outputs are stamped each by itself, so that times need not ascend."""
+    service = Service()
+    pod = service.pod(0)
+    pod.tries[-1].lines += [(1000.5, "a"), (1000.4, "behind"), (1000.5, "b")]
+    reader = Reader(service, attrs.evolve(HANDLE, kind="foreignJob"))
+    reader.once()
+    pod.phase, pod.tries[-1].end = "Succeeded", {"exitCode": 0}
+    service.now = 1002.0
+    service.finish()
+    reader.to_the_end()
+    assert [text for _, text in reader.written] == ["behind", "a", "b"]
+
+
 def test_the_end_of_a_log_that_went_with_its_pod_is_told() -> None:
     service = Service()
     agent = Agent(service.pod(0), nodes=1, start_s=990.0)
