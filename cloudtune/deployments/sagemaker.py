@@ -40,6 +40,8 @@ _STATES = {
     "Failed": "failed",
     "UpdateRollbackFailed": "failed",
 }
+#: Statuses in which an endpoint stays, and answers nobody.
+_ENDED = frozenset({"OutOfService", "Failed", "UpdateRollbackFailed"})
 _FULL = ("insufficientinstancecapacity", "capacity error", "resourcelimitexceeded")
 
 
@@ -144,7 +146,7 @@ def deploy(
     say, client = progress or str, AwsClient()
     if reserved.begun:
         say(f"{reserved.name} has been begun: going on with it")
-        if state(reserved) in {"failed", "stopping"}:
+        if state(reserved) in {"failed", "cancelled", "stopping"}:
             stop(reserved, progress=say)
     wanted, served = _wanted(reserved, client, store)
     requests = requests_of(wanted)
@@ -196,7 +198,7 @@ def stop(deployment: SageMakerDeployment, *, progress: Say | None = None) -> Non
         if line != told:
             say(line)
             told = line
-        if current in {"InService", "OutOfService", "Failed", "UpdateRollbackFailed"}:
+        if current in {"InService", *_ENDED}:
             _delete(client, deployment)
         if pauses.over:
             hint = "delete it again later"
@@ -290,8 +292,9 @@ def _settled(client: AwsClient, served: SageMakerDeployment, say: Say) -> Cloudt
             told = line
         if status == "InService":
             return None
-        if found is None or status in {"Failed", "Deleting"}:
-            why = str((found or {}).get("FailureReason") or "the endpoint was deleted meanwhile")
+        if status in {"Deleting", *_ENDED}:
+            ended = "was deleted meanwhile" if status == "Deleting" else f"is {status}"
+            why = str((found or {}).get("FailureReason") or f"the endpoint {ended}")
             if any(word in why.lower() for word in _FULL):
                 hint = "try another instance type or region, ask for a higher quota, or try again later"
                 return NoCapacity(f"SageMaker has no such machine free: {why}", hint=hint)

@@ -236,6 +236,23 @@ def test_what_is_lost_is_told(serving: Serving) -> None:
     assert (serving.left(), cloudtune.list(deployments=True)) == ([], ())
 
 
+@pytest.mark.parametrize("status", ["OutOfService", "UpdateRollbackFailed"])
+def test_an_endpoint_that_answers_nobody_is_made_anew(
+    status: str, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for one that stays as it is: somebody has updated it while the record was not complete."""
+    from cloudtune.rehearsal.aws.endpoints import ENDPOINT
+
+    monkeypatch.setattr(sagemaker, "PATIENCE_S", 60.0)
+    made, states = serving.deploy(), serving.place.stage.store
+    Store().replace_deployment(attrs.evolve(made, details={**made.details, "complete": False}))
+    (one,) = states.all(ENDPOINT)
+    states.change(ENDPOINT, one.id, shown={**one.data["shown"], "EndpointStatus": status})
+    again = serving.deploy()
+    assert again.details["resource"] == made.details["resource"]
+    assert cloudtune.invoke("llama", "hello") == "hello"
+
+
 @pytest.mark.parametrize("kind", ["lost", "cut"])
 def test_every_call_may_fail_once(kind: str, serving: Serving) -> None:
     def streamed() -> str:

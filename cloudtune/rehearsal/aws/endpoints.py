@@ -117,7 +117,7 @@ class Endpoints:
         found = self._found(ENDPOINT, given, asked)
 
         def going(data: dict[str, Any]) -> dict[str, Any] | None:
-            if data["shown"]["EndpointStatus"] not in {"InService", "Failed"}:
+            if data["shown"]["EndpointStatus"] in {"Creating", "Deleting"}:
                 return None
             return {"shown": {**data["shown"], "EndpointStatus": "Deleting"}}
 
