@@ -73,8 +73,11 @@ def test_an_image_is_a_path_bytes_or_base64(tmp_path):
     ):
         image = conversations.opened(one, tmp_path)
         assert (image.mode, image.size) == ("RGB", (2, 3))
-    with pytest.raises(conversations.RowError, match="cannot be read"):
-        conversations.opened(b"no image", tmp_path)
+    data = made.getvalue()
+    broken = data[:40] + b"\xff" * 8 + data[48:]
+    for one in (b"no image", "data:image/png;base64,abc", broken, data[:45], data[:16] + b"\x00\x0f" * 4 + data[24:]):
+        with pytest.raises(conversations.RowError, match="cannot be read"):
+            conversations.opened(one, tmp_path)
 
 
 def test_parquet_files_keep_their_images_to_themselves_until_they_are_asked_for(tmp_path):

@@ -13,6 +13,7 @@ An image is a path (of a file beside the rows), bytes, ``data:`` with base64, or
 
 import base64
 import io
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,13 +83,13 @@ def conversation(row: Row, kind: str, system_message: str = "") -> tuple[Convers
 
 def opened(image: Any, folder: Path) -> Any:
     """Return an image, of three colours, from whatever a row has in its place."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if isinstance(image, Mapping):
         image = image.get("bytes") or image.get("path")
-    if isinstance(image, str) and image.startswith("data:"):
-        image = base64.b64decode(image.partition(",")[2])
     try:
+        if isinstance(image, str) and image.startswith("data:"):
+            image = base64.b64decode(image.partition(",")[2])
         if isinstance(image, bytes):
             return Image.open(io.BytesIO(image)).convert("RGB")
         if isinstance(image, str):
@@ -96,7 +97,8 @@ def opened(image: Any, folder: Path) -> Any:
                 return file.convert("RGB")
         if isinstance(image, Image.Image):
             return image.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        # what Pillow's readers raise of files that are broken, or far too large
         raise RowError(f"has an image that cannot be read: {error}") from None
     raise RowError(f"has {type(image).__name__} in the place of an image")
 
