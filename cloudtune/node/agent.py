@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudtune.node import processes, ranks
+from cloudtune.node.attendance import Attendance
 from cloudtune.node.command import Command, why_stopped
 from cloudtune.node.errors import NodeError, Stopped
 from cloudtune.node.failure import first_failure
@@ -30,12 +31,16 @@ from cloudtune.node.order import Order, read_order
 from cloudtune.node.preparation import Preparation
 from cloudtune.node.ranks import Place
 from cloudtune.node.report import AGENT_FAILED, TIME_LIMIT, ending, new_report, write_json
-from cloudtune.node.rollcall import call_roll, report_absence
+from cloudtune.node.rollcall import Roll, call_roll, report_absence
 from cloudtune.node.streams import Streams
 
 #: Seconds between two looks at a place that has not listed all nodes yet.
 _PLACE_S = 1.0
+#: Where a node may be made again alone.
+_ALONE_AGAIN = ("kubernetes",)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
+#: Why a command was stopped whose node must start again with the others.
+_STARTS_AGAIN = "a node that came again"
 #: Where a place shows why a node failed: a file, and how many characters of it.
 _NOTICES = {"sagemaker": ("/opt/ml/output/failure", 1024), "kubernetes": ("/dev/termination-log", 4096)}
 
@@ -57,6 +62,8 @@ class Agent:
         self.streams: Streams | None = None
         self.finishing = False
         self.orphaned = False
+        self.roll: Roll | None = None
+        self.again: str | None = None  # why all nodes must start again
         self.tidy = False  # whether the command ended with all its processes
 
     def work(self) -> int:
@@ -72,9 +79,9 @@ class Agent:
         processes.become_subreaper()
         self.preparation.make_ready(place)
         if order.nodes > 1:
-            self.report["clockOffset"] = call_roll(
-                place, order.run_id, port=self._roll_port(place), timeout_s=order.rendezvous_timeout_s
-            )
+            port = self._roll_port(place)
+            roll = call_roll(place, order.run_id, port=port, timeout_s=order.rendezvous_timeout_s, say=self.log.say)
+            self.report["clockOffset"], self.roll = roll.clock_offset_s, roll
         return self._run_command(place)
 
     def _find_place(self) -> Place:
@@ -117,15 +124,31 @@ class Agent:
             else command_line(order, python=ready.python, archive=ready.archive),
         )
         code = 0
+        attendance = self._attend(place, command)
         for line in lines:
             if line is not None and code == 0 and command.stopped is None:
                 self.log.say(f"starts: {line[-1] if line[:2] == ['/bin/sh', '-c'] else shlex.join(line)}")
                 code = command.run(
                     line, variables=variables, folder=ready.working, rank=place.node_rank if alone else None
                 )
+        if attendance is not None:
+            attendance.close()
         self.report.update(stopped=command.stopped, stoppedAt=command.stopped_at)
         self.tidy = True
         return code
+
+    def _attend(self, place: Place, command: Command) -> Attendance | None:
+        """Watch, where a node may be made again alone, whether all must start again: then the command ends."""
+        roll = self.roll
+        if roll is None or place.name not in _ALONE_AGAIN:
+            return None
+
+        def again(reason: str) -> None:
+            self.again = reason
+            command.stop(_STARTS_AGAIN)
+            os.kill(os.getpid(), signal.SIGCHLD)  # the loop that reads the streams wakes, and looks
+
+        return Attendance(place, self.order.run_id, roll, port=self._roll_port(place), again=again)
 
     def _precompile_line(self) -> list[str] | None:
         """Return the argv of the pass before training; a rehearsal has no compiler and goes without."""
@@ -171,6 +194,9 @@ class Agent:
             limit_s = self.order.maximum_runtime_s or 0
             report.update(exitCode=TIME_LIMIT, signal=None, reason=f"the time limit of {limit_s:g} s was reached")
             report["failure"] = self._own_failure(TIME_LIMIT, None)
+        elif report["stopped"] == _STARTS_AGAIN:
+            report.update(exitCode=AGENT_FAILED, signal=None, reason=self.again)
+            report["failure"] = {**self._own_failure(AGENT_FAILED, None), "victim": True}
         elif report["stopped"]:
             report["reason"] = f"stopped by {report['stopped']}; {how}"
         elif code:

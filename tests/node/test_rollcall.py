@@ -10,7 +10,7 @@ import pytest
 
 from cloudtune.node.errors import NodeError
 from cloudtune.node.ranks import Place
-from cloudtune.node.rollcall import call_roll, report_absence
+from cloudtune.node.rollcall import Roll, call_roll, report_absence
 from tests.node.running import free_port
 
 
@@ -25,7 +25,7 @@ class Calls:
         self.nodes = nodes
         self.timeout_s = timeout_s
         self.port = free_port()
-        self.outcomes: dict[int, float | NodeError] = {}
+        self.outcomes: dict[int, Roll | NodeError] = {}
         self._threads: list[threading.Thread] = []
 
     def call(self, rank: int, run_id: str = "r") -> None:
@@ -41,7 +41,7 @@ class Calls:
         thread.start()
         self._threads.append(thread)
 
-    def wait(self) -> dict[int, float | NodeError]:
+    def wait(self) -> dict[int, Roll | NodeError]:
         for thread in self._threads:
             thread.join(timeout=30)
             assert not thread.is_alive()
@@ -60,8 +60,8 @@ def test_all_nodes_come_in_any_order(calls: Callable[[int, float], Calls]) -> No
     outcomes = roll.wait()
     assert sorted(outcomes) == [0, 1, 2, 3]
     for offset in outcomes.values():
-        assert isinstance(offset, float)
-        assert abs(offset) < 5  # one clock
+        assert isinstance(offset, Roll)
+        assert abs(offset.clock_offset_s) < 5  # one clock
 
 
 def test_every_node_is_told_who_came_and_who_is_missing(calls: Callable[[int, float], Calls]) -> None:
