@@ -42,8 +42,8 @@ class Addresses:
         """Return a port on which nobody listens, nor on the next one (for the roll call), on any address."""
         with self._lock:
             for port in random.SystemRandom().sample(_PORTS, _TRIES):
-                if port not in self._ports and _is_free(port) and _is_free(port + 1):
-                    self._ports.add(port)
+                if self._ports.isdisjoint((port, port + 1)) and _is_free(port) and _is_free(port + 1):
+                    self._ports.update((port, port + 1))
                     return port
         raise UsageError("this machine has no free ports for a rehearsed job", hint="end what listens on so many")
 
