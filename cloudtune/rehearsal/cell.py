@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from cloudtune.node import processes
@@ -29,6 +29,8 @@ from cloudtune.rehearsal.rooms import Room
 _MEMORY_LOOK_S = 0.1
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _NULL = "/dev/null"
+#: What a keeper leaves to its command.
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Report:
@@ -80,21 +82,25 @@ class Keeper:
         os.set_blocking(wake, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _ENDING:
             signal.signal(number, signal.SIG_IGN)
+        # what is sent to the command before it minds signals waits for that: ignored, it would be lost
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         self.command = os.fork()
         if not self.command:
-            self._become_command()
+            self._become_command(before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _point_at_null(1, 2)  # the ends that are left are the command's
         self.report("started")
 
-    def _become_command(self) -> NoReturn:
+    def _become_command(self, mask: Iterable[int]) -> NoReturn:
         command, environment, folder = self.order["command"], self.order["environment"], self.order["workingDir"]
         what = folder
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+            for number in (signal.SIGCHLD, signal.SIGPIPE, *_ENDING):
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             if not self.alone:
                 syscalls.die_with_parent(signal.SIGKILL)
             os.setsid()

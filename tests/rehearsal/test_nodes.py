@@ -358,3 +358,27 @@ def test_many_nodes_end_with_the_block(namespaces: None, tmp_path: Path) -> None
     with pytest.raises(CloudtuneError, match="has ended"):
         nodes.start(node(tmp_path, "true"), Log().append)
     assert not list(tmp_path.glob("*/machine/root"))
+
+
+#: A keeper whose command takes its time to begin, and is asked to end before that.
+SLOW_TO_BEGIN = """
+import os, time
+from cloudtune.rehearsal.cell import Keeper
+
+become = Keeper._become_command
+
+def later(keeper, *given):
+    time.sleep(0.5)
+    become(keeper, *given)
+
+Keeper._become_command = later
+order = {"way": {"processes": True}, "name": "n", "command": ["sleep", "60"], "environment": dict(os.environ)}
+keeper = Keeper({**order, "workingDir": "/"}, lambda *_, **__: None, [])
+keeper.start()
+keeper._obey(b"T")
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(keeper.command, 0)[1]) != -15)
+"""
+
+
+def test_a_command_that_is_asked_to_end_before_it_has_begun_ends() -> None:
+    subprocess.run([sys.executable, "-c", SLOW_TO_BEGIN], check=True, timeout=50)
