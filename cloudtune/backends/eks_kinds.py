@@ -118,10 +118,13 @@ def py_torch_job_spec(wanted: Wanted) -> dict[str, Any]:
     # the operator gives its own policy to the pods, and warns of another
     pod = {key: value for key, value in wanted.pod.items() if key != "restartPolicy"}
     template = {**wanted.template, "spec": pod}
+    failures = wanted.restarts * wanted.nodes
+    # the operator takes a limit that is reached, other than 0, for one that is passed
+    limit = failures + 1 if failures else 0
     replicas = {"Master": 1, **({"Worker": wanted.nodes - 1} if wanted.nodes > 1 else {})}
     return {
         "nprocPerNode": str(wanted.processes),
-        "runPolicy": {"backoffLimit": wanted.restarts * wanted.nodes, "cleanPodPolicy": "None"},
+        "runPolicy": {"backoffLimit": limit, "cleanPodPolicy": "None"},
         "pytorchReplicaSpecs": {
             role: {"replicas": count, "restartPolicy": restart, "template": template}
             for role, count in replicas.items()

@@ -353,7 +353,7 @@ def test_a_crash_loop_ends_and_an_eviction_is_no_crash() -> None:
     assert fatal["onExitCodes"]["values"] == [124, 126, 127]
     for restarts, policy in ((0, "Never"), (2, "OnFailure")):
         job = step(plan(place=attrs.evolve(PLACE, job_kind="pyTorchJob", max_restarts=restarts)), "job")["spec"]
-        assert job["runPolicy"] == {"backoffLimit": 2 * restarts, "cleanPodPolicy": "None"}
+        assert job["runPolicy"] == {"backoffLimit": 2 * restarts + (restarts > 0), "cleanPodPolicy": "None"}
         assert {part["restartPolicy"] for part in job["pytorchReplicaSpecs"].values()} == {policy}
         assert "elasticPolicy" not in job
         job = step(plan(place=attrs.evolve(PLACE, job_kind="jobSet", max_restarts=restarts)), "job")["spec"]

@@ -121,6 +121,21 @@ def test_nodes_that_do_not_miss_each_other_start_again_together(on: EksPlace, ta
     assert f"ends with exit code 125: {told}" in own, watcher.texts
 
 
+@pytest.mark.parametrize("kind", ["pyTorchJob", "jobSet"])
+def test_nodes_of_which_one_is_killed_start_again_together(on: EksPlace, kind: str) -> None:
+    """By their containers, or by all pods: each end of each node is one that `maxRestarts` allows."""
+    watcher = Watcher(jobs.start(job(TALK, job_kind=kind, max_restarts=1)))
+    watcher.has("10", times=2)
+    last = max(pod["metadata"]["name"] for pod in on.things("Pod"))
+    on.control.kill_pod("default", last)
+    watcher.has("10", times=4)
+    on.open_gate()
+    watcher.to_the_end()
+    assert watcher.run.state == "succeeded", (watcher.run.status, watcher.texts)
+    for node in (0, 1):
+        assert of(watcher, node) == [*TEXTS[:10], *TEXTS], watcher.texts
+
+
 def test_nodes_that_may_not_start_again_name_who_was_evicted(on: EksPlace) -> None:
     watcher = Watcher(jobs.start(job(TALK)))
     watcher.has("10", times=2)
