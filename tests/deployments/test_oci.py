@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import cloudtune
+import cloudtune.verbs
 from cloudtune.cli import cli
 from cloudtune.deployments import oci_request
 from cloudtune.errors import CloudtuneError, NoCapacity, NotAllowed, RunNotFound, ServiceError, UsageError

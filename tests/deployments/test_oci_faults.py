@@ -14,6 +14,7 @@ import attrs
 import pytest
 
 import cloudtune
+import cloudtune.verbs
 from cloudtune.errors import CloudtuneError, ServiceError, UsageError
 from cloudtune.rehearsal import faults
 from cloudtune.store import Store

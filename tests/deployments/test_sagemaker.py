@@ -16,6 +16,7 @@ import attrs
 import pytest
 
 import cloudtune
+import cloudtune.verbs
 from cloudtune import storage
 from cloudtune.deployments import sagemaker
 from cloudtune.deployments.sagemaker_request import Wanted, default_image, requests_of, resource_name, shape_of
@@ -328,8 +329,9 @@ def test_what_was_interrupted_is_gone_on_with_or_taken_down(serving: Serving) ->
 
 def test_what_was_killed_is_found_again(serving: Serving) -> None:
     """Killed after the service has done what was asked, and before it says so."""
-    tries: dict[str, Any] = {"operation": "create_endpoint", "numbers": range(1, TRIES + 1)}
-    serving.place.stage.faults.add(faults.slow(SERVICE, seconds=2.0, **tries), faults.lost(SERVICE, **tries))
+    # a second try may be under way when the first has made it: it must not come after the endpoint is deleted
+    again = faults.slow(SERVICE, "create_endpoint", seconds=600.0, numbers=(2,))
+    serving.place.stage.faults.add(faults.lost(SERVICE, "create_endpoint"), again)
     words = ["deploy", serving.uri, "--to", "sagemaker", "--shape", SHAPE]
     environ = {**os.environ, **serving.place.environ}
     process = subprocess.Popen([sys.executable, "-m", "cloudtune", *words], env=environ, stderr=subprocess.PIPE)
