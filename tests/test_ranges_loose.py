@@ -11,10 +11,7 @@ import pytest
 from cloudtune import ranges
 from cloudtune.errors import ServiceError
 from cloudtune.ranges import LooseReader
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+from tests.processes import open_below
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors in /proc")
@@ -24,14 +21,13 @@ def test_many_readers_have_few_files_open(tmp_path):
         path = tmp_path / f"{number}"
         path.write_bytes(bytes([number]) * 100)
         readers.append(LooseReader(str(path), 100))
-    before = descriptors()
     wrong = []
 
     def read_all() -> None:
         for number, reader in [*enumerate(readers)] * 2:
             if reader.read(10, 90) != bytes([number]) * 90:
                 wrong.append(number)
-        wrong.extend([-1] * (descriptors() > before + 6 * 17))
+        wrong.extend([-1] * (len(open_below(tmp_path)) > 6 * 17))
 
     threads = [threading.Thread(target=read_all) for _ in range(6)]
     for thread in threads:
@@ -39,7 +35,7 @@ def test_many_readers_have_few_files_open(tmp_path):
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert descriptors() <= before  # a thread that ends gives back what it had open
+    assert open_below(tmp_path) == []  # a thread that ends gives back what it had open
 
 
 def test_a_loose_reader_copies_in_the_kernel_as_any_other(tmp_path):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cloudtune.errors import ServiceError, UsageError
 from cloudtune.weights.files.folder import folder_at
 from cloudtune.weights.files.model import open_weights, shard_names, survey
+from tests.processes import open_below
 from tests.weights.making import shard_bytes, write_model
 
 TENSORS = {
@@ -204,7 +205,6 @@ def test_what_is_wrong_with_the_files_is_told_and_nothing_stays_open(tmp_path, c
     folder = tmp_path / "model"
     write_model(folder, TENSORS)
     change(folder)
-    before = descriptors()
     with pytest.raises(UsageError) as raised:
         open_weights(folder_at(str(folder)))
     assert said in str(raised.value)
@@ -212,11 +212,7 @@ def test_what_is_wrong_with_the_files_is_told_and_nothing_stays_open(tmp_path, c
     weights, flaws = survey(folder_at(str(folder)))
     assert said in " ".join(flaw.message for flaw in flaws)
     weights.close()
-    assert descriptors() == before
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0
+    assert open_below(tmp_path) == []
 
 
 def test_all_faults_are_told_at_once_and_what_is_whole_is_open(tmp_path):
@@ -239,10 +235,9 @@ def test_a_place_that_fails_is_a_fault_of_the_place(tmp_path):
     write_model(tmp_path / "model", TENSORS)
     folder = folder_at(str(tmp_path / "model"))
     missing(tmp_path / "model")  # after it was listed
-    before = descriptors()
     with pytest.raises(ServiceError, match="nothing at"):
         open_weights(folder)
-    assert descriptors() == before
+    assert open_below(tmp_path) == []
 
 
 def test_what_to_do_about_a_folder_without_safetensors(tmp_path):
