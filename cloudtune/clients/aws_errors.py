@@ -10,7 +10,8 @@ import attrs
 from cloudtune import rights
 from cloudtune.clients.aws_auth import Account
 from cloudtune.clients.aws_auth import sdk_errors as sdk
-from cloudtune.errors import CloudtuneError, NoCapacity, NotAllowed, RunNotFound, ServiceError, UsageError
+from cloudtune.clients.failing import failed
+from cloudtune.errors import CloudtuneError, NoCapacity, NotAllowed, RunNotFound, UsageError
 from cloudtune.plan import Call
 
 #: Where the rights that a call needs are granted; an administrator applies it.
@@ -92,13 +93,13 @@ def told(error: Exception, call: Call, account: Account) -> CloudtuneError:
         refused.passing = isinstance(error, _RENEWABLE)
         return refused
     if isinstance(error, (sdk.EndpointConnectionError, sdk.ConnectTimeoutError, sdk.ProxyConnectionError)):
-        failed = _failed(f"cannot be reached: {_words(error)}", call, definite=True)
-        failed.hint, failed.passing = "check the network, and the region's name", True
-        return failed
+        unreached = failed(f"cannot be reached: {_words(error)}", call, definite=True)
+        unreached.hint, unreached.passing = "check the network, and the region's name", True
+        return unreached
     # the request may have been carried out: only its reply is known to be lost
     words = _words(error)[:500] or type(error).__name__
     lost = isinstance(error, (sdk.ConnectionError, sdk.HTTPClientError))
-    return _failed(
+    return failed(
         f"the connection failed: {words}" if lost else words,
         call,
         definite=False,
@@ -167,7 +168,7 @@ def _refused(error: Any, call: Call, account: Account) -> CloudtuneError:
         hint = "ask for a higher quota (Service Quotas), take another instance type or region, or try again later"
         return NoCapacity(f"{where}: {said or code}{tail}", hint=hint)
     busy = code in _BUSY or status == 429 or status >= 500
-    return _failed(
+    return failed(
         f"{code}: {said}" if said else code,
         call,
         definite=not busy,
@@ -194,19 +195,6 @@ def granting(action: str) -> str:
     statement = f": {attrs.evolve(right, **alone).statement()}" if right is not None else ""
     policy = POLICIES.get(f"aws.{action.partition(':')[0]}", POLICY)
     return f"your administrator grants {action} with the policies of {policy}{statement}"
-
-
-def _failed(
-    message: str, call: Call, *, definite: bool, request_id: str | None = None, hint: str | None = None
-) -> ServiceError:
-    return ServiceError(
-        message,
-        service=call.service,
-        operation=call.operation,
-        request_id=request_id,
-        definite=definite,
-        hint=hint,
-    )
 
 
 def _said(error: Any) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from cloudtune import rights
+from cloudtune.clients.failing import failed
 from cloudtune.clients.kubernetes_auth import Door, urllib3
-from cloudtune.errors import CloudtuneError, NoCapacity, NotAllowed, RunNotFound, ServiceError, UsageError
+from cloudtune.errors import CloudtuneError, NoCapacity, NotAllowed, RunNotFound, UsageError
 from cloudtune.plan import Call
 
 #: Where the rights that a call needs are granted; an administrator applies it.
@@ -78,14 +79,14 @@ def told(error: Exception, call: Call, door: Door | None) -> CloudtuneError:
     words = " ".join(str(_cause(error)).split())[:500] or type(error).__name__
     if isinstance(_cause(error), urllib3.exceptions.SSLError):
         hint = "the certificate is not of the authority that the kubeconfig names: is a proxy in between?"
-        return _failed(f"{where} is not trusted: {words}", call, definite=True, hint=hint)
+        return failed(f"{where} is not trusted: {words}", call, definite=True, hint=hint)
     if isinstance(_cause(error), (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)):
         hint = "check the network, the VPN, and the address: kubectl cluster-info"
-        failed = _failed(f"{where} cannot be reached: {words}", call, definite=True, hint=hint)
-        failed.passing = True
-        return failed
+        unreached = failed(f"{where} cannot be reached: {words}", call, definite=True, hint=hint)
+        unreached.passing = True
+        return unreached
     # the request may have been carried out: only its reply is known to be lost
-    return _failed(f"the connection failed: {words}", call, definite=False, hint="run it again")
+    return failed(f"the connection failed: {words}", call, definite=False, hint="run it again")
 
 
 def _cause(error: Exception) -> Exception:
@@ -120,7 +121,7 @@ def _refused(error: Refusal, call: Call, door: Door | None) -> CloudtuneError:
     if error.status in (400, 413, 415, 422):
         return UsageError(f"{where}: the cluster refuses {what}: {_causes(error)}", hint=_MENDED)
     busy = error.is_passing
-    return _failed(
+    return failed(
         f"{error.reason or error.status}: {said}",
         call,
         definite=not busy,
@@ -156,16 +157,3 @@ def _subject(call: Call) -> str:
     namespace = given.get("namespace") or meta.get("namespace") or ""
     kind = "Pod" if call.operation == "read_log" else given.get("kind") or ""
     return " ".join(word for word in (str(kind), "/".join(part for part in (namespace, name) if part)) if word)
-
-
-def _failed(
-    message: str, call: Call, *, definite: bool, request_id: str | None = None, hint: str | None = None
-) -> ServiceError:
-    return ServiceError(
-        message,
-        service=call.service,
-        operation=call.operation,
-        request_id=request_id,
-        definite=definite,
-        hint=hint,
-    )

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from cloudtune import rights
+from cloudtune.clients.failing import failed
 from cloudtune.clients.oci_auth import sdk as oci
 from cloudtune.errors import CloudtuneError, NoCapacity, NotAllowed, RunNotFound, ServiceError
 from cloudtune.plan import Call
@@ -27,18 +28,18 @@ def told(error: Exception, call: Call, *, kind: str, doubtful: bool = False) -> 
     if isinstance(error, oci.exceptions.ServiceError):
         refused = _refused(error, call, kind)
         if doubtful and error.status == 401:  # it was not looked at: that says nothing of the one before
-            return _failed(f"{refused.message} ({refused.hint})", call, definite=False, hint="run it again")
+            return failed(f"{refused.message} ({refused.hint})", call, definite=False, hint="run it again")
         return refused
     if isinstance(error, oci.exceptions.ConnectTimeout):
         hint = "check the network, and the region's name"
-        failed = _failed("cannot be reached", call, definite=not doubtful, hint=hint)
-        failed.passing = True
-        return failed
+        unreached = failed("cannot be reached", call, definite=not doubtful, hint=hint)
+        unreached.passing = True
+        return unreached
     if isinstance(error, oci.exceptions.RequestException):
         reason = _cause(_words(error).partition("Request Endpoint")[0]) or type(error).__name__
         # the request may have been carried out: only its reply is known to be lost
-        return _failed(f"the connection failed: {reason[:300]}", call, definite=False, hint="run it again")
-    return _failed(_words(error)[:500] or type(error).__name__, call, definite=False)
+        return failed(f"the connection failed: {reason[:300]}", call, definite=False, hint="run it again")
+    return failed(_words(error)[:500] or type(error).__name__, call, definite=False)
 
 
 def _refused(error: Any, call: Call, kind: str) -> CloudtuneError:
@@ -80,10 +81,6 @@ def _rights(said: str, call: Call) -> str:
     needed = [right.statement(facts) for right in rights.needed_for(call.service, call.operation, who="users")]
     tail = f"your administrator grants it with the policies of {POLICY}" + (f": {'; '.join(needed)}" if needed else "")
     return tail if said else f"it does not exist, or you have no right to it; {tail}"
-
-
-def _failed(message: str, call: Call, *, definite: bool, hint: str | None = None) -> ServiceError:
-    return ServiceError(message, service=call.service, operation=call.operation, definite=definite, hint=hint)
 
 
 def _cause(said: str) -> str:
