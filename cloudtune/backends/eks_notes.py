@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from cloudtune.backends.containers import agents_work
 from cloudtune.backends.eks_kinds import AUTO_RESUME, DEFAULT_TRAINER_API, PART, RUNTIME, changeable
 from cloudtune.backends.eks_pods import container_of, git_secret, image_of
 from cloudtune.backends.eks_resources import Resources
@@ -20,16 +21,6 @@ from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtime import Runtime
 
 _WHERE, _WHAT = "spec.infrastructure.spec", "spec.runtime.spec"
-#: Keys of a runtime that the agent carries out, by attribute.
-_AGENTS_WORK = {
-    "inputs": "inputs",
-    "output_dir": "outputDir",
-    "output_uri": "outputUri",
-    "dependencies": "dependencies",
-    "recipe": "recipe",
-    "processes_per_node": "processesPerNode",
-    "script_path_uri": "scriptPathURI",
-}
 #: Variables that Trainer sets itself, and lets nobody else set.
 _TRAINERS = ("PET_NNODES", "PET_NPROC_PER_NODE", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT")
 _AUTO_RESUME_NAMESPACES = ("kubeflow", "hyperpod")
@@ -164,10 +155,7 @@ def _without_agent(drawn: Drawn) -> Iterator[Pair]:
     runtime = drawn.runtime
     if container_of(runtime) is None:
         return
-    for attribute, key in _AGENTS_WORK.items():
-        if getattr(runtime, attribute, None):
-            reason = "needs the agent, and a container runs as given without it: leave it out, or use another runtime"
-            yield f"{_WHAT}.{key}", reason
+    yield from agents_work(runtime)
 
 
 # --- another way than written

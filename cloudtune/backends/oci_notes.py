@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from cloudtune.backends.containers import agents_work
 from cloudtune.backends.oci_mounts import is_file_system
 from cloudtune.backends.oci_surroundings import Surroundings
 from cloudtune.backends.oci_wire import container_of, region_of
@@ -26,15 +27,6 @@ _KINDS = {
     "subnet_id": ("subnetId", ("subnet",)),
     "log_group_id": ("logGroupId", ("loggroup",)),
     "log_id": ("logId", ("log",)),
-}
-#: Keys of a runtime that the agent carries out, by attribute.
-_AGENTS_WORK = {
-    "inputs": "inputs",
-    "output_dir": "outputDir",
-    "output_uri": "outputUri",
-    "dependencies": "dependencies",
-    "recipe": "recipe",
-    "processes_per_node": "processesPerNode",
 }
 
 
@@ -108,10 +100,7 @@ def _impossible(runtime: Runtime) -> Iterator[tuple[str, str]]:
             yield f"{_WHAT}.env[{index}].secret", "a node on OCI reads secrets of OCI Vault alone: name one by its OCID"
     if container_of(runtime) is None:
         return
-    for attribute, key in _AGENTS_WORK.items():
-        if getattr(runtime, attribute):
-            reason = "needs the agent, and a container runs as given without it: leave it out, or use another runtime"
-            yield f"{_WHAT}.{key}", reason
+    yield from agents_work(runtime, but=("script_path_uri",))
     if any(variable.secret for variable in runtime.env):
         yield f"{_WHAT}.env", "secrets are fetched by the agent, and a container runs as given without it"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from cloudtune.backends.containers import agents_work
 from cloudtune.backends.sagemaker_surroundings import Surroundings
 from cloudtune.backends.sagemaker_wire import SPOT_WAIT_S, plain_name
 from cloudtune.launch import run_time_limit_s
@@ -16,16 +17,6 @@ from cloudtune.spec.runtime import Runtime
 from cloudtune.spec.sagemaker import SageMakerTrainingJob
 
 _WHERE, _WHAT = "spec.infrastructure.spec", "spec.runtime.spec"
-#: Keys of a runtime that the agent carries out, by attribute.
-_AGENTS_WORK = {
-    "inputs": "inputs",
-    "output_dir": "outputDir",
-    "output_uri": "outputUri",
-    "dependencies": "dependencies",
-    "recipe": "recipe",
-    "processes_per_node": "processesPerNode",
-    "script_path_uri": "scriptPathURI",
-}
 #: Keys of a runtime for which a node reaches out of its network.
 _OUTSIDE = {"inputs": "inputs", "output_uri": "outputUri", "dependencies": "dependencies", "git": "git", "url": "url"}
 _SECRETS_MANAGER = "keep it in Secrets Manager and write secret: with its ARN"
@@ -140,10 +131,7 @@ def _without_agent(runtime: Runtime) -> Iterator[Pair]:
     """Yield what needs the agent, of a container that runs as given."""
     if runtime.type != "container":
         return
-    for attribute, key in _AGENTS_WORK.items():
-        if getattr(runtime, attribute, None):
-            reason = "needs the agent, and a container runs as given without it: leave it out, or use another runtime"
-            yield f"{_WHAT}.{key}", reason
+    yield from agents_work(runtime)
     if (getattr(runtime, "cmd", None) or runtime.args) and not getattr(runtime, "entrypoint", None):
         yield f"{_WHAT}.entrypoint", "SageMaker takes arguments only together with an entrypoint: write it out"
     if any(variable.secret for variable in runtime.env):
