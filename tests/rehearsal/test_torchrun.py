@@ -11,15 +11,17 @@ from cloudtune.rehearsal.logs import Log
 from cloudtune.rehearsal.nodes import Node, Place
 from cloudtune.rehearsal.runner import Nodes, wait_for
 
-TRAIN = """
-import os, socket
+TRAIN = r"""
+import os, socket, sys
 import torch
 import torch.distributed as dist
 
 dist.init_process_group("gloo")
 rank = torch.tensor([dist.get_rank() + 1.0])
 dist.all_reduce(rank)
-print(f"rank {dist.get_rank()} of {dist.get_world_size()} on {socket.gethostname()}: {rank.item():g}", flush=True)
+# both ranks of a node share its output, and the `python -u` of torchrun writes the end of a printed line by itself
+line = f"rank {dist.get_rank()} of {dist.get_world_size()} on {socket.gethostname()}: {rank.item():g}\n"
+os.write(sys.stdout.fileno(), line.encode())
 if os.environ["LOCAL_RANK"] == "0":
     open("/opt/ml/model/sum", "w").write(str(rank.item()))
 dist.barrier()
