@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -24,14 +24,31 @@ class Side:
         return tuple((note["path"], note["reason"]) for note in self.plan["fields"] if note["status"] == status)
 
     @property
+    def warnings(self) -> tuple[tuple[str, str], ...]:
+        """(path, message) of what the plan warns of."""
+        return tuple((one["path"], one["message"]) for one in self.plan["warnings"])
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that the spec sets."""
+        return tuple(dict.fromkeys(_keys("spec", self.spec["spec"])))
+
+    @property
     def supported(self) -> tuple[str, ...]:
         """The keys that the spec sets and that the plan has no note on."""
-        noted = [note["path"] for note in self.plan["fields"]]
-        return tuple(
-            key
-            for key in dict.fromkeys(_keys("spec", self.spec["spec"]))
-            if not any(_inside(key, path) or _inside(path, key) for path in noted)
-        )
+        return tuple(key for key in self.keys if self.honours(key) == "supported")
+
+    def honours(self, path: str) -> str:
+        """Return how the place honours a key; "" where its spec has no such key."""
+        there = path in self.keys
+        noted = [
+            note["status"]
+            for note in self.plan["fields"]
+            if _inside(note["path"], path) or (there and _inside(path, note["path"]))
+        ]
+        if noted:
+            return "refused" if "refused" in noted else noted[0]
+        return "supported" if there else ""
 
     def fields(self) -> dict[str, Any]:
         """Return the keys by how the place honours them, as JSON data."""
@@ -55,6 +72,28 @@ class Comparison:
         """Every place where the plans differ; how their keys are honoured is told apart, by each side."""
         plans = ({key: value for key, value in side.plan.items() if key != "fields"} for side in self.sides)
         return differences(*plans)
+
+    @property
+    def outline(self) -> tuple[Difference, ...]:
+        """The differences as they are read: of a step that is another request in each plan, the request's name alone.
+
+        Its parameters in one place and those of another's own request are not two values of one thing.
+        """
+        plans = [side.plan for side in self.sides]
+        shared = {
+            step["id"]
+            for step in plans[0].get("steps", ())
+            if all(_request(step) in map(_request, plan.get("steps", ())) for plan in plans)
+        }
+        return differences(*(_outlined(plan, shared) for plan in plans))
+
+    @property
+    def honoured(self) -> tuple[tuple[str, ...], ...]:
+        """Every key that a spec sets or a place misses, with how each place honours it ("": no such key there)."""
+        keys = dict.fromkeys(key for side in self.sides for key in side.keys)
+        noted = dict.fromkeys(note["path"] for side in self.sides for note in side.plan["fields"])
+        missed = [path for path in noted if not any(_inside(path, key) or _inside(key, path) for key in keys)]
+        return tuple((path, *(side.honours(path) for side in self.sides)) for path in (*keys, *missed))
 
     @property
     def sides(self) -> tuple[Side, ...]:
@@ -97,6 +136,22 @@ def _differences(path: str, values: Sequence[Any]) -> Iterator[Difference]:
             yield from _differences(f"{path}[{key}]", [row.get(key) for row in named])
     else:
         yield path, *values
+
+
+def _request(step: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what is asked of whom, and under which name."""
+    return tuple(step.get(key) for key in ("id", "service", "operation"))
+
+
+def _outlined(plan: Mapping[str, Any], whole: Collection[str]) -> dict[str, Any]:
+    """Return a plan with the steps in ``whole`` as they are, and the others by name."""
+    out = {key: value for key, value in plan.items() if key not in ("runId", "fields", "warnings")}
+    if "steps" in plan:
+        out["steps"] = [step for step in plan["steps"] if step["id"] in whole]
+        out["requests"] = {
+            step["id"]: f"{step['service']} {step['operation']}" for step in plan["steps"] if step["id"] not in whole
+        }
+    return out
 
 
 def _by_id(items: Sequence[Any]) -> dict[Any, Any]:

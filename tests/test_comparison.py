@@ -111,6 +111,39 @@ def test_four_places_stand_side_by_side() -> None:
     assert data["fields"][3]["approximated"] == [{"path": "spec.name", "reason": "because of spec.name"}]
 
 
+def test_an_outline_names_requests_that_only_one_place_knows_and_leaves_others_whole() -> None:
+    def step(name: str, operation: str, **parameters: Any) -> dict[str, Any]:
+        return {"id": name, "service": "s", "operation": operation, "parameters": parameters}
+
+    steps = {"a": [step("code", "put", key=1), step("job", "create", n=2)], "b": [step("code", "put", key=2)]}
+    sides = [side(name, {"name": "j"}) for name in steps]
+    for one in sides:
+        one.plan.update({"runId": one.name, "steps": steps[one.name]})  # type: ignore[attr-defined]
+    found = Comparison(first=sides[0], second=sides[1])
+    assert found.outline == (
+        ("backend", "a", "b"),
+        ("steps[code].parameters.key", 1, 2),
+        ("requests.job", "s create", None),
+    )
+    assert ("steps[job].parameters.n", 2, None) in found.differences
+
+
+def test_each_key_has_a_status_in_every_place() -> None:
+    spec = {"name": "j", "runtime": {"spec": {"env": [1], "conda": {"slug": "s"}, "replicas": 2}}}
+    here = side(
+        "here", spec, ("spec.runtime.spec.conda", "approximated"), ("spec.runtime.spec.env[0].value", "refused")
+    )
+    there = side("there", {"name": "j", "image": "i"}, ("spec.outputPath", "refused"))
+    assert Comparison(first=here, second=there).honoured == (
+        ("spec.name", "supported", "supported"),
+        ("spec.runtime.spec.env", "refused", ""),
+        ("spec.runtime.spec.conda.slug", "approximated", ""),
+        ("spec.runtime.spec.replicas", "supported", ""),
+        ("spec.image", "", "supported"),
+        ("spec.outputPath", "", "refused"),
+    )
+
+
 @given(plans=st.lists(PLANS, min_size=2, max_size=4))
 def test_plans_differ_together_where_any_two_do(plans: list[dict[str, Any]]) -> None:
     found = differences(*plans)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import click
 
 from cloudtune.cli import options
-
-if TYPE_CHECKING:
-    from cloudtune.comparison import Side
 
 
 @click.command("diff")
@@ -21,8 +17,8 @@ if TYPE_CHECKING:
 def command(runs: tuple[str, ...], file: str | None, infrastructure: str | None, output: str) -> None:
     """Compare what a job would send in several places, or what two runs sent.
 
-    First what differs in requests and ranks, then, for each place, which keys of the spec it supports, approximates
-    and refuses.
+    First what differs in ranks and requests; of a request that only one place knows, its name (`run --dry-run` and
+    `-o json` have it whole). Then every key of the spec with how each place honours it, and why where it does not.
 
     \b
     cloudtune diff -f job.yaml --infrastructure A B C   two places or more
@@ -41,23 +37,15 @@ def command(runs: tuple[str, ...], file: str | None, infrastructure: str | None,
     if output != "text":
         options.emit(found.to_dict(), output)
         return
-    rows = [(path, *map(_cell, values)) for path, *values in found.differences]
-    table(("path", *(side.name for side in found.sides)), rows, empty="no difference")
+    places = [side.name for side in found.sides]
+    table(("differs", *places), [(path, *map(_cell, values)) for path, *values in found.outline], empty="no difference")
+    click.echo()
+    table(("key", *places), found.honoured, empty="")
     for side in found.sides:
-        _tell_fields(side)
+        notes = [(status, note) for status in ("approximated", "refused") for note in side.notes(status)]
+        for status, (path, reason) in (*notes, *(("warning", one) for one in side.warnings)):
+            click.echo(f"{side.name}: {status}: {path}: {reason}")
 
 
 def _cell(value: object) -> str:
     return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def _tell_fields(side: Side) -> None:
-    """Print how a place honours the keys of the spec."""
-    click.echo(f"\nfields in {side.name}")
-    for status, lines in (
-        ("supported", list(side.supported)),
-        ("approximated", [f"{path}: {reason}" for path, reason in side.notes("approximated")]),
-        ("refused", [f"{path}: {reason}" for path, reason in side.notes("refused")]),
-    ):
-        for line in lines or ["none"]:
-            click.echo(f"  {status:<13} {line}")

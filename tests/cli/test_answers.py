@@ -208,19 +208,27 @@ def test_a_difference_is_shown_whole(job: str, tmp_path: Path) -> None:
     subnets = [f"subnet-{'0' * 16}{index}" for index in range(9)]
     spec = {"instanceType": "ml.g5.12xlarge", "subnetIds": subnets, "securityGroupIds": ["sg-1"]}
     place.write_text(json.dumps({"kind": "infrastructure", "type": "sageMakerTrainingJob", "spec": spec}))
-    long = "echo " + "x" * 200
-    answer = call("diff", "-f", write_job(Path(job), long), "--infrastructure", "local", str(place))
+    answer = call("diff", "-f", job, "--infrastructure", "local", str(place))
     assert answer.code == 0
-    assert long in answer.out
-    rows = [line.split("\t") for line in answer.out.partition("\n\n")[0].splitlines()]
-    assert rows[0] == ["path", "local", str(place)]
+    first, _, second = answer.out.partition("\n\n")
+    rows = [line.split("\t") for line in first.splitlines()]
+    assert rows[0] == ["differs", "local", str(place)]
     assert ["backend", "local", "sagemaker"] in rows
-    assert {len(row) for row in rows} == {3}
-    here, there = answer.out.split("\nfields in ")[1:]
-    assert here.splitlines()[:2] == ["local", "  supported     spec.name"]
-    assert "  refused       none" in here
-    assert "  supported     spec.infrastructure.spec.subnetIds" in there
-    assert "  refused       spec.infrastructure.spec.outputPath: " in there
+    assert ["requests.job", "", "aws.sagemaker create_training_job"] in rows
+    keys = [line.split("\t") for line in second.splitlines() if "\t" in line]
+    assert keys[:2] == [["key", "local", str(place)], ["spec.name", "supported", "supported"]]
+    assert ["spec.infrastructure.spec.subnetIds", "", "supported"] in keys
+    assert ["spec.infrastructure.spec.outputPath", "", "refused"] in keys
+    assert {len(row) for row in (*rows, *keys)} == {3}
+    assert f"\n{place}: refused: spec.infrastructure.spec.outputPath: " in second
+    assert f"\n{place}: warning: " in second
+    assert "\nlocal: refused" not in second
+    # two places of one service differ in what their requests hold, and no cell is cut
+    other = tmp_path / "other.yaml"
+    spec["image"] = "x" * 200
+    other.write_text(json.dumps({"kind": "infrastructure", "type": "sageMakerTrainingJob", "spec": spec}))
+    first = call("diff", "-f", job, "--infrastructure", str(place), str(other)).out.partition("\n\n")[0]
+    assert f"steps[job].parameters.AlgorithmSpecification.TrainingImage\t\t{'x' * 200}\n" in f"{first}\n"
     data = json.loads(call("diff", "-f", job, "--infrastructure", "local", str(place), "-o", "json").out)
     assert [one["place"] for one in data["fields"]] == ["local", str(place)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ for module in ("botocore", "kubernetes", "moto", "oci", "torch"):
 JOB = """
 kind: job
 spec:
-  name: same
+  name: same_everywhere
   infrastructure: {kind: infrastructure, type: local}
   runtime:
     kind: runtime
@@ -28,6 +29,12 @@ spec:
       processesPerNode: 1
       scriptPathURI: code
       command: python3 train.py --steps 30
+"""
+#: What not every place can do.
+MORE = """\
+      conda: {type: service, slug: pytorch21_p39_gpu_v1}
+      env:
+        - {name: TOKEN, secret: ocid1.vaultsecret.oc1.iad.amaaaaaa}
 """
 #: A line is fitted by two processes that each see half of the points: alone, neither would find this loss.
 TRAIN = """
@@ -59,7 +66,7 @@ dist.all_reduce(total)
 print(f"rank {dist.get_rank()} loss {total.item():.10f}", flush=True)
 dist.destroy_process_group()
 """
-PLACES = {
+PLACES: dict[str, dict[str, Any]] = {
     "local": {},
     "dataScienceJob": {
         "shapeName": "VM.Standard2.4",
@@ -81,13 +88,9 @@ _LOSS = re.compile(r"rank (\d) loss (\d+\.\d{10})")
 @pytest.mark.usefixtures("namespaces", "home")
 def test_it_trains_to_the_same_loss_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "train.py").write_text(TRAIN)
-    (tmp_path / "job.yaml").write_text(JOB)
+    write_all(tmp_path)
     found = {}
-    for kind, spec in PLACES.items():
-        place = {"kind": "infrastructure", "type": kind, "spec": spec}
-        (tmp_path / f"{kind}.yaml").write_text(json.dumps(place))
+    for kind in PLACES:
         words = ("-f", "job.yaml", "--infrastructure", f"{kind}.yaml")
         if kind == "local":
             run = cloudtune.run("job.yaml")
@@ -101,9 +104,51 @@ def test_it_trains_to_the_same_loss_everywhere(tmp_path: Path, monkeypatch: pyte
         found[kind] = dict(_LOSS.findall(said))
         assert set(found[kind]) == {"0", "1"}, f"{kind}: {said}"
     assert found == dict.fromkeys(PLACES, found["local"])
-    done = call("diff", "-f", "job.yaml", "--infrastructure", *(f"{kind}.yaml" for kind in PLACES), "-o", "json")
-    shown = json.loads(done.out)
-    assert len(shown["fields"]) == 4
-    assert next(row["values"] for row in shown["differences"] if row["path"] == "backend") == [
-        *("local", "oci", "sagemaker", "eks"),
-    ]
+
+
+def test_diff_shows_what_each_place_makes_of_each_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_all(tmp_path)
+    with (tmp_path / "job.yaml").open("a") as file:
+        file.write(MORE)
+    done = call("diff", "-f", "job.yaml", "--infrastructure", *(f"{kind}.yaml" for kind in PLACES))
+    assert (done.code, done.err) == (0, "")
+    requests, _, keys = done.out.partition("\n\n")
+    places = ["local", "oci", "sagemaker", "eks"]
+    rows = [line.split("\t") for line in requests.splitlines()]
+    assert rows[1] == ["backend", *places]
+    (row,) = (row for row in rows if row[0] == "requests.job")
+    assert row[1:] == ["", "oci.data_science create_job", "aws.sagemaker create_training_job", "kubernetes create"]
+    # the same ranks everywhere
+    assert not any(row[0].startswith("launch.") for row in rows)
+
+    table = dict(line.split("\t", 1) for line in keys.splitlines() if line.startswith("spec."))
+    short = {"supported": "s", "approximated": "a", "refused": "r", "": "-"}
+    assert {key: "".join(short[cell] for cell in row.split("\t")) for key, row in table.items()} == {
+        "spec.name": "ssaa",
+        "spec.runtime.type": "ssss",
+        "spec.runtime.spec.replicas": "ssss",
+        "spec.runtime.spec.processesPerNode": "ssss",
+        "spec.runtime.spec.scriptPathURI": "ssss",
+        "spec.runtime.spec.command": "ssss",
+        "spec.runtime.spec.conda.type": "asaa",
+        "spec.runtime.spec.conda.slug": "asaa",
+        "spec.runtime.spec.env": "ssrr",
+        "spec.infrastructure.type": "-sss",
+    } | {
+        f"spec.infrastructure.spec.{key}": "".join("s" if key in spec else "-" for spec in PLACES.values())
+        for key in dict.fromkeys(key for spec in PLACES.values() for key in spec)
+    }
+    for kind in ("local", "sageMakerTrainingJob", "eksJob"):
+        assert f"\n{kind}.yaml: approximated: spec.runtime.spec.conda: " in keys
+        refused = f"\n{kind}.yaml: refused: spec.runtime.spec.env[0].secret: "
+        assert (refused in keys) == (kind != "local")
+
+
+def write_all(folder: Path) -> None:
+    """Write the job, its code and a file for each place."""
+    (folder / "code").mkdir()
+    (folder / "code" / "train.py").write_text(TRAIN)
+    (folder / "job.yaml").write_text(JOB)
+    for kind, spec in PLACES.items():
+        (folder / f"{kind}.yaml").write_text(json.dumps({"kind": "infrastructure", "type": kind, "spec": spec}))
