@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from cloudtune.states import Event, Failure, Handle, LogLine, Status
 
 #: Seconds that a job has to save when it is ended; with what its agents then do, a cancel is over within 15.
 GRACE_S = 8
+#: What recipes read, by its key in ``recipe.args``.
+_READ = ("model", "trainData", "evalData", "data")
 
 
 class LocalBackend:
@@ -78,7 +80,11 @@ class LocalBackend:
             steps=patched(steps, infrastructure.overrides),
             outputs=(outputs["uri"],),
             fields=_fields(runtime),
-            warnings=(*(Notice(path=path, message=message) for path, message in how.warnings), *notes),
+            warnings=(
+                *(Notice(path=path, message=message) for path, message in how.warnings),
+                *notes,
+                *_absent(runtime),
+            ),
         )
 
     def handle(self, plan: Plan, replies: Mapping[str, Mapping[str, Any]]) -> Handle:
@@ -135,6 +141,28 @@ def _interpreter(named: str | None) -> str | None:
         hint = f"relative paths start at the current folder, {Path.cwd()}; a bare name is looked for on PATH"
         raise SpecError([Fault(path="spec.infrastructure.spec.python", message=message, hint=hint)])
     return os.path.abspath(found)  # noqa: PTH100 - the link of a virtual environment is its name
+
+
+def _absent(runtime: Runtime) -> Iterator[Notice]:
+    """Yield what a recipe is to read and cannot; it would find that out only after its imports.
+
+    An earlier step of a pipeline may still write it.
+    """
+    args = runtime.recipe.args if runtime.recipe is not None else {}
+    for key, named in args.items():
+        if key not in _READ or not isinstance(named, str):
+            continue
+        path = Path(os.path.expanduser(named.removeprefix("file://")))  # noqa: PTH111 - ~ of an option
+        if any(map(path.is_relative_to, runtime.inputs.values())):
+            continue
+        where = f"spec.runtime.spec.recipe.args.{key}"
+        if path.is_absolute() and not path.exists():
+            yield Notice(path=where, message=f"nothing is at {path} on this machine")
+        elif not path.is_absolute() and (named.startswith(".") or path.suffix == ".jsonl"):
+            message = (
+                f"{named} is looked up in the run's own folder, not here: write the full path, or name it in inputs"
+            )
+            yield Notice(path=where, message=message)
 
 
 def _call(operation: str, handle: Handle, **parameters: Any) -> Call:
