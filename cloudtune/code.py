@@ -22,7 +22,7 @@ SHARED = {
     "prepare": _ROWS,
     "pretokenize": (*_ROWS, "prepare/prepare.py", "sft/faults.py", "sft/templates.py", "sft/tokens.py"),
     "sft_neuron": (*_ROWS, *_TRAINING, "sft/tokens.py"),
-    "vision": ("sft/flags.py", "sft/places.py", *_TRAINING),
+    "vision": ("sft/flags.py", "sft/places.py", "sft/running.py", *_TRAINING),
 }
 
 

@@ -12,14 +12,12 @@ Ended by SIGTERM it saves a checkpoint first and ends with exit code 143; starte
 
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
-import datasets
 import model as models
 from data import load_data
-from faults import RecipeError, explain
+from faults import RecipeError
 from options import Options, parse
 from places import model_fault
 from progress import (
@@ -29,13 +27,13 @@ from progress import (
     StopOnSignal,
     checkpoint_to_resume,
 )
-from ranks import RANK, device_kind, is_shared, nodes, say, tear_down
+from ranks import RANK, device_kind, is_shared, nodes, say
 from results import measure, record_of, save_result, write_json
 from resuming import checkpoint_folder
+from running import run
 from tokens import fit, tokens_at
 from transformers import PrinterCallback
 from transformers.integrations import TensorBoardCallback
-from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
 
@@ -147,27 +145,7 @@ def train(options: Options) -> int:
 
 def main() -> int:
     """Parse the command line, train, and tell in plain words what went wrong."""
-    options = parse(sys.argv[1:])
-    # renamings inside transformers that only its neighbours can follow
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft|accelerate)\b")
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    if RANK != 0:
-        logging.set_verbosity_error()
-    failed = True
-    try:
-        code = train(options)
-        failed = False
-    except Exception as error:
-        told = explain(error, options)
-        if told is None:
-            raise
-        print(f"error: {told}", file=sys.stderr, flush=True)
-        return 1
-    else:
-        return code
-    finally:
-        tear_down(failed=failed)
+    return run(train, parse(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -13,24 +13,22 @@ Ended by SIGTERM it saves a checkpoint first and ends with exit code 143; starte
 
 import os
 import sys
-import warnings
 from pathlib import Path
 
 # in the package, what this recipe shares with sft lies there; on a node it lies beside this file
 sys.path.append(str(Path(__file__).resolve().parent.parent / "sft"))
 
-import datasets
 import torch
 from batches import Collator
-from faults import RecipeError, explain
+from faults import RecipeError
 from model import load_model, load_processor, told
 from options import Options, parse
 from pictures import Pictures, load
 from places import model_fault
-from ranks import RANK, say, tear_down
+from ranks import RANK, say
+from running import run
 from saving import peak_memory_bytes, record_of, save_result, write_json
 from steps import Trainer, begin
-from transformers.utils import logging
 
 
 def rows_of(options: Options) -> tuple[Pictures, Pictures | None]:
@@ -93,27 +91,7 @@ def measures(trainer: Trainer) -> dict[str, object]:
 
 def main() -> int:
     """Parse the command line, train, and tell in plain words what went wrong."""
-    options = parse(sys.argv[1:])
-    # renamings inside transformers that only its neighbours can follow
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate)\b")
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    if RANK != 0:
-        logging.set_verbosity_error()
-    failed = True
-    try:
-        code = train(options)
-        failed = False
-    except Exception as error:
-        known = explain(error, options)
-        if known is None:
-            raise
-        print(f"error: {known}", file=sys.stderr, flush=True)
-        return 1
-    else:
-        return code
-    finally:
-        tear_down(failed=failed)
+    return run(train, parse(sys.argv[1:]))
 
 
 if __name__ == "__main__":
