@@ -14,15 +14,13 @@ import base64
 import re
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any
 
-import attrs
-
+from cloudtune.clients import reading
 from cloudtune.clients.aws_auth import Account, is_here, region_in
 from cloudtune.clients.aws_auth import sdk_errors as sdk
 from cloudtune.clients.aws_errors import code_of, is_expired, is_missing, told
@@ -39,8 +37,6 @@ _TOKENS = ("ClientRequestToken", "clientRequestToken", "ClientToken", "clientTok
 _TAKEN = re.compile(r"already exist|already in use|must be unique", re.IGNORECASE)
 #: What it says of a job that need not be stopped any more.
 _OVER = re.compile(r"status (Completed|Failed|Stopped|Stopping)\b")
-#: Requests that are under way at a time, of those that are sent together.
-_TOGETHER = 8
 #: Fields of replies that are for the SDK.
 _DROPPED = {"ResponseMetadata"}
 
@@ -82,21 +78,14 @@ class AwsClient:
         list of further parameters; the call is carried out with each of them, and the replies are ``replies``, in
         order. ``absent``: True for a reply of ``{"absent": True}`` where there is no such thing, in place of an error.
         """
-        each = call.parameters.get("each")
-        if each is None:
-            reply = self._looked_up(call)
-        else:
-            own = {name: value for name, value in call.parameters.items() if name not in {"each", "cursor"}}
-            calls = [attrs.evolve(call, parameters={**own, **more}) for more in each]
-            with ThreadPoolExecutor(_TOGETHER) as pool:
-                reply = {"replies": [dict(one) for one in pool.map(self._looked_up, calls)]}
-        cursor = {"cursor": call.parameters["cursor"]} if "cursor" in call.parameters else {}
-        # services tell the time in whole seconds: it is half a second later on average
-        ahead_s = self.skew_s - 0.5 if self.skew_s is not None else 0.0
-        return {**reply, **cursor, "readAt": time.time() - ahead_s}
+        return reading.read(call, self._looked_up, self._now_s)
 
     def _looked_up(self, call: Call) -> Reply:
         return self._answered(call, partial(self._pages, call))
+
+    def _now_s(self) -> float:
+        """Return the time by the services' clock, which tells it in whole seconds: half a second later on average."""
+        return time.time() - (self.skew_s - 0.5 if self.skew_s is not None else 0.0)
 
     def _answered(self, call: Call, deed: Any) -> Reply:
         """Return what a deed returns; the errors are cloudtune's. Credentials that have expired are read anew, once."""

@@ -13,13 +13,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from cloudtune.clients import reading
 from cloudtune.clients.kubernetes_auth import Clusters, Door, urllib3
 from cloudtune.clients.kubernetes_errors import Refusal, told
 from cloudtune.clients.kubernetes_files import with_files
@@ -42,8 +42,6 @@ _MANAGER = "cloudtune"
 _UNKNOWN = "00000000-0000-4000-8000-000000000000"
 _MERGE = "application/merge-patch+json"
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-#: Requests that are under way at a time, of those that are sent together.
-_TOGETHER = 8
 _PAGED = ("labelSelector", "fieldSelector")
 _LOG = ("container", "sinceTime", "sinceSeconds", "previous", "timestamps", "tailLines", "limitBytes")
 
@@ -115,16 +113,7 @@ class KubernetesClient:
             return self._aws().read(call)
         if call.operation not in self._reads:
             raise UsageError(f"{call.service} has no read {call.operation}")
-        each = call.parameters.get("each")
-        if each is None:
-            reply = self._looked_up(call)
-        else:
-            own = {name: value for name, value in call.parameters.items() if name not in {"each", "cursor"}}
-            calls = [attrs.evolve(call, parameters={**own, **more}) for more in each]
-            with ThreadPoolExecutor(_TOGETHER) as pool:
-                reply = {"replies": [dict(one) for one in pool.map(self._looked_up, calls)]}
-        cursor = {"cursor": call.parameters["cursor"]} if "cursor" in call.parameters else {}
-        return {**reply, **cursor, "readAt": self._now_s()}
+        return reading.read(call, self._looked_up, self._now_s)
 
     def clean_up(self) -> None:
         """Forget what was made ready."""

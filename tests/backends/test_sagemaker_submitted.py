@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,10 +10,10 @@ from cloudtune import jobs
 from cloudtune.spec.infrastructure import SageMakerTrainingJob
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime
-from cloudtune.store import Entry
 from cloudtune.submit import submit
 from tests.aws_place import aws_place
 from tests.backends.test_sagemaker_node import nodes
+from tests.journal import Journal
 
 __all__ = ["nodes"]  # the fixture, by which these tests skip where namespaces are not allowed
 SCRIPT = """
@@ -25,17 +23,6 @@ rows = open(os.environ["SM_CHANNEL_ROWS"] + "/rows.jsonl").read()
 with open(os.environ["CLOUDTUNE_OUTPUT_DIR"] + "/told-" + rank, "w") as file:
     file.write(rows + os.environ["NOTE"])
 """
-
-
-class Notes(dict[str, Entry]):
-    """A journal in memory."""
-
-    def read(self) -> Mapping[str, Entry]:
-        """Return nothing: this submission is the first."""
-        return {}
-
-    def write(self, step: str, phase: str, reply: Mapping[str, Any] | None = None) -> None:
-        """Forget it."""
 
 
 @pytest.mark.usefixtures("nodes")
@@ -63,7 +50,7 @@ def test_two_nodes_run_what_was_planned(tmp_path: Path) -> None:
             env={"NOTE": "a note of some length " * 100},
         )
         plan = jobs.plan_job(JobSpec(name="two nodes", infrastructure=where, runtime=runtime), "abcdefgh")
-        replies = submit(plan, AwsClient(), Notes())
+        replies = submit(plan, AwsClient(), Journal())
         assert replies["job"]["TrainingJobArn"].endswith(":training-job/two-nodes-abcdefgh")
         job = place.over("two-nodes-abcdefgh")
         assert job["TrainingJobStatus"] == "Completed", job

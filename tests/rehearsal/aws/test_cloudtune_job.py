@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +16,12 @@ from cloudtune.spec.environment import EnvironmentVariable
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime
 from cloudtune.spec.sagemaker import SageMakerTrainingJob
-from cloudtune.store import Entry
 from cloudtune.submit import submit
 from tests.aws_place import AwsPlace, aws_place
+from tests.journal import Journal
 
 pytestmark = pytest.mark.usefixtures("namespaces")
 RUN_ID = "abcdefgh"
-
-
-class Notes:
-    """A journal in memory."""
-
-    def __init__(self) -> None:
-        self.entries: dict[str, Entry] = {}
-
-    def read(self) -> Mapping[str, Entry]:
-        return self.entries
-
-    def write(self, step: str, phase: str, reply: Mapping[str, Any] | None = None) -> None:
-        self.entries[step] = Entry(step=step, phase=phase, reply=reply)
 
 
 def planned(place: AwsPlace, code: Path, command: Any, **changes: Any) -> Plan:
@@ -56,7 +42,7 @@ def planned(place: AwsPlace, code: Path, command: Any, **changes: Any) -> Plan:
 def send(plan: Plan) -> dict[str, Any]:
     from cloudtune.clients.aws import AwsClient
 
-    return dict(submit(plan, AwsClient(), Notes(), environ={}, sleep=lambda _: time.sleep(0.02)))
+    return dict(submit(plan, AwsClient(), Journal(), environ={}, sleep=lambda _: time.sleep(0.02)))
 
 
 def lines(place: AwsPlace) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from cloudtune.rehearsal import faults
 from cloudtune.spec.infrastructure import DataScienceJob
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime
-from cloudtune.store import Entry
 from cloudtune.submit import submit
+from tests.journal import Journal
 from tests.oci_place import OciPlace, oci_place
 from tests.rehearsal.oci.science import OVER, until
 
@@ -39,19 +38,6 @@ dist.destroy_process_group()
 """
 
 
-class Notes:
-    """A journal in memory."""
-
-    def __init__(self) -> None:
-        self.entries: dict[str, Entry] = {}
-
-    def read(self) -> Mapping[str, Entry]:
-        return self.entries
-
-    def write(self, step: str, phase: str, reply: Mapping[str, Any] | None = None) -> None:
-        self.entries[step] = Entry(step=step, phase=phase, reply=reply)
-
-
 def planned(place: OciPlace, code: Path, command: str, **changes: Any) -> Plan:
     from cloudtune.backends.oci import OciBackend
 
@@ -67,10 +53,10 @@ def planned(place: OciPlace, code: Path, command: str, **changes: Any) -> Plan:
     return OciBackend().plan(JobSpec(name="tuned", infrastructure=infrastructure, runtime=runtime), RUN_ID)
 
 
-def send(plan: Plan, notes: Notes | None = None) -> dict[str, Any]:
+def send(plan: Plan, notes: Journal | None = None) -> dict[str, Any]:
     from cloudtune.clients.oci import OciClient
 
-    return dict(submit(plan, OciClient(), notes or Notes(), environ={}, sleep=lambda _: time.sleep(0.02)))
+    return dict(submit(plan, OciClient(), notes or Journal(), environ={}, sleep=lambda _: time.sleep(0.02)))
 
 
 def followed(run_id: str) -> dict[str, Any]:
