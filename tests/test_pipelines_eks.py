@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cloudtune import pipelines, verbs
+from cloudtune.backends.eks_chain import part_names
 from cloudtune.errors import ServiceError, UsageError
 from cloudtune.plan import Call
 from cloudtune.rehearsal.kubernetes.cluster import Cluster
@@ -88,6 +89,12 @@ def test_the_steps_follow_each_other_without_anybody_here(cluster: Cluster) -> N
     assert len(cluster.objects.list("JobSet")) == 1
     lines = [line.text for line in run.logs() if line.stream == "stdout"]
     assert lines == ["row 0 10", "row 1 10"], told(run)
+    # whose lines they are: every step counts its nodes from 0
+    starts = [(line.step, line.replica) for line in run.logs() if "starts: " in line.text]
+    steps = list(part_names(["rows", "join_them", "show"]).values())
+    assert sorted(starts[:2]) == [(steps[0], 0), (steps[0], 1)]
+    assert starts[2:] == [(steps[1], 0), (steps[2], 0)]
+    assert {line.step for line in run.logs() if line.replica is not None} == set(steps)
     with pytest.raises(UsageError, match="as a whole"):
         pipelines.resume_pipeline(run)
     verbs.delete(run.id)

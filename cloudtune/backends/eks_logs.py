@@ -35,7 +35,8 @@ DUE_S = 90.0
 #: Seconds that somebody who does not follow waits at most for lines that are on their way.
 PRESENT_S = 5.0
 #: ``done`` are the logs that were read to their end, ``pods`` the names of the pods that go on, ``silent`` those of
-#: them whose nodes do not answer, ``told`` what was said of pods, ``nodes`` their replicas.
+#: them whose nodes do not answer, ``told`` what was said of pods, ``nodes`` their replicas and ``steps`` which of the
+#: run's jobs they belong to, by uid.
 _BEGINNING: dict[str, Any] = {
     "waits": None,
     "told": {},
@@ -43,6 +44,7 @@ _BEGINNING: dict[str, Any] = {
     "pods": {},
     "silent": [],
     "nodes": {},
+    "steps": {},
     "each": [],
     "limit": LIMIT_BYTES,
     "ended": False,
@@ -123,6 +125,10 @@ def _listed(
             **{one["uid"]: cursor["nodes"].get(one["uid"]) for one in lost},
             **{uid: objects.replica_of(pod, job["layout"]) for uid, pod in there.items()},
         },
+        "steps": {
+            **{uid: step for uid, step in cursor["steps"].items() if uid in {one["uid"] for one in lost}},
+            **{uid: step for uid, pod in there.items() if (step := objects.part_of(pod, job["layout"]))},
+        },
         "each": [*lost, *(one for pod in there.values() for one in news.logs_of(pod, done))],
     }
     told = tuple(_own(now, text) for text in texts)
@@ -154,7 +160,8 @@ def _searched(
     for one, answer in zip(cursor["each"], answers, strict=False):
         text = str(answer.get("text") or "")
         is_cut = len(text) * 4 >= limit and len(text.encode(errors="replace")) >= limit
-        found = _entries(one, text, cursor["nodes"].get(one["uid"]), "agent" if own else "stdout", is_cut=is_cut)
+        of = {"replica": cursor["nodes"].get(one["uid"]), "step": cursor["steps"].get(one["uid"])}
+        found = _entries(one, text, {"stream": "agent" if own else "stdout", **of}, is_cut=is_cut)
         if is_cut:
             cuts.append(found[-1].at if found else at)
         elif one["whole"]:
@@ -240,8 +247,8 @@ def _lacking(handle: Handle, cursor: Mapping[str, Any]) -> Iterator[LogLine]:
         yield _own(now, "the end of this log is missing: a pod went before its last lines were read")
 
 
-def _entries(one: Mapping[str, Any], text: str, replica: int | None, stream: str, *, is_cut: bool) -> list[Entry]:
-    """Return the lines of a container's log; the last of one that was cut may be a piece."""
+def _entries(one: Mapping[str, Any], text: str, of: Mapping[str, Any], *, is_cut: bool) -> list[Entry]:
+    """Return the lines of a container's log, each ``of`` its replica; the last of one that was cut may be a piece."""
     rows = text.split("\n")
     rows = rows[:-1] if is_cut or not rows[-1] else rows
     found: list[Entry] = []
@@ -256,7 +263,7 @@ def _entries(one: Mapping[str, Any], text: str, replica: int | None, stream: str
         else:
             at = time_s
         last = stamp
-        found.append(Entry(id=f"{start}/{stamp}#{same[stamp]}", at=at, text=words, stream=stream, replica=replica))
+        found.append(Entry(id=f"{start}/{stamp}#{same[stamp]}", at=at, text=words, **of))
         same[stamp] += 1
     return found
 

@@ -261,5 +261,11 @@ def replica_of(pod: Mapping[str, Any], places: Mapping[str, Any]) -> int | None:
     return number
 
 
+def part_of(pod: Mapping[str, Any], places: Mapping[str, Any]) -> str | None:
+    """Return which of a JobSet's jobs a pod belongs to, where it has several: each of them counts its nodes from 0."""
+    part = label(pod, f"{_JOBSET}/replicatedjob-name")
+    return part if len(places) > 1 and part in places else None
+
+
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isdigit() else None

@@ -42,7 +42,8 @@ _NODES = 4096
 class Entry:
     """What a log service gives: its own id and time of an entry (seconds since the epoch), and the text.
 
-    ``stream`` and ``replica`` are what the service knows of a line that is not the agent's.
+    ``stream`` and ``replica`` are what the service knows of a line that is not the agent's, ``step`` which of several
+    jobs wrote it.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Entry:
     text: str
     stream: str = "stdout"
     replica: int | None = None
+    step: str | None = None
 
 
 def beginning(at: float) -> dict[str, Any]:
@@ -123,6 +125,7 @@ class _Batch:
         nexts = {name: stream.next for name, stream in self.streams.items()}
         self.sweep = Sweep(**cursor["sweep"]) if cursor["sweep"] else Sweep(start=self.at, nexts=nexts)
         self.hidden = 0
+        self.steps: dict[str, str | None] = {}
         view = View(begin=cursor["begin"], at=self.at, top=self.top, middle=self.middle, now=now, more=more)
         found, self.others = self._sorted(ordered)
         self.lines: dict[str, LineUp] = {
@@ -145,6 +148,7 @@ class _Batch:
                 continue
             self.of = min(max(self.of, line.nodes), _NODES)
             name = stream_name(line)
+            self.steps[name] = entry.step
             stream = self.streams.get(name)
             if stream is None:
                 stream = self.streams[name] = Stream()
@@ -189,9 +193,12 @@ class _Batch:
                 heapq.heappop(heap)
                 continue
             queue.popleft()
+            said = line.line
             if node < 0:
                 self.seen[line.entry] = line.at
             else:
+                if step := self.steps.get(heads[node]):
+                    said = attrs.evolve(said, step=step)
                 self._advance(self.streams[heads[node]], line)
                 name = self._head(node)
                 if name is not None:
@@ -206,7 +213,7 @@ class _Batch:
                 heapq.heappop(heap)
             self.hidden += line.last
             if not line.last:
-                yield line.line
+                yield said
 
     def _may_go(self, line: Line) -> bool:
         """Whether no line that is not here yet can come before this one, as far as its horizon goes."""
@@ -337,4 +344,5 @@ def _plain(entry: Entry) -> LogLine:
     """Return a line without a number: of the service, of a container without the agent, or an agent's first words."""
     parsed = parse_line(entry.text)
     time_s, rank, stream, text = parsed or (entry.at, None, entry.stream, entry.text)
-    return LogLine(time=time_s, replica=entry.replica, rank=rank, stream=stream, text=text.rstrip("\r\n"))
+    shown = text.rstrip("\r\n")
+    return LogLine(time=time_s, replica=entry.replica, rank=rank, stream=stream, text=shown, step=entry.step)
