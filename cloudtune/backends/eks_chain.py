@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import attrs
 
+from cloudtune.backends.eks_kinds import pod_by_pod
 from cloudtune.backends.eks_objects import KINDS, deleting
 from cloudtune.backends.eks_wire import (
     MANAGED,
@@ -97,24 +98,22 @@ def _spec(name: str, labels: Mapping[str, str], jobs: Sequence[tuple[Part, Step]
     ]
     for before, after in pairwise(parts):
         after["dependsOn"] = [{"name": before["name"], "status": "Complete"}]
-    restarts = max(int(job.parameters["spec"]["failurePolicy"]["maxRestarts"]) for _, job in jobs)
-    # what is complete is not run again: a part starts again by itself
-    rules = [
-        {"name": "disrupted", "action": "RestartJobAndIgnoreMaxRestarts", "onJobFailureReasons": ["PodFailurePolicy"]}
-    ]
-    if restarts:
-        rules.append({"name": "failed", "action": "RestartJob"})
     return {
         "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True, "subdomain": name},
-        "failurePolicy": {"maxRestarts": restarts, "rules": rules},
+        # a JobSet that starts again does so from its first part; to start one part alone is behind a feature gate
+        "failurePolicy": {"maxRestarts": 0},
         "replicatedJobs": parts,
     }
 
 
 def _part(part: str, name: str, labels: Mapping[str, str], spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a step's own part of its JobSet as one of the whole: it has another name, and other neighbours."""
+    """Return a step's own part of its JobSet as one of the whole: it has another name, and other neighbours.
+
+    Its pods start again one by one, as those of a Job: the whole cannot without what is complete.
+    """
     (only,) = spec["replicatedJobs"]
     inner = only["template"]["spec"]
+    inner = {**inner, **pod_by_pod(inner["completions"], int(spec["failurePolicy"]["maxRestarts"]))}
     pod = dict(inner["template"]["spec"])
     known = {"CLOUDTUNE_JOB_NAME": f"{name}-{part}-0", "CLOUDTUNE_SERVICE": name}
     pod["containers"] = [

@@ -79,9 +79,14 @@ class Wanted:
 
 
 def job_spec(wanted: Wanted) -> dict[str, Any]:
-    """Return the spec of an Indexed Job: each failed pod is one of as many as all nodes may fail together."""
+    """Return the spec of an Indexed Job, whose pods start again one by one."""
+    return _indexed(wanted, pod_by_pod(wanted.nodes, wanted.restarts))
+
+
+def pod_by_pod(nodes: int, restarts: int) -> dict[str, Any]:
+    """Return how the pods of an Indexed Job start again: as many may fail as all of them failing together so often."""
     rules = [_disrupted("Ignore"), _ended("FailJob", FATAL)]
-    return _indexed(wanted, rules, wanted.restarts * wanted.nodes)
+    return {"backoffLimit": restarts * nodes, "podFailurePolicy": {"rules": rules}}
 
 
 def job_set_spec(wanted: Wanted) -> dict[str, Any]:
@@ -104,7 +109,7 @@ def job_set_spec(wanted: Wanted) -> dict[str, Any]:
 
 def replicated_job(name: str, wanted: Wanted) -> dict[str, Any]:
     """Return one job of a JobSet: the first pod that fails ends it, and says whether it was a disruption."""
-    spec = _indexed(wanted, [_disrupted("FailJob")], 0)
+    spec = _indexed(wanted, {"backoffLimit": 0, "podFailurePolicy": {"rules": [_disrupted("FailJob")]}})
     return {"name": name, "replicas": 1, "template": {"metadata": wanted.template["metadata"], "spec": spec}}
 
 
@@ -194,15 +199,14 @@ SPECS: Mapping[str, Callable[[Wanted], dict[str, Any]]] = {
 }
 
 
-def _indexed(wanted: Wanted, rules: list[dict[str, Any]], failures: int) -> dict[str, Any]:
+def _indexed(wanted: Wanted, again: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "completionMode": "Indexed",
         "completions": wanted.nodes,
         "parallelism": wanted.nodes,
-        "backoffLimit": failures,
+        **again,
         # a pod is made again when its predecessor has ended: two of one rank would be in each other's way
         "podReplacementPolicy": "Failed",
-        "podFailurePolicy": {"rules": rules},
         "template": dict(wanted.template),
     }
 

@@ -56,8 +56,12 @@ def test_the_parts_follow_each_other_and_the_whole_owns_all() -> None:
         ("tokenize", None),
         ("train", [{"name": "tokenize", "status": "Complete"}]),
     ]
-    assert job["spec"]["failurePolicy"]["maxRestarts"] == 2
-    assert job["spec"]["failurePolicy"]["rules"][-1] == {"name": "failed", "action": "RestartJob"}
+    # what is complete is not run again: pods start again, the whole does not
+    assert job["spec"]["failurePolicy"] == {"maxRestarts": 0}
+    assert [part["template"]["spec"]["backoffLimit"] for part in parts] == [0, 4]
+    for part in parts:
+        rules = part["template"]["spec"]["podFailurePolicy"]["rules"]
+        assert [rule["action"] for rule in rules] == ["Ignore", "FailJob"]
     template = parts[1]["template"]["spec"]["template"]
     given = {one["name"]: one.get("value") for one in template["spec"]["containers"][0]["env"]}
     assert given["CLOUDTUNE_JOB_NAME"] == "my-chain-abcdefgh-train-0"

@@ -8,10 +8,11 @@ from pathlib import Path
 import attrs
 import pytest
 
-from cloudtune import jobs
+from cloudtune import jobs, pipelines
 from cloudtune.spec.environment import EnvironmentVariable
-from cloudtune.spec.job import JobSpec
-from tests.eks_place import INSTANCE, EksPlace, eks_place, job
+from cloudtune.spec.infrastructure import EKSJob
+from cloudtune.spec.job import JobSpec, PipelineSpec, PipelineStep
+from tests.eks_place import INSTANCE, NAMESPACE, EksPlace, eks_place, job
 from tests.faults.flows import TEXTS, written
 from tests.faults.test_eks import TALK, Watcher
 from tests.rehearsal.conftest import namespaces  # noqa: F401 - a fixture
@@ -146,3 +147,21 @@ def test_nodes_that_may_not_start_again_name_who_was_evicted(on: EksPlace) -> No
     assert status.failure is not None, (status, watcher.texts)
     assert status.failure.replica == 1, (status, watcher.texts)
     assert "(replica 1) was evicted" in (status.reason or ""), status
+
+
+def test_a_part_of_a_chain_starts_again_without_those_that_are_complete(on: EksPlace) -> None:
+    place = EKSJob(instance_type=INSTANCE, image="image:1", namespace=NAMESPACE, job_kind="jobSet", max_restarts=1)
+    runtimes = {"tokens": job("echo tokens", replicas=1).runtime, "train": job(TALK).runtime}
+    steps = tuple(PipelineStep(name=name, job=JobSpec(runtime=runtime)) for name, runtime in runtimes.items())
+    watcher = Watcher(pipelines.start_pipeline(PipelineSpec(name="chain", infrastructure=place, steps=steps)))
+    watcher.has("10", times=2)
+    (pod,) = (pod for pod in on.things("Pod") if "-train-0-1-" in pod["metadata"]["name"])
+    on.control.evict("default", pod["metadata"]["name"])
+    watcher.has("10", times=4)
+    on.open_gate()
+    watcher.to_the_end()
+    assert watcher.run.state == "succeeded", (watcher.run.status, watcher.texts)
+    for node in (0, 1):
+        mine = [line for line in watcher.lines if (line.step, line.replica) == ("train", node)]
+        assert written(mine) == [*TEXTS[:10], *TEXTS], watcher.texts
+    assert written([line for line in watcher.lines if line.step == "tokens"]) == ["tokens"], watcher.texts
