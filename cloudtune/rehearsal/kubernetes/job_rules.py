@@ -28,6 +28,8 @@ _DIRECTIVES = ("affinity", "nodeSelector", "schedulingGates", "tolerations")
 _MOST_EXIT_CODES = 255
 _REPLICA_TYPES = ("Master", "Worker")
 _REPLICA_RESTARTS = ("Always", "ExitCode", "Never", "OnFailure")
+#: What JobSet does where a feature gate is on that is off by default (0.12 and 0.13).
+_GATED = ("RestartJob", "RestartJobAndIgnoreMaxRestarts")
 _RENDEZVOUS = ("c10d", "etcd", "etcd-v2")
 _MANAGED = ("kubeflow.org/training-operator", "kueue.x-k8s.io/multikueue")
 _TRAINER_ENV = {"PET_NNODES", "PET_NPROC_PER_NODE", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT"}
@@ -148,6 +150,10 @@ def job_set_faults(spec: Mapping[str, Any], name: str) -> Iterator[Cause]:
     coordinator = spec.get("coordinator") or {}
     if coordinator and coordinator["replicatedJob"] not in known:
         yield missing("spec.coordinator.replicatedJob", coordinator["replicatedJob"])
+    for number, rule in enumerate((spec.get("failurePolicy") or {}).get("rules") or ()):
+        if rule.get("action") in _GATED:
+            words = f"{' and '.join(_GATED)} are not allowed when the feature gate RestartJob is disabled"
+            yield bad(f"spec.failurePolicy.rules[{number}].action", rule["action"], words)
     for policy in ("successPolicy", "failurePolicy"):
         rules = (spec.get(policy) or {}).get("rules") or ()
         targets = [spec.get(policy) or {}, *rules]

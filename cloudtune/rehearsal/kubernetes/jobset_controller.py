@@ -70,19 +70,27 @@ class JobSetController:
         if service is not None and self._objects.get("Service", namespace, service["metadata"]["name"]) is None:
             self._objects.create(service)
         suspended = bool(jobset["spec"].get("suspend"))
+        if suspended:
+            self._suspend(jobs, True)
+        in_order = (jobset["spec"].get("startupPolicy") or {}).get("startupPolicyOrder") == "InOrder"
+        known = {job["metadata"]["name"]: job for job in jobs}
+        for replicated in jobset["spec"]["replicatedJobs"]:
+            if not all(_is_reached(jobset, one, rows) for one in replicated.get("dependsOn") or ()):
+                continue
+            wanted = {job["metadata"]["name"]: job for job in jobs_of(jobset, replicated, attempt)}
+            for name, job in wanted.items():
+                if name not in known:
+                    self._objects.create(job)
+            if suspended:
+                continue
+            self._suspend([known[name] for name in wanted if name in known], False)
+            if in_order and not _is_reached(jobset, {**replicated, "status": "Ready"}, rows):
+                return
+
+    def _suspend(self, jobs: Iterable[Object], suspended: bool) -> None:
         for job in jobs:
             if bool(job["spec"].get("suspend")) != suspended:
                 self._objects.update("Job", *key_of(job), _suspending(suspended))
-        in_order = (jobset["spec"].get("startupPolicy") or {}).get("startupPolicyOrder") == "InOrder"
-        known = {job["metadata"]["name"] for job in jobs}
-        for replicated in jobset["spec"]["replicatedJobs"]:
-            if not suspended and not all(_is_reached(jobset, one, rows) for one in replicated.get("dependsOn") or ()):
-                continue
-            for job in jobs_of(jobset, replicated, attempt):
-                if job["metadata"]["name"] not in known:
-                    self._objects.create(job)
-            if in_order and not suspended and not _is_reached(jobset, {**replicated, "status": "Ready"}, rows):
-                return
 
     def _fail(self, jobset: Object, failed: Sequence[Object], attempt: int) -> None:
         """Begin all Jobs anew, or let the JobSet fail."""

@@ -48,6 +48,39 @@ def test_a_jobset_is_a_chain_whose_pods_find_each_other(here: Acting) -> None:
     assert here.cluster.objects.get("Service", "default", "chain") is None
 
 
+def test_a_suspended_jobset_keeps_its_order_when_it_goes_on(here: Acting) -> None:
+    parts = [
+        part("first", "true"),
+        part("train", "true", dependsOn=[{"name": "first", "status": "Complete"}]),
+    ]
+    spec = {"suspend": True, "replicatedJobs": parts}
+    here.make({"apiVersion": JOBSET, "kind": "JobSet", "metadata": {"name": "held"}, "spec": spec})
+    here.until(lambda: here.cluster.objects.get("Job", "default", "held-first-0") is not None)
+    assert here.get("Job", "held-first-0")["spec"]["suspend"] is True
+    assert here.cluster.objects.get("Job", "default", "held-train-0") is None
+    here.cluster.objects.update("JobSet", "default", "held", lambda it: it["spec"].update(suspend=False))
+    assert here.over("JobSet", "held") == ("Completed", "AllJobsCompleted")
+    made, before = here.get("Job", "held-train-0")["metadata"], here.get("Job", "held-first-0")["status"]
+    assert made["creationTimestamp"] >= before["completionTime"]
+
+
+def test_a_suspended_jobset_that_starts_in_order_does_so_when_it_goes_on(here: Acting) -> None:
+    spec = {
+        "suspend": True,
+        "startupPolicy": {"startupPolicyOrder": "InOrder"},
+        "replicatedJobs": [part("first", "true"), part("second", "true")],
+    }
+    # its first pods never become ready: no node has so much memory
+    container = spec["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]
+    container["resources"] = {"requests": {"memory": "900Ti"}}
+    here.make({"apiVersion": JOBSET, "kind": "JobSet", "metadata": {"name": "held"}, "spec": spec})
+    here.until(lambda: here.cluster.objects.get("Job", "default", "held-second-0") is not None)
+    here.cluster.objects.update("JobSet", "default", "held", lambda it: it["spec"].update(suspend=False))
+    here.until(lambda: here.get("Job", "held-first-0")["spec"]["suspend"] is False)
+    here.until(lambda: here.pods(**{"jobset.sigs.k8s.io/replicatedjob-name": "first"}))
+    assert here.get("Job", "held-second-0")["spec"]["suspend"] is True
+
+
 def test_a_jobset_begins_anew_as_often_as_its_policy_says(here: Acting) -> None:
     spec = {
         "failurePolicy": {"maxRestarts": 1},

@@ -200,6 +200,12 @@ REPLICAS = "spec.pytorchReplicaSpecs"
         ),
         ("jobSet", "spec.replicatedJobs.1.dependsOn.0.name", "node", "node cannot depend on replicatedJob: node"),
         ("jobSet", "spec.replicatedJobs.0.name", "node", "Duplicate value"),
+        (
+            "jobSet",
+            "spec.failurePolicy.rules",
+            [{"name": "again", "action": "RestartJob"}],
+            "feature gate RestartJob is disabled",
+        ),
         ("jobSet", "metadata.name", "a" * 60, "longer than 63 characters"),
         ("jobSet", "spec.replicatedJobs.1.dependsOn.0.status", "Done", 'Unsupported value: "Done"'),
         ("pyTorchJob", f"{REPLICAS}.Foo", {"template": {"spec": POD}}, 'Unsupported value: "Foo"'),
