@@ -35,8 +35,9 @@ _OWN = ("JOB_RUN_COMPARTMENT_OCID", "JOB_RUN_OCID", "JOB_OCID")
 #: Seconds between two readings (Monitoring puts numbers together by the minute), and the variable that changes them.
 INTERVAL_S = 60.0
 _INTERVAL = "CLOUDTUNE_METRICS_SECONDS"
-#: Readings that wait while Monitoring cannot be reached: it takes numbers that are up to two hours old.
-_MOST_WAITING = 100
+#: How long readings wait while Monitoring cannot be reached: it takes numbers of the last two hours, and refuses the
+#: whole series of one that is older. A minute is for the posting.
+_MOST_WAIT = dt.timedelta(hours=2) - dt.timedelta(minutes=1)
 #: Series of numbers that Monitoring takes in one request.
 _MOST_SERIES = 50
 _TOOL = "nvidia-smi"
@@ -114,7 +115,7 @@ def wanted(variables: Mapping[str, str]) -> bool:
 def serve() -> int:
     """Read and post until the input ends."""
     interval_s = float(os.environ.get(_INTERVAL) or INTERVAL_S)
-    waiting: deque[Reading] = deque(maxlen=_MOST_WAITING * 16)
+    waiting: deque[Reading] = deque()
     said: set[str] = set()
     due_s = time.monotonic()
     client: Any = None
@@ -128,6 +129,7 @@ def serve() -> int:
     while True:
         try:
             waiting.extend(read(dt.datetime.now(dt.timezone.utc)))
+            _drop_old(waiting, dt.datetime.now(dt.timezone.utc))
             client = client or _client()
             _post(client, waiting)
         except Exception as error:  # noqa: BLE001 - whatever the tool or the library raises, the job goes on
@@ -209,6 +211,12 @@ def _client() -> Any:
         return client
     # numbers are read at one address and taken at another
     return oci_client(oci, kind, **options, service_endpoint=host.replace("//telemetry.", "//telemetry-ingestion."))
+
+
+def _drop_old(waiting: deque[Reading], now: dt.datetime) -> None:
+    """Drop the readings that have waited too long, the oldest of which are the first."""
+    while waiting and now - waiting[0].time > _MOST_WAIT:
+        waiting.popleft()
 
 
 def _post(client: Any, waiting: deque[Reading]) -> None:

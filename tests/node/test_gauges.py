@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from cloudtune.node import gauges
 from cloudtune.node.errors import NodeError
-from cloudtune.node.gauges import parsed, read, series, wanted
+from cloudtune.node.gauges import Reading, parsed, read, series, wanted
 from cloudtune.rehearsal.keys import make_key
 
 NOW = dt.datetime(2026, 11, 20, 12, tzinfo=dt.timezone.utc)
@@ -87,6 +89,56 @@ def test_numbers_are_for_jobs_that_ask_and_nodes_that_have_some(tmp_path: Path) 
     tool.write_text("")
     tool.chmod(0o755)
     assert wanted({**OWN, "PATH": str(tmp_path)})
+
+
+class Monitoring:
+    """A client of the service, which cannot be reached at first and refuses a series of which one point is too old.
+
+    Between two readings an hour passes.
+    """
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.taken: list[int] = []
+
+    def read(self, now: dt.datetime) -> list[Reading]:
+        return [Reading(now, "bus", {"gpu.temperature": float(now.hour)})]
+
+    def wait(self, *_: object) -> tuple[list[int], list[int], list[int]]:
+        self.now += dt.timedelta(hours=1)
+        return [0] if self.taken else [], [], []
+
+    def post_metric_data(self, details: Any) -> Any:
+        if self.now < NOW + dt.timedelta(hours=4):
+            raise ConnectionError("no route to host")
+        refused = []
+        for row in details.metric_data:
+            if any(self.now - point.timestamp >= dt.timedelta(hours=2) for point in row.datapoints):
+                refused.append(SimpleNamespace(message="the timestamp is too old"))
+            else:
+                self.taken += [int(point.value) for point in row.datapoints]
+        return SimpleNamespace(data=SimpleNamespace(failed_metrics_count=len(refused), failed_metrics=refused))
+
+
+def test_an_outage_of_hours_costs_what_is_too_old_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("oci", reason="the oci SDK is not installed")
+    for name, value in OWN.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CLOUDTUNE_METRICS_SECONDS", "0.001")
+    service = Monitoring()
+
+    class Clock(dt.datetime):
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:  # type: ignore[override]
+            return service.now
+
+    monkeypatch.setattr(gauges, "dt", SimpleNamespace(datetime=Clock, timezone=dt.timezone))
+    monkeypatch.setattr(gauges, "read", service.read)
+    monkeypatch.setattr(gauges, "_client", lambda: service)
+    monkeypatch.setattr(gauges, "select", SimpleNamespace(select=service.wait))
+    assert gauges.serve() == 0
+    # it began at twelve and was over at sixteen
+    assert service.taken == [15, 16]
 
 
 def test_numbers_are_posted_where_monitoring_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
