@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import CloudtuneError
@@ -68,11 +67,12 @@ class Control:
         except _Stopped:
             self._end_stopped()
         except Unrunnable as why:
-            self._stop_nodes()
-            self._end("Failed", str(why))
+            self._fail(str(why))
         except CloudtuneError as error:
-            self._stop_nodes()
-            self._end("Failed", f"InternalServerError: a node could not be started: {error}")
+            self._fail(f"InternalServerError: a node could not be started: {error}")
+            raise
+        except Exception:
+            self._fail(_INTERNAL)  # nobody else would end the job, and whoever waits for it would wait for ever
             raise
         finally:
             self.cloud.forget_roles(self.arn)
@@ -207,8 +207,7 @@ class Control:
         folders = [ml_folder(node) for node in self._nodes]
         good = verdict != "Failed"
         message = "Uploading generated training model" if good else "Uploading output data"
-        if self._shown()["SecondaryStatus"] != "Stopping":
-            self._advance("Uploading", message)
+        self._advance("Uploading", message)  # one that is being stopped stays so
         self.stage.sleep(self.cloud.timing.uploading_s)
         try:
             model = send_results(self.cloud, self.given, folders, model=good)
@@ -221,6 +220,13 @@ class Control:
             self._end_stopped()
         else:
             self._end(verdict, reason)
+
+    def _fail(self, reason: str) -> None:
+        """End the job and its nodes before they are done."""
+        try:
+            self._stop_nodes()
+        finally:
+            self._end("Failed", reason)
 
     def _end_stopped(self) -> None:
         """Write down that the job was stopped; nothing if the rehearsal ends."""
@@ -301,13 +307,17 @@ class Control:
 
     def _go(self, secondary: str, message: str, seconds: float = 0.0) -> None:
         """Lead the job to a secondary status, and wait; raises _Stopped if it does not go on."""
-        if not self._advance(secondary, message, _goes_on):
+        if not self._advance(secondary, message):
             raise _Stopped
         self._wait(seconds)
 
-    def _advance(self, secondary: str, message: str, when: Callable[[dict[str, Any]], bool] = lambda _: True) -> bool:
+    def _advance(self, secondary: str, message: str) -> bool:
+        """Lead the job to a secondary status; False if it does not go on."""
+
         def step(data: dict[str, Any]) -> dict[str, Any] | None:
-            return {"shown": moved(data["shown"], secondary, message, self.cloud.now_s())} if when(data) else None
+            if data["shown"]["TrainingJobStatus"] != "InProgress":
+                return None
+            return {"shown": moved(data["shown"], secondary, message, self.cloud.now_s())}
 
         return self.stage.store.update(JOB, self.arn, step) is not None
 
@@ -328,7 +338,3 @@ class Control:
         for name in dict.fromkeys(line.node for line in lines):
             rows = ((line.time_s, line.text) for line in lines if line.node == name)
             logs.write(self.region, TRAINING_GROUP, self._streams[name], rows)
-
-
-def _goes_on(data: dict[str, Any]) -> bool:
-    return bool(data["shown"]["TrainingJobStatus"] == "InProgress")

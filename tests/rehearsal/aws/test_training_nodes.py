@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cloudtune.rehearsal.aws.cloud import Timing
+from cloudtune.rehearsal.aws.training_files import Checkpoints
 from cloudtune.rehearsal.faults import event, no_capacity, node_dies
 from tests.aws_place import AwsPlace, aws_place, until
 
@@ -250,3 +252,97 @@ def test_machines_are_kept_for_as_long_as_was_asked(place: AwsPlace) -> None:
     until(lambda: pool() == "Available")
     client.update_training_job(TrainingJobName="warm", ResourceConfig={"KeepAlivePeriodInSeconds": 0})
     until(lambda: pool() == "Terminated")
+
+
+def described(place: AwsPlace, name: str) -> dict[str, Any]:
+    return dict(place.sdk("sagemaker").describe_training_job(TrainingJobName=name))
+
+
+def test_channels_that_cannot_be_filled_fail_their_jobs(place: AwsPlace) -> None:
+    put(place, **{"plain/x.txt": "plain", "clash/a": "file", "clash/a/b": "below it", "cut": "[", "loose": '[{}, "x"]'})
+    manifests = {"S3DataType": "ManifestFile"}
+    cases = {
+        "gzip": ({**channel(place, "c", "plain"), "CompressionType": "Gzip"}, "cannot be decompressed"),
+        "clash": (channel(place, "c", "clash/"), "a previously downloaded file/folder clashes with it"),
+        "cut": (channel(place, "c", "cut", **manifests), "is not a manifest"),
+        "loose": (channel(place, "c", "loose", **manifests), "is not a manifest"),
+        "folder": (channel(place, "c", "plain", **manifests), "does not exist"),
+    }
+    for name, (one, words) in cases.items():
+        job = run(place, name, "true", InputDataConfig=[one])
+        assert (job["TrainingJobStatus"], steps(job)[-2:]) == ("Failed", ["Downloading", "Failed"])
+        assert job["FailureReason"].startswith("ClientError: Data download failed:")
+        assert words in job["FailureReason"]
+
+
+def checkpointed(place: AwsPlace) -> dict[str, Any]:
+    """Return what a job that writes a checkpoint is asked for, of a bucket that is made."""
+    place.cloud.make_bucket("rehearsed-checkpoints")
+    return {"CheckpointConfig": {"S3Uri": "s3://rehearsed-checkpoints/ck"}}
+
+
+SAVES = "echo 1 > /opt/ml/checkpoints/1; exec sleep 60"
+
+
+def test_a_bucket_that_goes_away_fails_the_job(place: AwsPlace, controllers: list[Callable[[], None]]) -> None:
+    begin(place, "gone", SAVES, **checkpointed(place))
+    place.sdk("s3").delete_bucket(Bucket="rehearsed-checkpoints")
+    (lead,) = controllers
+    lead()
+    job = described(place, "gone")
+    assert (job["TrainingJobStatus"], steps(job)[-2:]) == ("Failed", ["Training", "Failed"])
+    assert job["FailureReason"].startswith("ClientError: Checkpoint upload failed:The specified bucket does not exist")
+
+
+def test_what_fails_in_the_stand_in_itself_ends_job_and_nodes(
+    place: AwsPlace, controllers: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(Checkpoints, "send", broken)
+    begin(place, "broken", SAVES, **checkpointed(place))
+    (lead,) = controllers
+    with pytest.raises(RuntimeError, match="broken"):
+        lead()
+    job = described(place, "broken")
+    assert (job["TrainingJobStatus"], job["FailureReason"][:20]) == ("Failed", "InternalServerError:")
+    assert [node.end is not None for node in lead.func.__self__._running] == [True]
+
+
+def test_a_folder_of_checkpoints_may_go_while_it_is_looked_through(
+    place: AwsPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("going", "kept"):
+        (tmp_path / "ck" / name).mkdir(parents=True)
+        (tmp_path / "ck" / name / "x").write_text(name)
+    scandir = os.scandir
+
+    def late(path: Any) -> Any:
+        if Path(path).name == "going":
+            Path(path, "x").unlink()
+            Path(path).rmdir()
+        return scandir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", late)
+        Checkpoints(place.cloud.borrowed, f"s3://{place.bucket}/ck").send([tmp_path / "ck"])
+    assert keys(place, "ck/") == ["kept/x"]
+
+
+def test_a_stop_as_the_nodes_end_is_told_until_the_job_has_stopped(
+    place: AwsPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, seen = place.stage.store.update, []
+
+    def stopped_first(kind: str, identity: str, deed: Callable[[dict[str, Any]], Any]) -> Any:
+        before = place.stage.store.get(kind, identity)
+        after = deed(before.data) if before is not None else None
+        if not seen and after and after.get("shown", {}).get("SecondaryStatus") == "Uploading":
+            seen.append(after)
+            place.sdk("sagemaker").stop_training_job(TrainingJobName="late")
+        return update(kind, identity, deed)
+
+    monkeypatch.setattr(place.stage.store, "update", stopped_first)
+    job = run(place, "late", "true")
+    assert (len(seen), job["TrainingJobStatus"], steps(job)[-2:]) == (1, "Stopped", ["Stopping", "Stopped"])
