@@ -76,7 +76,7 @@ class Kubelet:
         """End a pod that is being deleted."""
         grace_s = float(pod["metadata"].get("deletionGracePeriodSeconds", 0))
         if run is None or run.over.is_set():
-            self.objects.remove("Pod", *key_of(pod))
+            self.objects.remove("Pod", *key_of(pod), uid=pod["metadata"]["uid"])
         else:
             run.ask(Wish(deed="delete", grace_s=grace_s))
 

@@ -92,7 +92,7 @@ class NodeLifecycle:
 
         for pod in self._pods_of(name):
             self._objects.update_status("Pod", *key_of(pod), fail)
-            self._objects.remove("Pod", *key_of(pod))
+            self._objects.remove("Pod", *key_of(pod), uid=pod["metadata"]["uid"])
 
     def _pods_of(self, name: str) -> list[Object]:
         return self._objects.list("Pod", where=lambda pod: pod["spec"].get("nodeName") == name)

@@ -217,11 +217,15 @@ class Objects:
             self._empty(name)
         return marked or self.get(kind, namespace, name) or there
 
-    def remove(self, kind: str, namespace: str | None, name: str) -> Object | None:
-        """Let an object be gone at once; return it, None if there was none."""
-        gone = self._store.remove(self.kinds[kind].key, self._place(kind, namespace, name))
-        if gone is None:
-            return None
+    def remove(self, kind: str, namespace: str | None, name: str, *, uid: str | None = None) -> Object | None:
+        """Let an object be gone at once; return it, None if there was none, or one of another uid than is given."""
+        key, place = self.kinds[kind].key, self._place(kind, namespace, name)
+        with self._store.held():
+            there = self._store.get(key, place)
+            if there is None or uid not in (None, there.data["object"]["metadata"]["uid"]):
+                return None
+            gone = self._store.remove(key, place)
+        assert gone is not None
         thing = _shown(gone)
         if "namespace" in thing["metadata"]:
             self._end_namespace(thing["metadata"]["namespace"])

@@ -261,7 +261,7 @@ class PodRun:
                 one.state = {"terminated": lost_state(one)}
         if wish.deed == "delete":
             self._finish(self._verdict())
-            self._kubelet.objects.remove("Pod", self.namespace, self.name)
+            self._kubelet.objects.remove("Pod", self.namespace, self.name, uid=self.uid)
             return
         words: dict[str, Any] = {"reason": wish.reason, "message": wish.message}
         if wish.reason == "Evicted":

@@ -101,6 +101,16 @@ def test_a_pod_on_a_node_is_only_marked(objects):
     assert objects.delete("Pod", "default", "p") is None
 
 
+def test_who_is_removed_by_its_uid_is_no_other_of_its_name(objects):
+    before = objects.create(pod())["metadata"]["uid"]
+    objects.delete("Pod", "default", "p", grace_s=0)
+    after = objects.create(pod())["metadata"]["uid"]
+    assert objects.remove("Pod", "default", "p", uid=before) is None
+    assert objects.get("Pod", "default", "p")["metadata"]["uid"] == after
+    assert objects.remove("Pod", "default", "p", uid=after)["metadata"]["uid"] == after
+    assert objects.get("Pod", "default", "p") is None
+
+
 def test_owners_go_as_they_are_told(objects):
     owner = objects.create(thing("Job", "j", api="batch/v1", spec={}))
     reference = {"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": owner["metadata"]["uid"]}

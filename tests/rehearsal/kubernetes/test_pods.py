@@ -91,6 +91,22 @@ def check_grace(here: Acting) -> None:
     here.until(lambda: not here.cluster.stage.nodes.running())
 
 
+def test_a_pod_that_ends_leaves_the_next_of_its_name_alone(tmp_path: Path) -> None:
+    with acting(tmp_path, timing=Timing(second_s=SPEED)) as here:
+        here.make(pod("same", container("trap '' TERM; echo up; while true; do sleep 0.05; done")))
+        first = here.get("Pod", "same")
+        here.until(lambda: "up" in here.log(first))
+        run = here.cluster.control.kubelet.run_of("default", "same")
+        assert run is not None
+        here.cluster.objects.delete("Pod", "default", "same")
+        here.until(lambda: any(reason == "Killing" for reason, _ in here.events("same")))
+        # somebody loses patience, and its controller makes it anew at once
+        here.cluster.objects.delete("Pod", "default", "same", grace_s=0)
+        here.make(pod("same", container("echo again; exec sleep 600")))
+        here.until(run.over.is_set)
+        here.until(lambda: "again" in here.log(here.get("Pod", "same")))
+
+
 ASKS = """
 import os, ssl, urllib.request
 place = "/var/run/secrets/kubernetes.io/serviceaccount/"
