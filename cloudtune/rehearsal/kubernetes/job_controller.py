@@ -78,8 +78,8 @@ class JobController:
         failure = (target["reason"], target["message"]) if target else tally.failure(job, active, ran_s)
         reached = condition(job, "SuccessCriteriaMet")
         success = (reached["reason"], reached["message"]) if reached else tally.success(job, active)
-        if target is not None:
-            success = None  # how it ends is said already: pods that end well when they are told to go change nothing
+        if failure is not None and reached is None:
+            success = None  # failure counts first, and pods that end well when they are told to go change nothing
         if failure is not None or success is not None:
             self._delete(active)
             left = [*active, *going]
