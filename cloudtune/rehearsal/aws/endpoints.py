@@ -38,6 +38,7 @@ _FULL = (
     "Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity error. Please retry using a "
     "different ML instance type or after some time."
 )
+_INTERNAL = "An internal error occurred. Please try again."
 
 
 class Endpoints:
@@ -155,16 +156,24 @@ class Endpoints:
             self._tell(arn, "starting the server")
             serving.start(path="/ping", patience_s=_HEALTHY_S)
         except Unservable as why:
-            if serving is not None:
-                serving.stop()
-            self._note(arn, EndpointStatus="Failed", FailureReason=str(why)[:1024])
+            self._fail(arn, serving, str(why))
             return
+        except Exception:
+            self._fail(arn, serving, _INTERNAL)  # whoever waits for the endpoint would wait for ever
+            raise
         with self._lock:
             self._serving[arn] = serving
         name = variant["VariantName"]
         image = {"SpecifiedImage": model["PrimaryContainer"]["Image"], "ResolutionTime": self.cloud.now_s()}
         counts = {"CurrentInstanceCount": count, "DesiredInstanceCount": count, "DeployedImages": [image]}
         self._note(arn, EndpointStatus="InService", ProductionVariants=[{"VariantName": name, **counts}])
+
+    def _fail(self, arn: str, serving: Serving | None, reason: str) -> None:
+        try:
+            if serving is not None:
+                serving.stop()
+        finally:
+            self._note(arn, EndpointStatus="Failed", FailureReason=reason[:1024])
 
     def _made(self, arn: str, model: Mapping[str, Any], variant: Mapping[str, Any], region: str) -> Serving:
         container, name = model["PrimaryContainer"], arn.rpartition("/")[2]
@@ -198,16 +207,21 @@ class Endpoints:
             raise Unservable(f"{message} health check. Please check CloudWatch logs for this endpoint.")
 
     def _fetched(self, uri: str, name: str) -> Path:
-        """Copy a model's files to where they will be served from."""
+        """Copy a model's files to where they will be served from; Unservable where they cannot lie there."""
         bucket, prefix = bucket_and_key(uri)
         folder = self.cloud.stage.folder / "endpoints" / name / f"model-{len(self.store.all(ENDPOINT))}"
         folder.mkdir(parents=True, exist_ok=True)
         for each in self.cloud.borrowed.objects(bucket, prefix):
             place = folder / each.key[len(prefix) :]
             data = self.cloud.borrowed.get(bucket, each.key)
-            if data is not None and not each.key.endswith("/") and place.resolve().is_relative_to(folder.resolve()):
+            if data is None or each.key.endswith("/") or not place.resolve().is_relative_to(folder.resolve()):
+                continue
+            try:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(data)
+            except OSError as why:
+                message = f"The model data at {uri} could not be fetched: {each.key}: {why.strerror}"
+                raise Unservable(message) from why
         return folder
 
     def _take_down(self, arn: str) -> None:

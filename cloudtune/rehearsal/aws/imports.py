@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 JOB, MODEL = "aws.import_job", "aws.imported_model"
 #: A fault of this kind, by the name of the imported model, lets its import fail.
 IMPORT_FAILS = "import fails"
+_INTERNAL = "An internal error occurred during the import."
 _LETTERS = string.ascii_lowercase + string.digits
 _JOB_FIELDS = ("jobArn", "jobName", "status", "lastModifiedTime", "creationTime", "endTime")
 _MODEL_FIELDS = ("modelArn", "modelName", "creationTime", "instructSupported", "modelArchitecture")
@@ -145,14 +146,21 @@ class Imports:
         assert job is not None
         if not self.cloud.stage.sleep(self.cloud.timing.importing_s):
             return
-        shown, region = job.data["shown"], job.data["region"]
-        now = self._now()
         try:
-            model = self._arn(region, "imported-model")
-            config = self._fetch(shown, model)
+            done = {"status": "Completed", "importedModelArn": self._import(job)}
         except Unimportable as why:
-            self._note(arn, {"status": "Failed", "failureMessage": str(why), "endTime": now, "lastModifiedTime": now})
-            return
+            done = {"status": "Failed", "failureMessage": str(why)}
+        except Exception:
+            # whoever waits for the job would wait for ever
+            self._end(arn, {"status": "Failed", "failureMessage": _INTERNAL})
+            raise
+        self._end(arn, done)
+
+    def _import(self, job: Resource) -> str:
+        """Make the model of a job; return its ARN."""
+        shown, region = job.data["shown"], job.data["region"]
+        model = self._arn(region, "imported-model")
+        config = self._fetch(shown, model)
         architecture, converses = ARCHITECTURES[config["architectures"][0]]
         self.store.add(
             MODEL,
@@ -162,9 +170,9 @@ class Imports:
                     "modelArn": model,
                     "modelName": shown["importedModelName"],
                     "jobName": shown["jobName"],
-                    "jobArn": arn,
+                    "jobArn": job.id,
                     "modelDataSource": shown["modelDataSource"],
-                    "creationTime": now,
+                    "creationTime": self._now(),
                     "modelArchitecture": architecture,
                     "instructSupported": converses,
                     "customModelUnits": {"customModelUnitsPerModelCopy": 1, "customModelUnitsVersion": "v1.0"},
@@ -173,27 +181,34 @@ class Imports:
                 "tags": job.data["modelTags"],
             },
         )
-        self._note(arn, {"status": "Completed", "importedModelArn": model, "endTime": now, "lastModifiedTime": now})
+        return model
 
     def _fetch(self, shown: Mapping[str, Any], model: str) -> dict[str, Any]:
         """Copy the model's files to where they will be served from; return its config."""
         if self.cloud.stage.faults.event(IMPORT_FAILS, shown["importedModelName"]):
-            raise Unimportable("An internal error occurred during the import. (rehearsed fault)")
+            raise Unimportable(f"{_INTERNAL} (rehearsed fault)")
         files = Prefix(self.cloud, *bucket_and_key(shown["modelDataSource"]["s3DataSource"]["s3Uri"]))
         config = check_files(files)
         folder = self.folder(model)
         folder.mkdir(parents=True)
         for name in files.objects:
             if name:
-                (folder / name).write_bytes(files.read(name))
+                data = files.read(name)
+                try:
+                    (folder / name).write_bytes(data)
+                except OSError as why:
+                    raise Unimportable(f"{name} could not be read: {why.strerror}.") from why
         return config
 
     def folder(self, model: str) -> Path:
         """Return where the files of an imported model lie on this machine."""
         return self.cloud.stage.folder / "imported-models" / model.rpartition("/")[2]
 
-    def _note(self, arn: str, fields: Mapping[str, Any]) -> None:
-        self.store.update(JOB, arn, lambda data: {"shown": {**data["shown"], **fields}})
+    def _end(self, arn: str, fields: Mapping[str, Any]) -> None:
+        """Write down how a job ended."""
+        now = self._now()
+        times = {"endTime": now, "lastModifiedTime": now}
+        self.store.update(JOB, arn, lambda data: {"shown": {**data["shown"], **times, **fields}})
 
     def _all(self, kind: str, asked: Asked) -> tuple[Resource, ...]:
         return self.store.all(kind, lambda one: one.data["region"] == asked.region)

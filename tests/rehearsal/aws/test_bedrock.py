@@ -155,6 +155,35 @@ def test_files_that_cannot_be_served_are_refused(place: AwsPlace, tmp_path: Path
     assert client.list_imported_models()["modelSummaries"] == []
 
 
+def test_an_import_ends_whatever_goes_wrong(
+    place: AwsPlace, tmp_path: Path, controllers: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cloudtune.rehearsal.aws import imports
+
+    def broken(files: imports.Prefix) -> dict[str, Any]:
+        raise RuntimeError("broken")
+
+    client, folder = place.sdk("bedrock"), write_model(tmp_path / "m")
+    uri = put(place, folder)
+    place.sdk("s3").put_object(Bucket=place.bucket, Key="model/..", Body=b"a folder's name")
+    for name in ("odd", "broken"):
+        client.create_model_import_job(**request(place, uri, name))
+    lead_odd, lead_broken = controllers
+    lead_odd()
+    odd = client.get_model_import_job(jobIdentifier="import-odd")
+    assert (odd["status"], ".. could not be read" in odd["failureMessage"]) == ("Failed", True)
+    monkeypatch.setattr(imports, "check_files", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        lead_broken()
+    failed = client.get_model_import_job(jobIdentifier="import-broken")
+    assert (failed["status"], "internal error" in failed["failureMessage"], "endTime" in failed) == (
+        "Failed",
+        True,
+        True,
+    )
+    assert client.list_imported_models()["modelSummaries"] == []
+
+
 def test_an_imported_model_answers_in_each_form_once_it_is_warm(
     place: AwsPlace, tmp_path: Path, namespaces: None
 ) -> None:
