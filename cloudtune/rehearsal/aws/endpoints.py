@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,8 +210,8 @@ class Endpoints:
     def _fetched(self, uri: str, name: str) -> Path:
         """Copy a model's files to where they will be served from; Unservable where they cannot lie there."""
         bucket, prefix = bucket_and_key(uri)
-        folder = self.cloud.stage.folder / "endpoints" / name / f"model-{len(self.store.all(ENDPOINT))}"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self.cloud.stage.folder / "endpoints" / name / f"model-{time.monotonic_ns()}"
+        folder.mkdir(parents=True)
         for each in self.cloud.borrowed.objects(bucket, prefix):
             place = folder / each.key[len(prefix) :]
             data = self.cloud.borrowed.get(bucket, each.key)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cloudtune.rehearsal.aws.endpoints import Endpoints
+from cloudtune.rehearsal.aws.serving import Serving
 from tests.aws_place import AwsPlace
 
 pytest.importorskip("botocore")
@@ -55,3 +56,25 @@ def test_what_fails_in_the_stand_in_itself_fails_the_endpoint(
         bring_up()
     endpoint = described(place, "broken")
     assert (endpoint["EndpointStatus"], "internal error" in endpoint["FailureReason"]) == ("Failed", True)
+
+
+def test_an_endpoint_made_again_has_the_files_of_its_model_alone(
+    place: AwsPlace, controllers: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[list[str]] = []
+
+    def look(serving: Serving, **_: object) -> None:
+        served.append(sorted(path.name for path in serving.model.iterdir()))
+
+    monkeypatch.setattr(Serving, "start", look)
+    place.cloud.part(Endpoints).commands["me/vllm:1"] = ("true",)
+    client = place.sdk("sagemaker")
+    for name in ("old", "new"):
+        make(place, "again", **{name: ""})
+        controllers.pop()()
+        client.delete_endpoint(EndpointName="again")
+        controllers.pop()()
+        client.delete_endpoint_config(EndpointConfigName="again")
+        client.delete_model(ModelName="again")
+        place.sdk("s3").delete_object(Bucket=place.bucket, Key=f"again/{name}")
+    assert served == [["old"], ["new"]]
