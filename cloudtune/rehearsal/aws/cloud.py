@@ -148,6 +148,7 @@ class AwsCloud:
         self.bucket = f"sagemaker-{region}-{self.account}"
         self._asked = threading.local()
         self._roles: dict[str, tuple[str, str]] = {}
+        self._roles_lock = threading.Lock()
         self._parts: dict[type, Part] = {}
         self._deeds: dict[tuple[str, str], Deed] = {}
         for service, names in SERVICES.items():
@@ -163,12 +164,14 @@ class AwsCloud:
         """Return what a container of a role sees, to find its keys; ``owner`` is what it belongs to."""
         name = role.rpartition("/")[2]
         ticket = secrets.token_urlsafe(16)
-        self._roles[ticket] = (owner, f"arn:aws:sts::{self.account}:assumed-role/{name}/{session}")
+        with self._roles_lock:
+            self._roles[ticket] = (owner, f"arn:aws:sts::{self.account}:assumed-role/{name}/{session}")
         return {**self.environment(), "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self.url}{_CREDENTIALS}{ticket}"}
 
     def forget_roles(self, owner: str) -> None:
         """Give no more keys to the containers of something that is over."""
-        self._roles = {ticket: row for ticket, row in self._roles.items() if row[0] != owner}
+        with self._roles_lock:
+            self._roles = {ticket: row for ticket, row in self._roles.items() if row[0] != owner}
 
     def make_bucket(self, name: str) -> None:
         """Make a bucket of the user's."""
@@ -281,7 +284,8 @@ class AwsCloud:
         return Response(headers=(("content-type", "text/xml"),), body=text.encode())
 
     def _give_credentials(self, request: Request) -> Response:
-        found = self._roles.get(request.path.removeprefix(_CREDENTIALS))
+        with self._roles_lock:
+            found = self._roles.get(request.path.removeprefix(_CREDENTIALS))
         if found is None:
             raise Refused(404, "NotFound", "no role has keys here")
         return json_response(self.principals.issue(found[1], session=True).credentials)

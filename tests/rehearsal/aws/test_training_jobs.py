@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import urllib.request
 from typing import Any
 
 import pytest
@@ -163,8 +165,6 @@ def test_others_are_not_known_and_ended_keys_are_told_from_wrong_ones(place: Aws
 
 
 def test_roles_are_assumed_and_links_are_signed(place: AwsPlace) -> None:
-    import urllib.request
-
     arn = place.sdk("iam").create_role(RoleName="r", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
     assert arn == f"arn:aws:iam::{place.cloud.account}:role/r"
     given = place.sdk("sts").assume_role(RoleArn=arn, RoleSessionName="me")["Credentials"]
@@ -197,3 +197,32 @@ def test_a_slow_client_finds_the_job_in_each_state_in_order(tmp_path: Any) -> No
     times = [step["StartTime"] for step in status]
     assert times == sorted(times)
     assert all("EndTime" in step for step in status)
+
+
+def test_a_ticket_that_is_made_while_others_are_forgotten_is_kept(
+    place: AwsPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls: list[str] = []
+
+    def make() -> None:
+        found = place.cloud.role_environment(place.role, "s", owner="mine")
+        urls.append(found["AWS_CONTAINER_CREDENTIALS_FULL_URI"])
+
+    making = threading.Thread(target=make)
+
+    class Watched(dict[str, tuple[str, str]]):
+        def items(self) -> Any:
+            found = list(super().items())
+            if not making.ident:
+                making.start()
+                making.join(0.2)  # one that does not wait for its turn is through by now
+            return found
+
+    monkeypatch.setattr(place.cloud, "_roles", Watched())
+    place.cloud.forget_roles("nobody")
+    making.join()
+    with urllib.request.urlopen(urls[0]) as answer:
+        assert answer.status == 200
+    place.cloud.forget_roles("mine")
+    with pytest.raises(OSError, match="404"):
+        urllib.request.urlopen(urls[0])
