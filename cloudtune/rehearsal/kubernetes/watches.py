@@ -42,8 +42,9 @@ class Watch:
         version = self._request.query.get("resourceVersion", "")
         since = int(version) if version.isdecimal() else 0
         if not since:
-            since = self._objects.version
-            for thing in self._objects.list(self._target.kind.kind, self._target.namespace, where=self._match):
+            kind, namespace = self._target.kind.kind, self._target.namespace
+            since, found = self._objects.listed(kind, namespace, where=self._match)
+            for thing in found:
                 yield _line("ADDED", self._form(thing))
         try:
             yield from self._follow(since)
