@@ -36,7 +36,6 @@ class _Known:
     """What the operator remembers of one job. Times are of the stage's clock."""
 
     made_again: int = 0
-    seen: set[str] = attrs.field(factory=set)
     began_s: float | None = None
     ended_s: float | None = None
 
@@ -156,8 +155,23 @@ class PyTorchController:
         if counts[leading].get("active"):
             self._say(job, "Running", f"PyTorchJob {job['metadata']['name']} is running.")
 
+    def _count_none_active(self, job: Object, *, succeeded: bool = False) -> None:
+        """Write that no replica is active; those that were may be taken for ones that have succeeded."""
+
+        def edit(thing: dict[str, Any]) -> bool:
+            active = {}
+            for role, row in (thing.get("status", {}).get("replicaStatuses") or {}).items():
+                active[role] = row.pop("active", 0)
+                if succeeded and active[role]:
+                    row["succeeded"] = row.get("succeeded", 0) + active[role]
+            return any(active.values())
+
+        self._objects.update_status(self.kind, *key_of(job), edit)
+
     def _end(self, job: Object, kind: str, message: str, known: _Known, now: float) -> None:
         known.ended_s = now
+        if kind == "Succeeded":
+            self._count_none_active(job, succeeded=True)
         self._say(job, kind, message)
 
     def _suspend(self, job: Object, pods: Sequence[Object], known: _Known) -> None:
@@ -165,6 +179,7 @@ class PyTorchController:
         for pod in pods:
             if not is_going(pod):
                 self._objects.delete("Pod", *key_of(pod))
+        self._count_none_active(job)
         if not holds(job, "Suspended"):
             self._say(job, "Suspended", f"PyTorchJob {job['metadata']['name']} is suspended.")
 
