@@ -20,11 +20,14 @@ from cloudtune.rehearsal.kubernetes.loop import (
 )
 from cloudtune.rehearsal.kubernetes.objects import Change, Object, Objects
 from cloudtune.rehearsal.kubernetes.patches import merged
+from cloudtune.rehearsal.kubernetes.quantities import requests_of, whole
 
 COMPONENT = "trainjob-controller"
 _NODE = "node"
 _ANCESTOR = "trainer.kubeflow.org/trainjob-ancestor-step"
 _RANK = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}}
+#: Words for the processes of a node; the last two are those of versions before v2.2.
+_COUNTED = ("auto", "cpu", "gpu")
 _NO_RUNTIME = "NotSupportedRuntime"
 
 
@@ -184,14 +187,20 @@ def _merge_pods(row: dict[str, Any], pods: Mapping[str, Any]) -> None:
     job["template"] = merged(job["template"], pods, strategic=True)
 
 
-def _processes(trainer: Mapping[str, Any], container: Mapping[str, Any]) -> int | str:
-    """Return the processes of a node; ``auto`` is turned into GPUs, else CPUs, where a limit says how many."""
-    given = trainer.get("numProcPerNode")
-    if given not in (None, "auto"):
-        return int(str(given))
-    limits = (container.get("resources") or {}).get("limits") or {}
-    gpus = [int(str(count)) for name, count in limits.items() if "gpu" in name]
-    return gpus[0] if gpus else "auto"
+def _processes(trainer: Mapping[str, Any], container: Mapping[str, Any]) -> int:
+    """Return the processes of a node. ``auto``, the default, means its GPUs, and its CPUs where it asks for none.
+
+    The operator leaves the counting of GPUs to torchrun, which here would count this machine's.
+    """
+    given = trainer.get("numProcPerNode") or "auto"
+    if given not in _COUNTED:
+        return int(given)
+    asked = requests_of(container)
+    gpus = max((whole(count) for name, count in asked.items() if "gpu" in name.lower()), default=0)
+    cpus = whole(asked.get("cpu", 0))
+    if given == "auto":
+        given = "gpu" if gpus else "cpu"
+    return max(1, gpus if given == "gpu" else cpus)
 
 
 def _queue(train: Object) -> dict[str, str]:
