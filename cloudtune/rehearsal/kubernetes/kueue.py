@@ -86,9 +86,11 @@ class Kueue:
             return ready_s - now
         queue = self._cluster_queue(job)
         self._reserve(workload, queue)
+        evicted = condition(workload, "Evicted") if holds(workload, "Evicted") else None
         self._say(
             workload,
             ("QuotaReserved", True, "QuotaReserved", f"Quota reserved in ClusterQueue {queue}"),
+            *([("Evicted", False, "QuotaReserved", f"Previously: {evicted['message']}")] if evicted else ()),
             ("Admitted", True, "Admitted", "The workload is admitted"),
         )
         self._suspend(job, suspended=False)
