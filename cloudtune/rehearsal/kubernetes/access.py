@@ -38,7 +38,8 @@ class Access:
     """The users of one cluster and their rights; any thread may ask.
 
     Rights are texts such as ``create jobs.batch``, ``get pods/log`` or ``list nodes``, with ``@NAMESPACE`` behind where
-    they are for one namespace alone, and may be patterns. ``knows_key`` says whether AWS knows an access key.
+    they are for one namespace alone, and may be patterns. ``signer`` says who has signed a request to AWS's token
+    service, and raises Refused where AWS does not know them.
     """
 
     def __init__(self, identity: Identity, clock: Clock, *, cluster: str) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from cloudtune.rehearsal.kubernetes.objects import Object
 from cloudtune.rehearsal.kubernetes.quantities import quality_of_service
@@ -188,21 +187,3 @@ _DEFAULTS: Mapping[str, Callable[[Object], None]] = {
     "Service": _service,
     "TrainJob": _train_job,
 }
-
-
-def pod_specs(thing: Object) -> Iterator[tuple[str, Any, str]]:
-    """Return the pods' specifications in an object: where each is, and the kind of what makes its pods."""
-    kind, spec = thing.get("kind"), thing.get("spec") or {}
-    if kind == "Pod":
-        yield "spec", spec, "Pod"
-    elif kind in ("Job", "DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"):
-        yield "spec.template.spec", (spec.get("template") or {}).get("spec") or {}, str(kind)
-    elif kind == "PyTorchJob":
-        for name, row in (spec.get("pytorchReplicaSpecs") or {}).items():
-            place = f"spec.pytorchReplicaSpecs[{name}].template.spec"
-            yield place, (row.get("template") or {}).get("spec") or {}, "PyTorchJob"
-    elif kind == "JobSet":
-        for number, row in enumerate(spec.get("replicatedJobs") or ()):
-            job = (row.get("template") or {}).get("spec") or {}
-            place = f"spec.replicatedJobs[{number}].template.spec.template.spec"
-            yield place, (job.get("template") or {}).get("spec") or {}, "Job"
