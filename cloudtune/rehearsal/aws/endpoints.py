@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.rehearsal.aws.endpoint_containers import command_of, healthy_after_s
 from cloudtune.rehearsal.aws.logs import Logs
 from cloudtune.rehearsal.aws.serving import Serving, Unservable
-from cloudtune.rehearsal.aws.speech import invalid
+from cloudtune.rehearsal.aws.speech import invalid, page
 from cloudtune.rehearsal.aws.training_limits import bucket_and_key
 from cloudtune.rehearsal.messages import Refused
 from cloudtune.rehearsal.nodes import Line
@@ -62,9 +62,9 @@ class Endpoints:
             "DeleteModel": lambda given, asked: self._forget(MODEL, given, asked),
             "DeleteEndpointConfig": lambda given, asked: self._forget(CONFIG, given, asked),
             "DeleteEndpoint": self.delete_endpoint,
-            "ListModels": lambda given, asked: {"Models": self._rows(MODEL, given, asked)},
-            "ListEndpointConfigs": lambda given, asked: {"EndpointConfigs": self._rows(CONFIG, given, asked)},
-            "ListEndpoints": lambda given, asked: {"Endpoints": self._rows(ENDPOINT, given, asked)},
+            "ListModels": lambda given, asked: self._listed("Models", MODEL, given, asked),
+            "ListEndpointConfigs": lambda given, asked: self._listed("EndpointConfigs", CONFIG, given, asked),
+            "ListEndpoints": lambda given, asked: self._listed("Endpoints", ENDPOINT, given, asked),
         }
 
     def create_model(self, given: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
@@ -256,12 +256,14 @@ class Endpoints:
     def _forget(self, kind: str, given: Mapping[str, Any], asked: Asked) -> None:
         self.store.remove(kind, self._found(kind, given, asked).id)
 
-    def _rows(self, kind: str, given: Mapping[str, Any], asked: Asked) -> list[dict[str, Any]]:
+    def _listed(self, name: str, kind: str, given: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
+        """Return a page of a kind."""
         _, field, arn = _KINDS[kind]
         keys = (field, arn, "CreationTime", "LastModifiedTime", "EndpointStatus")
         rows = [one.data["shown"] for one in self.store.all(kind) if one.data["region"] == asked.region]
         rows = [row for row in rows if given.get("NameContains", "") in row[field]]
-        return [{key: row[key] for key in keys if key in row} for row in rows[: given.get("MaxResults", 100)]]
+        rows, more = page(rows, given, usual=10 if kind == ENDPOINT else 100)
+        return {name: [{key: row[key] for key in keys if key in row} for row in rows], **more}
 
     def _found(self, kind: str, given: Mapping[str, Any], asked: Asked) -> Resource:
         word, field, _ = _KINDS[kind]

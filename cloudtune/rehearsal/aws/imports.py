@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.rehearsal.aws.import_limits import ARCHITECTURES, REGIONS, Prefix, Unimportable, check_files
-from cloudtune.rehearsal.aws.speech import invalid
+from cloudtune.rehearsal.aws.speech import invalid, page
 from cloudtune.rehearsal.aws.training_limits import bucket_and_key
 from cloudtune.rehearsal.messages import Refused
 from cloudtune.rehearsal.state import Resource
@@ -235,9 +235,5 @@ def _page(field: str, rows: list[dict[str, Any]], keys: Iterable[str], given: Ma
     rows = sorted(
         rows, key=lambda row: str(row["creationTime"]), reverse=given.get("sortOrder", "Descending") == "Descending"
     )
-    token = str(given.get("nextToken", "0"))
-    if not token.isdecimal():
-        raise invalid("The pagination token is not valid.")
-    start, most = int(token), given.get("maxResults", 10)
-    page = [{key: row[key] for key in keys if key in row} for row in rows[start : start + most]]
-    return {field: page, **({"nextToken": str(start + most)} if start + most < len(rows) else {})}
+    rows, more = page(rows, given, usual=10, names=("maxResults", "nextToken"))
+    return {field: [{key: row[key] for key in keys if key in row} for row in rows], **more}

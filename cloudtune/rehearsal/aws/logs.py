@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from cloudtune.rehearsal.aws.speech import invalid
+from cloudtune.rehearsal.aws.speech import invalid, page
 from cloudtune.rehearsal.messages import Refused
 
 if TYPE_CHECKING:
@@ -282,10 +282,8 @@ class Logs:
 
 
 def _page(name: str, rows: list[dict[str, Any]], given: Mapping[str, Any]) -> dict[str, Any]:
-    start = int(given["nextToken"]) if str(given.get("nextToken", "")).isdecimal() else 0
-    limit = int(given.get("limit", 50))
-    more = {"nextToken": str(start + limit)} if start + limit < len(rows) else {}
-    return {name: rows[start : start + limit], **more}
+    rows, more = page(rows, given, usual=50, names=("limit", "nextToken"), code="InvalidParameterException")
+    return {name: rows, **more}
 
 
 def _time(event: _Event) -> int:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.rehearsal.aws.speech import invalid
+from cloudtune.rehearsal.aws.speech import invalid, page
 from cloudtune.rehearsal.aws.training_limits import bucket_and_key
 from cloudtune.rehearsal.messages import Refused
 from cloudtune.rehearsal.state import Resource
@@ -62,11 +62,12 @@ class Packages:
         return shown
 
     def list_groups(self, given: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
-        """Return the groups whose names have a part."""
+        """Return a page of the groups whose names have a part."""
         rows = [one.data["shown"] for one in self.store.all(GROUP) if f":{asked.region}:" in one.id]
         part = given.get("NameContains", "")
+        rows, more = page([row for row in rows if part in row["ModelPackageGroupName"]], given, usual=100)
         rows = [{key: row[key] for key in row if key != "CreatedBy"} for row in rows]
-        return {"ModelPackageGroupSummaryList": [row for row in rows if part in row["ModelPackageGroupName"]]}
+        return {"ModelPackageGroupSummaryList": rows, **more}
 
     def delete_group(self, given: Mapping[str, Any], asked: Asked) -> None:
         """Delete a group without packages."""
@@ -116,10 +117,8 @@ class Packages:
         """Return a page of a group's packages, the newest first."""
         group = self._group(given.get("ModelPackageGroupName", ""), asked)
         rows = sorted((one.data["shown"] for one in self._packages(group)), key=lambda row: -row["ModelPackageVersion"])
-        start, most = int(given.get("NextToken", "0")), given.get("MaxResults", 10)
-        page = [{key: row[key] for key in _SUMMARY if key in row} for row in rows[start : start + most]]
-        more = {"NextToken": str(start + most)} if start + most < len(rows) else {}
-        return {"ModelPackageSummaryList": page, **more}
+        rows, more = page(rows, given, usual=10)
+        return {"ModelPackageSummaryList": [{key: row[key] for key in _SUMMARY if key in row} for row in rows], **more}
 
     def delete(self, given: Mapping[str, Any], asked: Asked) -> None:
         """Delete a package; its number is not given again."""

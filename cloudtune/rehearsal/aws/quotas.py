@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.rehearsal.aws.models import model_of
+from cloudtune.rehearsal.aws.speech import page
 from cloudtune.rehearsal.messages import Refused
 
 if TYPE_CHECKING:
@@ -33,9 +34,8 @@ class Quotas:
     def find(self, given: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
         """Return a page of a service's quotas."""
         quotas = list(self._all(given["ServiceCode"], asked))
-        start, most = int(given.get("NextToken", 0)), given.get("MaxResults", 100)
-        more = {"NextToken": str(start + most)} if start + most < len(quotas) else {}
-        return {"Quotas": quotas[start : start + most], **more}
+        rows, more = page(quotas, given, usual=100, code="InvalidPaginationTokenException")
+        return {"Quotas": rows, **more}
 
     def _all(self, service: str, asked: Asked) -> Iterator[dict[str, Any]]:
         if service != "sagemaker":

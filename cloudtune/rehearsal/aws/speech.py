@@ -1,10 +1,10 @@
-"""How AWS's services speak: errors in each protocol's own form, request ids, names of resources."""
+"""How AWS's services speak: errors in each protocol's own form, request ids, pages of lists."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 from xml.sax.saxutils import escape
 
 from cloudtune.rehearsal.messages import Refused, Request, Response, json_response
@@ -12,6 +12,8 @@ from cloudtune.rehearsal.messages import Refused, Request, Response, json_respon
 JSON = "application/x-amz-json-1.1"
 #: What the services call a session that has ended, by how they speak; a fault of a rehearsal's plan says it too.
 _EXPIRED = "The security token included in the request is expired"
+
+T = TypeVar("T")
 
 
 def reply(data: Mapping[str, Any] | None) -> Response:
@@ -26,6 +28,28 @@ def reply(data: Mapping[str, Any] | None) -> Response:
 def invalid(message: str) -> Refused:
     """Return the refusal of a request that cannot be carried out as it is."""
     return Refused(400, "ValidationException", message)
+
+
+def page(
+    rows: list[T],
+    given: Mapping[str, Any],
+    *,
+    usual: int,
+    names: tuple[str, str] = ("MaxResults", "NextToken"),
+    code: str = "ValidationException",
+) -> tuple[list[T], dict[str, str]]:
+    """Return the rows of the page that was asked for, and the field that leads to the next one where there is one.
+
+    ``usual`` is how many rows a page has unless the first of the parameters in ``names`` says so; ``code`` is the
+    refusal of a token that was never given.
+    """
+    most, token = names
+    text = str(given.get(token, "0"))
+    if not text.isdecimal():
+        raise Refused(400, code, "The token that you have provided is not valid.")
+    start = int(text)
+    end = start + int(given.get(most, usual))
+    return rows[start:end], {token: str(end)} if end < len(rows) else {}
 
 
 def denied(who: str, action: str) -> Refused:

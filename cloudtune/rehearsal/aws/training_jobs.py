@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.rehearsal.aws.speech import invalid
+from cloudtune.rehearsal.aws.speech import invalid, page
 from cloudtune.rehearsal.aws.training_control import Control
 from cloudtune.rehearsal.aws.training_limits import check_request
 from cloudtune.rehearsal.aws.training_states import JOB, OVER, moved
@@ -97,17 +97,12 @@ class TrainingJobs:
             jobs = [job for job in jobs if (after or 0) <= job[field] <= (before or float("inf"))]
         key = _ORDER[given.get("SortBy", "CreationTime")]
         jobs.sort(key=lambda job: job[key], reverse=given.get("SortOrder", "Descending") == "Descending")
-        token = str(given.get("NextToken", "0"))
-        if not token.isdecimal():
-            raise invalid("The token that you have provided is not valid.")
-        start, most = int(token), given.get("MaxResults", 10)
-        page = jobs[start : start + most]
+        jobs, more = page(jobs, given, usual=10)
         status, pool = given.get("StatusEquals"), given.get("WarmPoolStatusEquals")
-        page = [job for job in page if status is None or job["TrainingJobStatus"] == status]
-        page = [job for job in page if pool is None or job.get("WarmPoolStatus", {}).get("Status") == pool]
+        jobs = [job for job in jobs if status is None or job["TrainingJobStatus"] == status]
+        jobs = [job for job in jobs if pool is None or job.get("WarmPoolStatus", {}).get("Status") == pool]
         keys = (*_SUMMARY, "TrainingJobStatus", "SecondaryStatus", "WarmPoolStatus")
-        rows = [{name: job[name] for name in keys if name in job} for job in page]
-        return {"TrainingJobSummaries": rows, **({"NextToken": str(start + most)} if start + most < len(jobs) else {})}
+        return {"TrainingJobSummaries": [{name: job[name] for name in keys if name in job} for job in jobs], **more}
 
     def stop(self, given: Mapping[str, Any], asked: Asked) -> None:
         """Let a job end early; it takes a while."""

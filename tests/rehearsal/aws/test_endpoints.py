@@ -78,3 +78,60 @@ def test_an_endpoint_made_again_has_the_files_of_its_model_alone(
         client.delete_model(ModelName="again")
         place.sdk("s3").delete_object(Bucket=place.bucket, Key=f"again/{name}")
     assert served == [["old"], ["new"]]
+
+
+def test_what_is_more_than_a_page_comes_in_further_ones(place: AwsPlace, controllers: list[Callable[[], None]]) -> None:
+    client = place.sdk("sagemaker")
+    names = [f"name-{number}" for number in range(5)]
+    for name in names:
+        make(place, name, **{"config.json": "{}"})
+        client.create_model_package_group(ModelPackageGroupName=name)
+    lists = {
+        "list_models": ("Models", "ModelName"),
+        "list_endpoint_configs": ("EndpointConfigs", "EndpointConfigName"),
+        "list_endpoints": ("Endpoints", "EndpointName"),
+        "list_model_package_groups": ("ModelPackageGroupSummaryList", "ModelPackageGroupName"),
+    }
+    for operation, (field, key) in lists.items():
+        pages = client.get_paginator(operation).paginate(PaginationConfig={"PageSize": 2})
+        assert [[row[key] for row in page[field]] for page in pages] == [names[:2], names[2:4], names[4:]]
+        (only,) = getattr(client, operation)(NameContains="-3", MaxResults=1)[field]
+        assert only[key] == "name-3"
+        with pytest.raises(client.exceptions.ClientError, match="The token that you have provided is not valid"):
+            getattr(client, operation)(NextToken="x")
+
+
+def test_a_page_of_endpoints_is_short_unless_it_is_asked_for(
+    place: AwsPlace, controllers: list[Callable[[], None]]
+) -> None:
+    client = place.sdk("sagemaker")
+    make(place, "name", **{"config.json": "{}"})
+    for number in range(10):
+        client.create_endpoint(EndpointName=f"name-{number}", EndpointConfigName="name")
+    page = client.list_endpoints()
+    assert (len(page["Endpoints"]), "NextToken" in page) == (10, True)
+    page = client.list_endpoints(MaxResults=11)
+    assert (len(page["Endpoints"]), "NextToken" in page) == (11, False)
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "parameters", "code"),
+    [
+        ("sagemaker", "list_training_jobs", {"NextToken": "x"}, "ValidationException"),
+        ("bedrock", "list_imported_models", {"nextToken": "x"}, "ValidationException"),
+        (
+            "service-quotas",
+            "list_service_quotas",
+            {"ServiceCode": "sagemaker", "NextToken": "x"},
+            "InvalidPaginationTokenException",
+        ),
+        ("logs", "describe_log_groups", {"nextToken": "x"}, "InvalidParameterException"),
+    ],
+)
+def test_tokens_that_nobody_gave_are_refused(
+    place: AwsPlace, service: str, operation: str, parameters: dict[str, str], code: str
+) -> None:
+    client = place.sdk(service)
+    with pytest.raises(client.exceptions.ClientError) as error:
+        getattr(client, operation)(**parameters)
+    assert error.value.response["Error"]["Code"] == code
