@@ -29,8 +29,8 @@ _CHAT, _TEXT = "/v1/chat/completions", "/v1/completions"
 _LLAMA = {"prompt": "prompt", "max_gen_len": "max_tokens", "temperature": "temperature", "top_p": "top_p"}
 _INFERENCE = {"maxTokens": "max_tokens", "temperature": "temperature", "topP": "top_p", "stopSequences": "stop"}
 _REASONS = {"stop": "end_turn", "length": "max_tokens"}
-#: Turns the words of the server into those of one form of requests; of a part of a stream, with the second True.
-Told = Callable[[Mapping[str, Any], bool], dict[str, Any]]
+#: Turns the words of the server, whole or a part of a stream, into those of one form of requests.
+Told = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
 class BedrockRuntime:
@@ -56,7 +56,7 @@ class BedrockRuntime:
         """Answer a body in Llama's form or one of OpenAI's."""
         path, body, told = _read(given)
         said = _whole(self._ask(given, asked, path, body))
-        return json_response(told(said, False), headers=_headers())
+        return json_response(told(said), headers=_headers())
 
     def invoke_in_pieces(self, given: Mapping[str, Any], asked: Asked) -> Response:
         """Answer the same as it comes."""
@@ -68,7 +68,7 @@ class BedrockRuntime:
                 if isinstance(one, bytes):
                     yield one
                     return
-                data = json.dumps(told(one, True)).encode()
+                data = json.dumps(told(one)).encode()
                 yield event("chunk", {"bytes": base64.b64encode(data).decode()})
 
         headers = (("content-type", KIND), ("x-amzn-bedrock-content-type", "application/json"))
@@ -180,18 +180,18 @@ def _read(given: Mapping[str, Any]) -> tuple[str, dict[str, Any], Told]:
     if not isinstance(body, dict):
         raise invalid("Malformed input request, please reformat your input and try again.")
     if "messages" in body:
-        return _CHAT, body, lambda said, _: dict(said)
+        return _CHAT, body, dict
     if "prompt" not in body:
         raise invalid("Malformed input request: prompt or messages is required, please reformat your input.")
     if "max_tokens" in body or "model" in body:
-        return _TEXT, body, lambda said, _: dict(said)
+        return _TEXT, body, dict
     unknown = sorted(set(body) - set(_LLAMA))
     if unknown:
         raise invalid(f"Malformed input request: extraneous key [{unknown[0]}] is not permitted")
     return _TEXT, {"max_tokens": 512, **{_LLAMA[key]: value for key, value in body.items()}}, _as_llama
 
 
-def _as_llama(said: Mapping[str, Any], _: bool) -> dict[str, Any]:
+def _as_llama(said: Mapping[str, Any]) -> dict[str, Any]:
     choice: Mapping[str, Any] = next(iter(said.get("choices", ())), {})
     usage = said.get("usage") or {}
     return {
