@@ -45,6 +45,7 @@ while step < 6:
         kept.write_text(str(step))
     dist.barrier()
     print("step", step, flush=True)
+dist.destroy_process_group()
 """
 
 

@@ -1,9 +1,11 @@
 """The processes of a job: which one this is, what all of them see, and how they part."""
 
+import atexit
 import os
+import sys
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import distributed
@@ -69,6 +71,20 @@ def tear_down(*, failed: bool) -> None:
         and not (failed and distributed.get_backend() == "nccl")
     ):
         distributed.destroy_process_group()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with an exit code; one of several without taking the interpreter down.
+
+    A thread of Gloo may still have to free a tensor, as long as anything refers to its group (a device mesh in some
+    cache). Where the interpreter is gone by then, that aborts the process, though all is saved: pytorch#179291.
+    """
+    if WORLD_SIZE > 1:
+        atexit._run_exitfuncs()  # noqa: SLF001 - as multiprocessing does where it ends processes alike
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)
 
 
 def nodes() -> int:

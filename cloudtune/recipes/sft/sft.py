@@ -27,7 +27,7 @@ from progress import (
     StopOnSignal,
     checkpoint_to_resume,
 )
-from ranks import RANK, device_kind, is_shared, nodes, say
+from ranks import RANK, device_kind, is_shared, leave, nodes, say
 from results import measure, record_of, save_result, write_json
 from resuming import checkpoint_folder
 from running import run
@@ -149,4 +149,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    leave(main())

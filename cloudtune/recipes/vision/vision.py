@@ -25,7 +25,7 @@ from model import load_model, load_processor, told
 from options import Options, parse
 from pictures import Pictures, load
 from places import model_fault
-from ranks import RANK, say
+from ranks import RANK, leave, say
 from running import run
 from saving import peak_memory_bytes, record_of, save_result, write_json
 from steps import Trainer, begin
@@ -95,4 +95,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    leave(main())
