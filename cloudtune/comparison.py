@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -75,17 +75,19 @@ class Comparison:
 
     @property
     def outline(self) -> tuple[Difference, ...]:
-        """The differences as they are read: of a step that is another request in each plan, the request's name alone.
+        """The differences as they are read: requests by name, then what those hold that several plans have.
 
-        Its parameters in one place and those of another's own request are not two values of one thing.
+        Parameters of a request in one place and those of another's own request are not two values of one thing.
         """
         plans = [side.plan for side in self.sides]
-        shared = {
-            step["id"]
-            for step in plans[0].get("steps", ())
-            if all(_request(step) in map(_request, plan.get("steps", ())) for plan in plans)
-        }
-        return differences(*(_outlined(plan, shared) for plan in plans))
+        found = [*differences(*map(_outlined, plans))]
+        asked = [{_request(step): step for step in plan.get("steps", ())} for plan in plans]
+        for request in dict.fromkeys(request for steps in asked for request in steps):
+            having = [index for index, steps in enumerate(asked) if request in steps]
+            for path, *values in differences(*({"steps": [asked[index][request]]} for index in having)):
+                there = dict(zip(having, values, strict=True))
+                found.append((path, *(there.get(index) for index in range(len(plans)))))
+        return tuple(found)
 
     @property
     def honoured(self) -> tuple[tuple[str, ...], ...]:
@@ -143,14 +145,11 @@ def _request(step: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(step.get(key) for key in ("id", "service", "operation"))
 
 
-def _outlined(plan: Mapping[str, Any], whole: Collection[str]) -> dict[str, Any]:
-    """Return a plan with the steps in ``whole`` as they are, and the others by name."""
-    out = {key: value for key, value in plan.items() if key not in ("runId", "fields", "warnings")}
+def _outlined(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plan with its requests by name alone."""
+    out = {key: value for key, value in plan.items() if key not in ("runId", "steps", "fields", "warnings")}
     if "steps" in plan:
-        out["steps"] = [step for step in plan["steps"] if step["id"] in whole]
-        out["requests"] = {
-            step["id"]: f"{step['service']} {step['operation']}" for step in plan["steps"] if step["id"] not in whole
-        }
+        out["requests"] = {step["id"]: f"{step['service']} {step['operation']}" for step in plan["steps"]}
     return out
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtune.comparison import Comparison, Side, differences
+from cloudtune.comparison import Comparison, Difference, Side, differences
 
 KEYS = st.sampled_from(["id", "path", "x", "y"])
 JSON = st.recursive(
@@ -111,21 +111,30 @@ def test_four_places_stand_side_by_side() -> None:
     assert data["fields"][3]["approximated"] == [{"path": "spec.name", "reason": "because of spec.name"}]
 
 
-def test_an_outline_names_requests_that_only_one_place_knows_and_leaves_others_whole() -> None:
+def test_an_outline_names_requests_and_shows_what_those_hold_that_several_places_have() -> None:
     def step(name: str, operation: str, **parameters: Any) -> dict[str, Any]:
         return {"id": name, "service": "s", "operation": operation, "parameters": parameters}
 
-    steps = {"a": [step("code", "put", key=1), step("job", "create", n=2)], "b": [step("code", "put", key=2)]}
-    sides = [side(name, {"name": "j"}) for name in steps]
-    for one in sides:
-        one.plan.update({"runId": one.name, "steps": steps[one.name]})  # type: ignore[attr-defined]
-    found = Comparison(first=sides[0], second=sides[1])
-    assert found.outline == (
-        ("backend", "a", "b"),
-        ("steps[code].parameters.key", 1, 2),
+    def outlined(**steps: list[dict[str, Any]]) -> tuple[Difference, ...]:
+        sides = [side(name, {"name": "j"}) for name in steps]
+        for one in sides:
+            one.plan.update({"runId": one.name, "backend": "x", "steps": steps[one.name]})  # type: ignore[attr-defined]
+        return Comparison(first=sides[0], second=sides[1], more=tuple(sides[2:])).outline
+
+    first, second = [step("code", "put", key=1), step("job", "create", n=2)], [step("code", "put", key=2)]
+    assert outlined(a=first, b=second) == (
         ("requests.job", "s create", None),
+        ("steps[code].parameters.key", 1, 2),
     )
-    assert ("steps[job].parameters.n", 2, None) in found.differences
+    # of three, two ask the same otherwise, which the third does not ask
+    third = [step("code", "put", key=2), step("job", "create", n=3)]
+    assert outlined(a=first, b=[step("job", "start", n=9)], c=third) == (
+        ("requests.code", "s put", None, "s put"),
+        ("requests.job", "s create", "s start", "s create"),
+        ("steps[code].parameters.key", 1, None, 2),
+        ("steps[job].parameters.n", 2, None, 3),
+    )
+    assert outlined(a=first, b=first, c=first) == ()
 
 
 def test_each_key_has_a_status_in_every_place() -> None:

@@ -17,8 +17,9 @@ from cloudtune.cli import options
 def command(runs: tuple[str, ...], file: str | None, infrastructure: str | None, output: str) -> None:
     """Compare what a job would send in several places, or what two runs sent.
 
-    First what differs in ranks and requests; of a request that only one place knows, its name (`run --dry-run` and
-    `-o json` have it whole). Then every key of the spec with how each place honours it, and why where it does not.
+    First what differs in ranks and requests: the requests' names, and what those hold that several places know
+    (`run --dry-run` and `-o json` have all whole). Then every key of the spec with how each place honours it, and why
+    where it does not.
 
     \b
     cloudtune diff -f job.yaml --infrastructure A B C   two places or more
