@@ -204,9 +204,10 @@ def _indexed(wanted: Wanted, again: Mapping[str, Any]) -> dict[str, Any]:
         "completionMode": "Indexed",
         "completions": wanted.nodes,
         "parallelism": wanted.nodes,
-        **again,
+        "backoffLimit": again["backoffLimit"],
         # a pod is made again when its predecessor has ended: two of one rank would be in each other's way
         "podReplacementPolicy": "Failed",
+        "podFailurePolicy": again["podFailurePolicy"],
         "template": dict(wanted.template),
     }
 

@@ -200,8 +200,9 @@ def train_job_faults(spec: Mapping[str, Any]) -> Iterator[Cause]:
     reserved = sorted({one.get("name") for one in trainer.get("env") or ()} & _TRAINER_ENV)
     if reserved:
         yield bad("spec.trainer.env", ", ".join(reserved), "must not have reserved envs, they are set by the runtime")
-    if trainer.get("numProcPerNode") is not None and trainer["numProcPerNode"] < 1:
-        yield bad("spec.trainer.numProcPerNode", trainer["numProcPerNode"], "must be greater than or equal to 1")
+    processes = trainer.get("numProcPerNode")  # a word, too, in older versions
+    if isinstance(processes, int) and processes < 1:
+        yield bad("spec.trainer.numProcPerNode", processes, "must be greater than or equal to 1")
     if (spec.get("activeDeadlineSeconds") or 1) < 1:
         yield bad("spec.activeDeadlineSeconds", spec["activeDeadlineSeconds"], "must be greater than or equal to 1")
     for number, patch in enumerate(spec.get("runtimePatches") or ()):
