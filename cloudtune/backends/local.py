@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from cloudtune.backends.patches import patched
 from cloudtune.code import gather_code
 from cloudtune.errors import Fault, SpecError
 from cloudtune.launch import launch
+from cloudtune.launch.options import kebab
 from cloudtune.order import job_name, order_of, outputs_of
 from cloudtune.plan import Call, FieldNote, Notice, Plan, Ref, Step
 from cloudtune.spec.infrastructure import LocalJob
@@ -26,8 +27,8 @@ from cloudtune.states import Event, Failure, Handle, LogLine, Status
 
 #: Seconds that a job has to save when it is ended; with what its agents then do, a cancel is over within 15.
 GRACE_S = 8
-#: What recipes read, by its key in ``recipe.args``.
-_READ = ("model", "trainData", "evalData", "data")
+#: What recipes read, by the option's flag.
+_READ = ("model", "train-data", "eval-data", "data")
 
 
 class LocalBackend:
@@ -150,19 +151,25 @@ def _absent(runtime: Runtime) -> Iterator[Notice]:
     """
     args = runtime.recipe.args if runtime.recipe is not None else {}
     for key, named in args.items():
-        if key not in _READ or not isinstance(named, str):
-            continue
-        path = Path(os.path.expanduser(named.removeprefix("file://")))  # noqa: PTH111 - ~ of an option
-        if any(map(path.is_relative_to, runtime.inputs.values())):
-            continue
-        where = f"spec.runtime.spec.recipe.args.{key}"
-        if path.is_absolute() and not path.exists():
-            yield Notice(path=where, message=f"nothing is at {path} on this machine")
-        elif not path.is_absolute() and (named.startswith(".") or path.suffix == ".jsonl"):
-            message = (
-                f"{named} is looked up in the run's own folder, not here: write the full path, or name it in inputs"
-            )
-            yield Notice(path=where, message=message)
+        # text with a $ is filled in later
+        if kebab(key) in _READ and isinstance(named, str) and "$" not in named:
+            message = _fault_of(named.removeprefix("file://"), runtime.inputs.values())
+            if message:
+                yield Notice(path=f"spec.runtime.spec.recipe.args.{key}", message=message)
+
+
+def _fault_of(named: str, fetched: Iterable[str]) -> str | None:
+    """Return why a recipe will find nothing at a path, as far as that can be known before; ``fetched`` are inputs."""
+    path = Path(os.path.expanduser(named))  # noqa: PTH111 - ~ of an option
+    if any(map(path.is_relative_to, fetched)):
+        return None
+    if "://" in named:
+        return f"the recipe reads files: have {named} fetched by inputs, and name the path that it has there"
+    if path.is_absolute():
+        return None if path.exists() else f"nothing is at {path} on this machine"
+    if named.startswith(".") or path.suffix == ".jsonl":
+        return f"{named} is looked up in the run's own folder, not here: write the full path, or name it in inputs"
+    return None
 
 
 def _call(operation: str, handle: Handle, **parameters: Any) -> Call:

@@ -87,6 +87,12 @@ def test_what_a_recipe_cannot_read_is_told_before_it_starts(here: Path) -> None:
         "evalData": f"nothing is at {here}/eval.jsonl on this machine",
     }
     assert list(warned(inputs={"s3://b/rows": "/nowhere"})) == ["evalData"]
-    args["trainData"] = "./rows.jsonl"
+    args["trainData"] = "$DATA/rows.jsonl"
+    assert "trainData" not in warned()
+    args["trainData"] = "s3://b/rows.jsonl"
+    assert "have s3://b/rows.jsonl fetched by inputs" in warned()["trainData"]
+    args["train_data"] = args.pop("trainData").replace("s3://b", "/nowhere")
+    assert warned()["train_data"] == "nothing is at /nowhere/rows.jsonl on this machine"
+    args["trainData"] = args.pop("train_data").replace("/nowhere", ".")
     assert "looked up in the run's own folder, not here: write the full path" in warned()["trainData"]
     assert "trainData" not in warned(inputs={"s3://b/rows.jsonl": "rows.jsonl"})
