@@ -107,6 +107,9 @@ def test_a_step_that_fails_ends_the_chain(cluster: Cluster) -> None:
     failure = run.status.failure
     assert failure is not None
     assert (failure.replica, failure.exit_code) == (0, 3), told(run)
+    # by the name that its lines have
+    step = part_names(["join_them"])["join_them"]
+    assert str(run.status.reason).startswith(f"step {step} failed: "), told(run)
     assert "starts: cat /fsx/all" not in told(run)
 
 

@@ -18,6 +18,7 @@ from cloudtune.backends.eks_objects import (
     kind_of,
     layout,
     moment,
+    part_of,
     pods,
     replica_of,
     workloads,
@@ -200,7 +201,10 @@ def explained(handle: Handle, status: Status, replies: Sequence[Mapping[str, Any
     there = list(replies[1].get("items") or ())
     last = list(replies[-1].get("items") or ()) if len(replies) > 2 else []
     if status.state == "failed":
-        return _failure(status, replies, there, last)
+        failed = _failure(status, replies, there, last)
+        step = _failed_step(replies[0], there)
+        words = (f"step {step} failed" if step else "", failed.reason or "")
+        return attrs.evolve(failed, reason=": ".join(word for word in words if word) or None)
     reason = eks_words.together(there)
     if is_suspended(handle, replies[0]):
         reason = eks_words.queued(last) or reason
@@ -273,6 +277,13 @@ def _failure(
     gone = eks_words.warnings(last, eks_words.name_of(replies[0]), _ENDED)
     waits = eks_words.together(there)
     return attrs.evolve(status, reason="; ".join(word for word in (status.reason, waits, *gone) if word) or None)
+
+
+def _failed_step(thing: Mapping[str, Any], there: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return which part of a chain has failed; of parts that run at the same time several may have."""
+    places = layout(thing)
+    parts = {part_of(pod, places) for pod in newest(there) if eks_words.ending(pod) is not None}
+    return parts.pop() if len(parts) == 1 else None
 
 
 def _plain(lines: Sequence[str]) -> list[str]:
