@@ -17,6 +17,7 @@ from cloudtune import memory
 from cloudtune.backends import Backend, backend_named, backend_of, load
 from cloudtune.code import gather_code
 from cloudtune.errors import CloudtuneError, Fault, NotAllowed, ServiceError, SpecError, UsageError
+from cloudtune.launch.sources import absent
 from cloudtune.plan import Call, Notice, Plan
 from cloudtune.runs import Run, client_of, run_of
 from cloudtune.spec.document import checked, dumps
@@ -63,8 +64,14 @@ def plan_job(job: JobSpec, run_id: str | None = None) -> Plan:
         for name in literal_secrets(job)
     ]
     notices += [Notice(path=path, message=message) for path, message in exposed(job)]
+    notices += unread(job)
     notices += [Notice(path=path, message=message) for path, message in memory.doubts(job, plan.launch)]
     return attrs.evolve(plan, warnings=(*plan.warnings, *notices))
+
+
+def unread(job: JobSpec) -> list[Notice]:
+    """Return what a recipe would look for on this machine and not find."""
+    return [Notice(path=path, message=f"{message}: {hint}") for path, message, hint in absent(job)]
 
 
 def dry_run_id(job: JobSpec) -> str:
@@ -115,6 +122,7 @@ def start(
         Fault(path=path, message=f"{text!r} is a placeholder", hint="fill it in, or say allowPlaceholders: true")
         for path, text in placeholders(job)
     ]
+    faults += [Fault(path=path, message=message, hint=hint) for path, message, hint in absent(job)]
     check_ready(plan, faults, environ)
     load(backend.client)  # who lacks a package is told before anything is recorded
     plan = ask_beforehand(plan, backend)

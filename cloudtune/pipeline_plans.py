@@ -12,7 +12,7 @@ import attrs
 from cloudtune.backends import BACKENDS, backend_of
 from cloudtune.code import gather_code
 from cloudtune.errors import Fault, SpecError
-from cloudtune.jobs import id_from, plan_job
+from cloudtune.jobs import id_from, plan_job, unread
 from cloudtune.pipeline_steps import job_of
 from cloudtune.plan import FieldNote, IfGiven, Notice, Plan, Ref, Step
 from cloudtune.spec.document import checked, dumps
@@ -122,11 +122,14 @@ def _plans(pipeline: PipelineSpec, run_id: str, outputs: Mapping[str, str]) -> I
     faults: list[Fault] = []
     for step in order_of_steps(pipeline):
         try:
-            plan = plan_job(job_of(pipeline, step, outputs), f"{run_id}-{step.name}")
+            job = job_of(pipeline, step, outputs)
+            plan = plan_job(job, f"{run_id}-{step.name}")
         except SpecError as error:
             faults += _faults_of(error, pipeline, step)
             continue
-        yield step, plan
+        # what lies in the outputs of an earlier step is not there yet
+        later = {*unread(job)} - {*unread(job_of(pipeline, step, {}))}
+        yield step, attrs.evolve(plan, warnings=tuple(one for one in plan.warnings if one not in later))
     if faults:
         raise SpecError(faults)
 

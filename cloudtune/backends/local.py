@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from cloudtune.backends.patches import patched
 from cloudtune.code import gather_code
 from cloudtune.errors import Fault, SpecError
 from cloudtune.launch import launch
-from cloudtune.launch.options import kebab
 from cloudtune.order import job_name, order_of, outputs_of
 from cloudtune.plan import Call, FieldNote, Notice, Plan, Ref, Step
 from cloudtune.spec.infrastructure import LocalJob
@@ -27,8 +26,6 @@ from cloudtune.states import Event, Failure, Handle, LogLine, Status
 
 #: Seconds that a job has to save when it is ended; with what its agents then do, a cancel is over within 15.
 GRACE_S = 8
-#: What recipes read, by the option's flag.
-_READ = ("model", "train-data", "eval-data", "data")
 
 
 class LocalBackend:
@@ -81,11 +78,7 @@ class LocalBackend:
             steps=patched(steps, infrastructure.overrides),
             outputs=(outputs["uri"],),
             fields=_fields(runtime),
-            warnings=(
-                *(Notice(path=path, message=message) for path, message in how.warnings),
-                *notes,
-                *_absent(runtime),
-            ),
+            warnings=(*(Notice(path=path, message=message) for path, message in how.warnings), *notes),
         )
 
     def handle(self, plan: Plan, replies: Mapping[str, Mapping[str, Any]]) -> Handle:
@@ -142,34 +135,6 @@ def _interpreter(named: str | None) -> str | None:
         hint = f"relative paths start at the current folder, {Path.cwd()}; a bare name is looked for on PATH"
         raise SpecError([Fault(path="spec.infrastructure.spec.python", message=message, hint=hint)])
     return os.path.abspath(found)  # noqa: PTH100 - the link of a virtual environment is its name
-
-
-def _absent(runtime: Runtime) -> Iterator[Notice]:
-    """Yield what a recipe is to read and cannot; it would find that out only after its imports.
-
-    An earlier step of a pipeline may still write it.
-    """
-    args = runtime.recipe.args if runtime.recipe is not None else {}
-    for key, named in args.items():
-        # text with a $ is filled in later
-        if kebab(key) in _READ and isinstance(named, str) and "$" not in named:
-            message = _fault_of(named.removeprefix("file://"), runtime.inputs.values())
-            if message:
-                yield Notice(path=f"spec.runtime.spec.recipe.args.{key}", message=message)
-
-
-def _fault_of(named: str, fetched: Iterable[str]) -> str | None:
-    """Return why a recipe will find nothing at a path, as far as that can be known before; ``fetched`` are inputs."""
-    path = Path(os.path.expanduser(named))  # noqa: PTH111 - ~ of an option
-    if any(map(path.is_relative_to, fetched)):
-        return None
-    if "://" in named:
-        return f"the recipe reads files: have {named} fetched by inputs, and name the path that it has there"
-    if path.is_absolute():
-        return None if path.exists() else f"nothing is at {path} on this machine"
-    if named.startswith(".") or path.suffix == ".jsonl":
-        return f"{named} is looked up in the run's own folder, not here: write the full path, or name it in inputs"
-    return None
 
 
 def _call(operation: str, handle: Handle, **parameters: Any) -> Call:

@@ -15,7 +15,6 @@ from cloudtune.errors import SpecError
 from cloudtune.plan import shown
 from cloudtune.spec.infrastructure import LocalJob
 from cloudtune.spec.job import JobSpec
-from cloudtune.spec.runtime import Recipe
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime
 
 
@@ -66,33 +65,3 @@ def test_a_run_uses_the_relative_python(here: Path) -> None:
 
 def test_a_job_has_eight_seconds_to_save() -> None:
     assert staged(None)["order"]["graceInSeconds"] == 8
-
-
-def test_what_a_recipe_cannot_read_is_told_before_it_starts(here: Path) -> None:
-    (here / "model").mkdir()
-    args = {
-        "model": "~/model",
-        "trainData": "/nowhere/rows.jsonl",
-        "evalData": f"file://{here}/eval.jsonl",
-        "outputDir": "/nowhere/out",
-    }
-
-    def warned(**changes: Any) -> dict[str, str]:
-        runtime = PyTorchDistributedRuntime(recipe=Recipe(name="sft", args=args), **changes)
-        plan = LocalBackend().plan(JobSpec(infrastructure=LocalJob(), runtime=runtime), "abcdefgh")
-        return {one.path.rpartition(".")[2]: one.message for one in plan.warnings if ".args." in one.path}
-
-    assert warned() == {
-        "trainData": "nothing is at /nowhere/rows.jsonl on this machine",
-        "evalData": f"nothing is at {here}/eval.jsonl on this machine",
-    }
-    assert list(warned(inputs={"s3://b/rows": "/nowhere"})) == ["evalData"]
-    args["trainData"] = "$DATA/rows.jsonl"
-    assert "trainData" not in warned()
-    args["trainData"] = "s3://b/rows.jsonl"
-    assert "have s3://b/rows.jsonl fetched by inputs" in warned()["trainData"]
-    args["train_data"] = args.pop("trainData").replace("s3://b", "/nowhere")
-    assert warned()["train_data"] == "nothing is at /nowhere/rows.jsonl on this machine"
-    args["trainData"] = args.pop("train_data").replace("/nowhere", ".")
-    assert "looked up in the run's own folder, not here: write the full path" in warned()["trainData"]
-    assert "trainData" not in warned(inputs={"s3://b/rows.jsonl": "rows.jsonl"})

@@ -31,7 +31,10 @@ def test_a_folder_that_is_not_there_is_told_in_plain_words(tmp_path, monkeypatch
     monkeypatch.setenv("CLOUDTUNE_REHEARSED", "1")
     ended = tiny.python(SCRIPT, "--model", tmp_path / "none", "--train-data", tiny.DATA / "train.jsonl")
     assert ended.returncode == 1
-    assert f"error: {tmp_path / 'none'}: no such file or folder\n  hint: a model on the Hub has a name" in ended.stdout
+    assert (
+        f"error: {tmp_path / 'none'}: no such file or folder\n  hint: look at the path; a model on the Hub is called"
+        in ended.stdout
+    )
 
 
 def test_degrees_that_do_not_divide_the_processes_are_refused():

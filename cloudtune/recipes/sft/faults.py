@@ -1,6 +1,7 @@
 """What to tell somebody whose training just failed: one sentence of cause, then what to try."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from flags import called, in_job
 from options import Options
@@ -58,8 +59,9 @@ def unreachable(options: Options, text: str) -> str:
     kind = next((name for name, value in named_by.items() if value and value in text), "model")
     named = getattr(options, kind)
     return (
-        f"{named} is nothing on this machine, and the Hub cannot be reached\n"
-        f"  hint: fetch it with the job's inputs ({{URI: path}}) and give that path as {called(kind)}"
+        f"{named} is not in {Path.cwd()}, and the Hub cannot be reached\n"
+        f"  hint: write the full path, or fetch it with the job's inputs ({{URI: path}}) and give that path as "
+        f"{called(kind)}"
     )
 
 

@@ -16,10 +16,12 @@ def nothing_at(source: str, what: str) -> str:
 
     >>> print(nothing_at("/none", "a data set"))
     /none: no such file or folder
-      hint: a data set on the Hub has a name like OWNER/NAME; fetch other files with the job's inputs ({URI: path})
+      hint: look at the path; a data set on the Hub is called OWNER/NAME, other files are fetched by the job's inputs
     """
-    if Path(source).is_absolute():
-        hint = f"{what} on the Hub has a name like OWNER/NAME; fetch other files with the job's inputs ({{URI: path}})"
+    if "://" in source:
+        hint = "it is not fetched by the recipe: have it fetched by the job's inputs ({URI: path}), and give that path"
+    elif Path(source).is_absolute():
+        hint = f"look at the path; {what} on the Hub is called OWNER/NAME, other files are fetched by the job's inputs"
     else:
         where = "on the node, in" if "CLOUDTUNE_RUN_ID" in os.environ else "in"
         hint = f"paths are looked up {where} {Path.cwd()}; write the full path"
