@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cloudtune.cli.options import emit
+from cloudtune.pipeline_plans import is_led
 from cloudtune.plan import Plan
 
 
@@ -23,12 +24,16 @@ def show_plan(plan: Plan, form: str) -> None:
     launches = data.get("launches") or ({"": data["launch"]} if "launch" in data else {})
     for step, launch in launches.items():
         click.echo(_launch(step, launch))
+    if launches and plan.launch is None and not is_led(plan):
+        kind = next((step["parameters"].get("kind") for step in data["steps"] if step["id"] == "job"), None)
+        click.echo(f"one {kind or 'job'} of {len(launches)} steps: once it is submitted, this machine may be off")
     click.echo("steps:")
     for step in data["steps"]:
         files = step.get("files", ())
         count = f"{len(files)} file{'s' if len(files) > 1 else ''}"
         size = f"  {count}, {sum(file['bytes'] for file in files):,} bytes" if files else ""
-        click.echo(f"  {step['id']:<20} {step['service']} {step['operation']}{size}")
+        what = f" {step['parameters']['kind']}" if step["service"] == "kubernetes" else ""
+        click.echo(f"  {step['id']:<20} {step['service']} {step['operation']}{what}{size}")
     for note in data["fields"]:
         click.echo(f"{note['status']}: {note['path']}: {note['reason']}")
     for warning in data["warnings"]:
