@@ -51,12 +51,13 @@ class Side:
         return "supported" if there else ""
 
     def fields(self) -> dict[str, Any]:
-        """Return the keys by how the place honours them, as JSON data."""
+        """Return the keys by how the place honours them, and what it warns of, as JSON data."""
         noted = {
             status: [{"path": path, "reason": reason} for path, reason in self.notes(status)]
             for status in ("approximated", "refused")
         }
-        return {"place": self.name, "supported": list(self.supported), **noted}
+        warnings = [{"path": path, "message": message} for path, message in self.warnings]
+        return {"place": self.name, "supported": list(self.supported), **noted, "warnings": warnings}
 
 
 @attrs.frozen(kw_only=True)
@@ -77,11 +78,12 @@ class Comparison:
     def outline(self) -> tuple[Difference, ...]:
         """The differences as they are read: requests by name, then what those hold that several plans have.
 
-        Parameters of a request in one place and those of another's own request are not two values of one thing.
+        Parameters of a request in one place and those of another's own request are not two values of one thing. What
+        holds its plan's run id differs always, and says nothing.
         """
-        plans = [side.plan for side in self.sides]
+        plans = [_without(side.plan.get("runId"), side.plan) for side in self.sides]
         found = [*differences(*map(_outlined, plans))]
-        asked = [{_request(step): step for step in plan.get("steps", ())} for plan in plans]
+        asked = [{(step["id"], _request(step)): _told(step) for step in plan.get("steps", ())} for plan in plans]
         for request in dict.fromkeys(request for steps in asked for request in steps):
             having = [index for index, steps in enumerate(asked) if request in steps]
             for path, *values in differences(*({"steps": [asked[index][request]]} for index in having)):
@@ -140,17 +142,33 @@ def _differences(path: str, values: Sequence[Any]) -> Iterator[Difference]:
         yield path, *values
 
 
-def _request(step: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what is asked of whom, and under which name."""
-    return tuple(step.get(key) for key in ("id", "service", "operation"))
+def _request(step: Mapping[str, Any]) -> str:
+    """Return what is asked of whom; of a manifest also its kind, for other kinds have other fields."""
+    kind = step.get("parameters", {}).get("kind")
+    return " ".join(str(word) for word in (step["service"], step["operation"], kind) if word)
+
+
+def _told(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a step as an outline tells it: without its token, which is made of the run id; each file as one text."""
+    out = {key: value for key, value in step.items() if key not in ("token", "files")}
+    for file in step.get("files", ()):
+        out[f"files[{file['path']}]"] = f"{file['bytes']} bytes, sha256 {file['sha256'][:12]}"
+    return out
 
 
 def _outlined(plan: Mapping[str, Any]) -> dict[str, Any]:
     """Return a plan with its requests by name alone."""
     out = {key: value for key, value in plan.items() if key not in ("runId", "steps", "fields", "warnings")}
-    if "steps" in plan:
-        out["requests"] = {step["id"]: f"{step['service']} {step['operation']}" for step in plan["steps"]}
-    return out
+    return out | {f"steps[{step['id']}]": _request(step) for step in plan.get("steps", ())}
+
+
+def _without(run_id: str | None, value: Any) -> Any:
+    """Return JSON data with a placeholder wherever a run id stands."""
+    if isinstance(value, str) and run_id:
+        return value.replace(run_id, "<run-id>")
+    if isinstance(value, Mapping):
+        return {_without(run_id, key): _without(run_id, item) for key, item in value.items()}
+    return [_without(run_id, item) for item in value] if isinstance(value, list) else value
 
 
 def _by_id(items: Sequence[Any]) -> dict[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -30,12 +31,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) 
         for row in [head, *kept]:
             print("\t".join(_in_a_line(str(cell)) for cell in row))
         return
+    console = Console()
     shown = Table(box=None, header_style="bold", pad_edge=False)
-    for name in head:
-        shown.add_column(name, overflow="fold")
-    for row in kept:
-        shown.add_row(*(Text(str(cell), style=_state_style(str(cell))) for cell in row))
-    Console().print(shown)
+    for index, name in enumerate(head):
+        shown.add_column(name, overflow="fold", no_wrap=index == 0)
+    # the first column names the row: it has what the others leave, or two fifths
+    others = sum(2 + max(len(str(row[index])) for row in [head, *kept]) for index in range(1, len(head)))
+    width = max(console.width - others, console.width * 2 // 5)
+    for first, *cells in kept:
+        named = Text(_broken(str(first), width), style=_state_style(str(first)))
+        shown.add_row(named, *(Text(str(cell), style=_state_style(str(cell))) for cell in cells))
+    console.print(shown)
 
 
 def findings(rows: Iterable[tuple[str, str, str, str, str | None]], *, head: Sequence[str], empty: str) -> None:
@@ -78,6 +84,11 @@ def live_lines(lines: Iterable[LogLine]) -> None:
 def _in_a_line(text: str) -> str:
     """Return a cell's text without what would end it for a program that reads the table."""
     return text.replace("\t", "\\t").replace("\n", "\\n")
+
+
+def _broken(path: str, width: int) -> str:
+    """Return a path in lines of a width, broken between its parts where they are short enough."""
+    return "\n".join(re.findall(rf".{{1,{width}}}(?=[.\[/]|$)|.{{1,{width}}}", path))
 
 
 def _with_progress(lines: Iterable[LogLine]) -> Iterable[tuple[LogLine, Progress]]:

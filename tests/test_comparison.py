@@ -20,7 +20,8 @@ PLANS = st.dictionaries(KEYS, JSON)
 
 def side(name: str, spec: dict[str, Any], *notes: tuple[str, str]) -> Side:
     fields = [{"path": path, "status": status, "reason": f"because of {path}"} for path, status in notes]
-    return Side(name=name, plan={"backend": name, "fields": fields}, spec={"kind": "job", "spec": spec})
+    plan = {"backend": name, "fields": fields, "warnings": []}
+    return Side(name=name, plan=plan, spec={"kind": "job", "spec": spec})
 
 
 def test_differences_are_told_by_what_they_are_about() -> None:
@@ -83,17 +84,29 @@ def test_the_keys_of_a_pipeline_are_told_by_step() -> None:
 
 def test_a_comparison_as_data_has_both_sides() -> None:
     first, second = side("here", {"name": "j"}), side("there", {"name": "j"}, ("spec.name", "refused"))
+    first.plan["warnings"].append({"path": "spec.x", "message": "costs"})
     assert Comparison(first=first, second=second).to_dict() == {
         "first": "here",
         "second": "there",
-        "differences": [{"path": "backend", "first": "here", "second": "there"}],
+        "differences": [
+            {"path": "backend", "first": "here", "second": "there"},
+            {"path": "warnings[spec.x].path", "first": "spec.x", "second": None},
+            {"path": "warnings[spec.x].message", "first": "costs", "second": None},
+        ],
         "fields": [
-            {"place": "here", "supported": ["spec.name"], "approximated": [], "refused": []},
+            {
+                "place": "here",
+                "supported": ["spec.name"],
+                "approximated": [],
+                "refused": [],
+                "warnings": [{"path": "spec.x", "message": "costs"}],
+            },
             {
                 "place": "there",
                 "supported": [],
                 "approximated": [],
                 "refused": [{"path": "spec.name", "reason": "because of spec.name"}],
+                "warnings": [],
             },
         ],
     }
@@ -111,30 +124,70 @@ def test_four_places_stand_side_by_side() -> None:
     assert data["fields"][3]["approximated"] == [{"path": "spec.name", "reason": "because of spec.name"}]
 
 
+def step(name: str, operation: str, /, **parameters: Any) -> dict[str, Any]:
+    return {"id": name, "service": "s", "operation": operation, "parameters": parameters}
+
+
+def outlined(*plans: list[dict[str, Any]]) -> tuple[Difference, ...]:
+    """Return the outline of plans of these steps, whose run ids are 0aaaaaaa, 1aaaaaaa, ..."""
+    sides = []
+    for index, steps in enumerate(plans):
+        plan = {"runId": f"{index}aaaaaaa", "steps": steps, "fields": [], "warnings": []}
+        sides.append(Side(name=str(index), plan=plan, spec={"kind": "job", "spec": {}}))
+    return Comparison(first=sides[0], second=sides[1], more=tuple(sides[2:])).outline
+
+
 def test_an_outline_names_requests_and_shows_what_those_hold_that_several_places_have() -> None:
-    def step(name: str, operation: str, **parameters: Any) -> dict[str, Any]:
-        return {"id": name, "service": "s", "operation": operation, "parameters": parameters}
-
-    def outlined(**steps: list[dict[str, Any]]) -> tuple[Difference, ...]:
-        sides = [side(name, {"name": "j"}) for name in steps]
-        for one in sides:
-            one.plan.update({"runId": one.name, "backend": "x", "steps": steps[one.name]})  # type: ignore[attr-defined]
-        return Comparison(first=sides[0], second=sides[1], more=tuple(sides[2:])).outline
-
     first, second = [step("code", "put", key=1), step("job", "create", n=2)], [step("code", "put", key=2)]
-    assert outlined(a=first, b=second) == (
-        ("requests.job", "s create", None),
+    assert outlined(first, second) == (
+        ("steps[job]", "s create", None),
         ("steps[code].parameters.key", 1, 2),
     )
     # of three, two ask the same otherwise, which the third does not ask
     third = [step("code", "put", key=2), step("job", "create", n=3)]
-    assert outlined(a=first, b=[step("job", "start", n=9)], c=third) == (
-        ("requests.code", "s put", None, "s put"),
-        ("requests.job", "s create", "s start", "s create"),
+    assert outlined(first, [step("job", "start", n=9)], third) == (
+        ("steps[code]", "s put", None, "s put"),
+        ("steps[job]", "s create", "s start", "s create"),
         ("steps[code].parameters.key", 1, None, 2),
         ("steps[job].parameters.n", 2, None, 3),
     )
-    assert outlined(a=first, b=first, c=first) == ()
+    assert outlined(first, first, first) == ()
+
+
+def test_requests_that_create_different_kinds_are_named_alone() -> None:
+    job, pytorch = step("job", "create", kind="Job", n=2), step("job", "create", kind="PyTorchJob", n=3)
+    assert outlined([job], [pytorch]) == (("steps[job]", "s create Job", "s create PyTorchJob"),)
+    other = step("job", "create", kind="Job", n=4)
+    assert outlined([job], [pytorch], [other]) == (
+        ("steps[job]", "s create Job", "s create PyTorchJob", "s create Job"),
+        ("steps[job].parameters.n", 2, None, 4),
+    )
+
+
+def test_what_differs_by_the_run_id_alone_does_not_differ_in_the_outline() -> None:
+    def own(run: str, image: str) -> list[dict[str, Any]]:
+        labels = {"run": run, f"of/{run}": "yes"}
+        return [
+            {**step("job", "create", name=f"j-{run}", labels=labels, command=[run, image]), "token": f"t-{run}-job"}
+        ]
+
+    assert outlined(own("0aaaaaaa", "i"), own("1aaaaaaa", "i")) == ()
+    assert outlined(own("0aaaaaaa", "i:0aaaaaaa"), own("1aaaaaaa", "k")) == (
+        ("steps[job].parameters.command[1]", "i:<run-id>", "k"),
+    )
+    # another run's id is a difference
+    assert outlined(own("0aaaaaaa", "i"), own("0aaaaaaa", "i")) != ()
+
+
+def test_a_file_is_one_row_of_the_outline() -> None:
+    def put(**files: str) -> list[dict[str, Any]]:
+        kept = [{"path": path, "bytes": 7, "sha256": text * 64} for path, text in files.items()]
+        return [{**step("code", "put"), "files": kept}]
+
+    assert outlined(put(same="a", other="b", gone="c"), put(same="a", other="d")) == (
+        ("steps[code].files[other]", f"7 bytes, sha256 {'b' * 12}", f"7 bytes, sha256 {'d' * 12}"),
+        ("steps[code].files[gone]", f"7 bytes, sha256 {'c' * 12}", None),
+    )
 
 
 def test_each_key_has_a_status_in_every_place() -> None:

@@ -210,11 +210,11 @@ def test_a_difference_is_shown_whole(job: str, tmp_path: Path) -> None:
     place.write_text(json.dumps({"kind": "infrastructure", "type": "sageMakerTrainingJob", "spec": spec}))
     answer = call("diff", "-f", job, "--infrastructure", "local", str(place))
     assert answer.code == 0
-    first, _, second = answer.out.partition("\n\n")
+    second, _, first = answer.out.partition("\n\n")
     rows = [line.split("\t") for line in first.splitlines()]
     assert rows[0] == ["differs", "local", str(place)]
     assert ["backend", "local", "sagemaker"] in rows
-    assert ["requests.job", "", "aws.sagemaker create_training_job"] in rows
+    assert ["steps[job]", "", "aws.sagemaker create_training_job"] in rows
     keys = [line.split("\t") for line in second.splitlines() if "\t" in line]
     assert keys[:2] == [["key", "local", str(place)], ["spec.name", "supported", "supported"]]
     assert ["spec.infrastructure.spec.subnetIds", "", "supported"] in keys
@@ -227,15 +227,48 @@ def test_a_difference_is_shown_whole(job: str, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     spec["image"] = "x" * 200
     other.write_text(json.dumps({"kind": "infrastructure", "type": "sageMakerTrainingJob", "spec": spec}))
-    first = call("diff", "-f", job, "--infrastructure", str(place), str(other)).out.partition("\n\n")[0]
+    first = call("diff", "-f", job, "--infrastructure", str(place), str(other)).out.partition("\n\n")[2]
     assert f"steps[job].parameters.AlgorithmSpecification.TrainingImage\t\t{'x' * 200}\n" in f"{first}\n"
     data = json.loads(call("diff", "-f", job, "--infrastructure", "local", str(place), "-o", "json").out)
     assert [one["place"] for one in data["fields"]] == ["local", str(place)]
+    assert [f"{one['path']}: {one['message']}" for one in data["fields"][1]["warnings"]] == [
+        line.partition(": warning: ")[2] for line in second.splitlines() if line.startswith(f"{place}: warning: ")
+    ]
+
+
+@pytest.mark.parametrize("repeated", [(), ("b",), ("b", "c")])
+def test_places_are_named_in_a_row_or_each_by_the_option(repeated: tuple[str, ...], job: str, tmp_path: Path) -> None:
+    places = {}
+    for name in ("a", "b", "c"):
+        place = tmp_path / f"{name}.yaml"
+        place.write_text(json.dumps({"kind": "infrastructure", "type": "local", "spec": {}}))
+        places[name] = str(place)
+    words = [word for name in places for word in (("--infrastructure",) if name in ("a", *repeated) else ()) + (name,)]
+    answer = call("diff", "-f", job, *(places.get(word, word) for word in words), "-o", "json")
+    assert answer.code == 0
+    assert json.loads(answer.out)["places"] == list(places.values())
 
 
 def test_a_cell_of_a_table_is_one_line_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     display.table(("a", "b"), [("one\ntwo", "x\ty")], empty="")
     assert capsys.readouterr().out == "a\tb\none\\ntwo\tx\\ty\n"
+
+
+def test_a_long_path_breaks_between_its_keys_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    path = "steps[job].parameters.spec.template.spec.containers[0].command[8]"
+    display.table(("differs", "here", "there"), [(path, "v" * 40, "w" * 40)], empty="")
+    column = [line.split(" ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert column[0] == "differs"
+    assert "".join(column[1:]) == path
+    assert all(line.startswith((".", "[")) for line in column[2:] if line)
+    # what fits as it is stays on one line
+    display.table(("differs", "here"), [(path[:50], "v")], empty="")
+    assert f"{path[:50]}  v" in capsys.readouterr().out
 
 
 def test_a_file_in_the_place_of_a_form_is_told_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

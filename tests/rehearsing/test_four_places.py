@@ -113,12 +113,12 @@ def test_diff_shows_what_each_place_makes_of_each_key(tmp_path: Path, monkeypatc
         file.write(MORE)
     done = call("diff", "-f", "job.yaml", "--infrastructure", *(f"{kind}.yaml" for kind in PLACES))
     assert (done.code, done.err) == (0, "")
-    requests, _, keys = done.out.partition("\n\n")
+    keys, _, requests = done.out.partition("\n\n")
     places = ["local", "oci", "sagemaker", "eks"]
     rows = [line.split("\t") for line in requests.splitlines()]
     assert rows[1] == ["backend", *places]
-    (row,) = (row for row in rows if row[0] == "requests.job")
-    assert row[1:] == ["", "oci.data_science create_job", "aws.sagemaker create_training_job", "kubernetes create"]
+    (row,) = (row for row in rows if row[0] == "steps[job]")
+    assert row[1:] == ["", "oci.data_science create_job", "aws.sagemaker create_training_job", "kubernetes create Job"]
     # the same ranks everywhere
     assert not any(row[0].startswith("launch.") for row in rows)
 
