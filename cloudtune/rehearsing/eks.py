@@ -116,9 +116,12 @@ class Eks:
 
     def place(self, uri: str) -> Path | None:
         """Return where something on a claim lies; clients reach all other places."""
+        if not uri.startswith("pvc://"):
+            return None
         found = _CLAIM.fullmatch(uri)
         if found is None:
-            return None
+            hint = "write --put pvc://NAMESPACE/CLAIM/PATH=FOLDER"
+            raise UsageError(f"{uri} names no namespace, claim and path in it", hint=hint)
         if self._cluster.objects.get("PersistentVolumeClaim", found["namespace"], found["claim"]) is None:
             hint = "write --put pvc://NAMESPACE/CLAIM/PATH=FOLDER, of a claim that a volume of the spec names"
             raise UsageError(f"no pod of this uses the claim {found['claim']} in {found['namespace']}", hint=hint)

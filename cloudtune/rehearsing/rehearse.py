@@ -35,6 +35,10 @@ SPEED = 20.0
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}
 #: The file that was rehearsed, with all that was filled in, and the variable of the shell that names it.
 _SPEC, _NAME = "rehearsed.yaml", "REHEARSED"
+#: What may be written for the place of a user's data, by cloud.
+_FORMS = (
+    "such as s3://bucket/folder=FOLDER, oci://bucket@namespace/folder=FOLDER or pvc://NAMESPACE/CLAIM/folder=FOLDER"
+)
 _PROMPT = "PS1='(rehearsed) \\w\\$ '\n"
 
 
@@ -86,7 +90,7 @@ def rehearse(
     spec, left_out = (spec, ()) if online else offline(spec)
     plan = _plan(spec)
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output} is there already", hint="name a folder that is not")
+        raise UsageError(f"{output} is there already", hint="name a folder that is not there yet, or remove it")
     data = tuple(_pair(one) for one in put)
     with _staged(kinds, spec, plan, online=online) as scene:
         for line in _opening(scene, filled, left_out, plan, smaller=processes is not None):
@@ -164,9 +168,11 @@ def _hub_cache() -> Path | None:
 
 def _pair(text: str) -> tuple[str, Path]:
     uri, equals, path = text.partition("=")
-    if not equals or "://" not in uri or not Path(path).exists():
-        what = f"there is no {path}" if equals and "://" in uri else f"{text!r} names no place and what goes there"
-        raise UsageError(what, hint="write --put oci://bucket@namespace/folder=FOLDER")
+    if not equals or "://" not in uri:
+        raise UsageError(f"{text!r} names no place and what goes there", hint=f"write --put URI=PATH, {_FORMS}")
+    if not path or not Path(path).exists():
+        hint = f"name a file or folder of this machine: --put {uri}=PATH"
+        raise UsageError(f"there is no {path or 'path given'}", hint=hint)
     return uri, Path(path)
 
 

@@ -96,6 +96,16 @@ def test_a_job_is_rehearsed_as_it_stands(tmp_path: Path, kind: str) -> None:
     assert {"describe_cluster", f"create_{kind.lower()}s", "create_configmaps", "read_log"} <= asked
 
 
+@pytest.mark.usefixtures("namespaces", "home")
+@pytest.mark.parametrize("place", ["pvc://fsx-claim/rows", "pvc://training/fsx-claim", "pvc://fsx-claim/rows/a"])
+def test_data_for_a_place_on_no_claim_is_refused_with_how_it_is_written(tmp_path: Path, place: str) -> None:
+    (tmp_path / "job.yaml").write_text(JOB.replace("KIND", "job").replace("COMMAND", "'true'"))
+    done = call("rehearse", "-f", str(tmp_path / "job.yaml"), "--nodes", "1", "--put", f"{place}={tmp_path}")
+    assert done.code == 2
+    assert "no kind of storage" not in done.err
+    assert "write --put pvc://NAMESPACE/CLAIM/PATH=FOLDER" in done.err
+
+
 @pytest.mark.heavy
 @pytest.mark.usefixtures("namespaces", "home")
 def test_torchrun_trains_over_two_pods_of_a_trainjob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -286,8 +286,12 @@ def test_where_nodes_cannot_be_it_says_so_before_anything_begins(
     ("words", "message"),
     [
         (("--put", "nothing"), "names no place and what goes there"),
+        (("--put", "nothing"), "such as s3://bucket/folder=FOLDER"),
         (("--put", "oci://b@n/x=/not/there"), "there is no /not/there"),
+        (("--put", "s3://other/rows=nope.jsonl"), "--put s3://other/rows=PATH"),
+        (("--put", "s3://other/rows="), "--put s3://other/rows=PATH"),
         (("-o", "."), "is there already"),
+        (("-o", "."), "name a folder that is not there yet, or remove it"),
         (("job.yaml", "-f", "job.yaml"), "name one job"),
         ((), "name one job"),
     ],
