@@ -1,48 +1,76 @@
-"""What a spec reads from object stores and does not write itself: in a rehearsal the user puts it there."""
+"""What a spec reads from object stores and claims and does not write itself: in a rehearsal the user puts it there."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
+from cloudtune.launch.options import kebab
 from cloudtune.pipelines import job_of
 from cloudtune.rehearsing.adapting import Spec
+from cloudtune.spec.eks import EKSJob
 from cloudtune.spec.job import JobSpec, PipelineSpec
 
 _STORES = ("s3://", "oci://")
-#: Options of verbs that name what is read.
+#: Options of verbs that name what is read, and those of recipes, as flags.
 _READ = ("base", "adapter", "checkpoint", "model", "data", "testData")
+_READ_BY_RECIPES = frozenset({"model", "train-data", "eval-data", "data", "test-data"})
 
 
 def needed(spec: Spec, written: Iterable[str]) -> dict[str, str]:
-    """Return the places of object stores that are read and not ``written``, each with who reads it first."""
-    places = tuple(uri.rstrip("/") for uri in written) if isinstance(spec, PipelineSpec) else ()
+    """Return the places that are read and not ``written``, as ``--put`` names them, each with who reads it first."""
+    places = tuple(map(_plain, written)) if isinstance(spec, PipelineSpec) else ()
     found: dict[str, str] = {}
-    for who, uri in _reads(spec):
-        if uri.startswith(_STORES) and "${" not in uri and not any(_meet(uri.rstrip("/"), place) for place in places):
+    for who, job, named in _reads(spec):
+        uri = named if named.startswith(_STORES) else _on_claim(named, job)
+        if uri is not None and "${" not in uri and not any(_meet(_plain(named), place) for place in places):
             found.setdefault(uri, who)
     return found
 
 
-def _reads(spec: Spec) -> Iterator[tuple[str, str]]:
+def _reads(spec: Spec) -> Iterator[tuple[str, JobSpec, str]]:
     if isinstance(spec, JobSpec):
-        yield from ((spec.name or "the job", uri) for uri in _of_job(spec))
+        yield from ((spec.name or "the job", spec, named) for named in _of_job(spec))
         return
     for step in spec.steps:
-        yield from ((f"step {step.name}", uri) for uri in _of_job(job_of(spec, step, {})))
+        job = job_of(spec, step, {})
+        yield from ((f"step {step.name}", job, named) for named in _of_job(job))
         for key in _READ if step.verb is not None else ():
             value: Any = step.options.get(key)
             for one in value if isinstance(value, (list, tuple)) else (value,):
                 if isinstance(one, str):
-                    yield f"step {step.name}", one
+                    yield f"step {step.name}", job, one
 
 
 def _of_job(job: JobSpec) -> Iterator[str]:
-    yield from job.runtime.inputs if job.runtime is not None else ()
+    runtime = job.runtime
+    if runtime is not None:
+        yield from runtime.inputs
+        args = runtime.recipe.args if runtime.recipe is not None else {}
+        yield from (value for key, value in args.items() if kebab(key) in _READ_BY_RECIPES and isinstance(value, str))
     # SageMaker's channels; other infrastructures have none
     for channel in getattr(job.infrastructure, "inputs", ()):
         if channel.uri is not None:
             yield channel.uri
+
+
+def _on_claim(named: str, job: JobSpec) -> str | None:
+    """Return where on a claim a path of a job's pods is, None if it is on none."""
+    place, path = job.infrastructure, PurePosixPath(_plain(named))
+    if not isinstance(place, EKSJob) or ".." in path.parts:
+        return None
+    above = [one for one in place.volumes if path.is_relative_to(one.mount_path)]
+    volume = max(above, key=lambda one: len(PurePosixPath(one.mount_path).parts), default=None)
+    if volume is None or volume.claim is None:
+        return None
+    below = PurePosixPath(volume.sub_path or "") / path.relative_to(volume.mount_path)
+    # --put names a path on a claim, never all of it
+    return f"pvc://{place.namespace or 'default'}/{volume.claim}/{below}" if below.parts else None
+
+
+def _plain(place: str) -> str:
+    return place.removeprefix("file://").rstrip("/")
 
 
 def _meet(uri: str, place: str) -> bool:

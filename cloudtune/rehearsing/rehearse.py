@@ -69,6 +69,11 @@ class _Scene:
     stage: Stage
     clouds: tuple[StandIn, ...]
 
+    def place(self, uri: str) -> str:
+        """Return where this process finds what has this URI there."""
+        places = (cloud.place(uri) for cloud in self.clouds)
+        return next((str(place) for place in places if place is not None), uri)
+
 
 def rehearse(
     spec: Spec,
@@ -96,10 +101,9 @@ def rehearse(
         for line in _opening(scene, filled, left_out, plan, smaller=processes is not None):
             progress(line)
         for uri, source in data:
-            places = (cloud.place(uri) for cloud in scene.clouds)
-            storage.upload(source, next((str(place) for place in places if place is not None), uri))
+            storage.upload(source, scene.place(uri))
         for uri, who in needed(spec, plan.outputs).items():
-            if not storage.listing(uri):
+            if not storage.listing(scene.place(uri)):
                 progress(f"warning: nothing is at {uri}, which {who} reads: --put {uri}=PATH puts your data there")
         with States(scene.stage, scene.clouds, progress):
             run = _start(spec, progress)

@@ -106,6 +106,19 @@ def test_data_for_a_place_on_no_claim_is_refused_with_how_it_is_written(tmp_path
     assert "write --put pvc://NAMESPACE/CLAIM/PATH=FOLDER" in done.err
 
 
+@pytest.mark.usefixtures("namespaces", "home")
+def test_what_is_read_from_a_claim_and_not_there_is_told_before_it_fails(tmp_path: Path) -> None:
+    inputs = "'true'\n      inputs: {file:///fsx/rows: rows, /fsx/base: base}"
+    (tmp_path / "job.yaml").write_text(JOB.replace("KIND", "job").replace("COMMAND", inputs))
+    (tmp_path / "rows").write_text("a row\n")
+    put = f"pvc://training/fsx-claim/rows={tmp_path / 'rows'}"
+    done = call("rehearse", "-f", str(tmp_path / "job.yaml"), "--nodes", "1", "--put", put)
+    assert done.code == 100, done.err
+    warned = [line for line in done.err.splitlines() if line.startswith("warning: nothing is at")]
+    base = "pvc://training/fsx-claim/base"
+    assert warned == [f"warning: nothing is at {base}, which hello reads: --put {base}=PATH puts your data there"]
+
+
 @pytest.mark.heavy
 @pytest.mark.usefixtures("namespaces", "home")
 def test_torchrun_trains_over_two_pods_of_a_trainjob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,3 +59,41 @@ def test_what_an_earlier_step_writes_is_not_needed(written: tuple[str, ...], lef
     steps = f"[{{name: x, check: {{model: m}}}}, {{name: whole, needs: [x], merge: {merge}}}]"
     spec = load(f"kind: pipeline\nspec:\n  name: p\n  steps: {steps}\n")
     assert needed(spec, written) == dict.fromkeys(left, "step whole")
+
+
+MOUNTED = (
+    '{type: eksJob, spec: {context: c, namespace: team-a, image: "i:1", instanceType: p5.48xlarge, volumes: ['
+    "{claim: fsx-claim, mountPath: /fsx}, {claim: data, mountPath: /data, subPath: mine}, "
+    "{emptyDir: 1Gi, mountPath: /fsx/scratch}]}}"
+)
+CHAIN = f"""
+kind: pipeline
+spec:
+  name: chain
+  infrastructure: {MOUNTED}
+  steps:
+    - name: train
+      job:
+        runtime:
+          type: pyTorchDistributed
+          spec:
+            recipe: {{name: sft, args: {{model: /fsx/base, trainData: "file:///data/train.jsonl", outputDir: /fsx/out}}}}
+            outputUri: file:///fsx/adapter
+            inputs: {{/fsx/scratch/a: a, file:///fsx/more/: more}}
+    - name: whole
+      infrastructure: {MOUNTED}
+      merge: {{base: /fsx/base2, adapter: /fsx/adapter/last, output: /fsx/whole}}
+    - {{name: good, infrastructure: {MOUNTED}, check: {{model: /fsx/whole}}}}
+    - {{name: here, check: {{model: /fsx/of/this/machine}}}}
+"""
+
+
+def test_what_is_read_from_a_claim_is_named_as_it_is_put_there() -> None:
+    spec = load(CHAIN)
+    assert isinstance(spec, PipelineSpec)
+    assert needed(spec, pipelines.plan_pipeline(spec, "abcdefgh").outputs) == {
+        "pvc://team-a/fsx-claim/base": "step train",
+        "pvc://team-a/data/mine/train.jsonl": "step train",
+        "pvc://team-a/fsx-claim/more": "step train",
+        "pvc://team-a/fsx-claim/base2": "step whole",
+    }
