@@ -25,6 +25,7 @@ _TRIES = 4
 #: Seconds before the second try; each pause is twice the one before.
 FIRST_PAUSE_S = 0.5
 _BATCH = 64
+_NO_KEYS = ("NoCredentialsError", "PartialCredentialsError")
 #: What is to be done when nothing more is asked for, by scheme.
 _at_the_end: dict[str, Callable[[], None]] = {}
 
@@ -38,13 +39,26 @@ def serve() -> int:
             carry_out(json.loads(line))
         except Exception as error:  # noqa: BLE001 - whatever the driver raises, the agent is told
             words = " ".join(str(error).split()) or "no reason given"
-            answer: dict[str, Any] = {"ok": False, "error": f"{type(error).__name__}: {words}"}
+            name = type(error).__name__
+            answer: dict[str, Any] = {"ok": False, "error": f"{name}: {words}{_advice(name)}"}
         else:
             answer = {"ok": True}
         _answer(answers, answer)
     for deed in _at_the_end.values():
         deed()
     return 0
+
+
+def _advice(name: str) -> str:
+    """Return what to do about an error of AWS's library that says nothing but that it has no keys."""
+    if name not in _NO_KEYS:
+        return ""
+    if os.environ.get("CLOUDTUNE_PLACE", "local") == "local":
+        return "; sign in to AWS on this machine: aws configure, or aws sso login"
+    return (
+        "; the job needs a role of AWS (roleArn on SageMaker, serviceAccount on a cluster), or AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY as secrets in its env"
+    )
 
 
 def _answer(answers: Any, answer: dict[str, Any]) -> None:

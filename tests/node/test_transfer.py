@@ -188,6 +188,28 @@ def test_objects_arrive_whole_without_a_second_name(courier: Courier, tmp_path: 
         fetch_input("memory://bucket/none", tmp_path / "none", lambda: courier)
 
 
+@pytest.mark.parametrize(
+    ("place", "advice"),
+    [("local", "sign in to AWS on this machine: aws configure, or aws sso login"), ("kubernetes", "serviceAccount")],
+)
+def test_who_has_no_keys_for_s3_is_told_where_they_come_from(
+    agent: Path, tmp_path: Path, place: str, advice: str
+) -> None:
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    variables |= {"CLOUDTUNE_PLACE": place, "HOME": str(tmp_path)}
+    # nothing is asked beyond this machine
+    variables |= {"AWS_EC2_METADATA_DISABLED": "true", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    one = Courier(
+        lambda scheme: sys.executable, archive=str(agent), variables=variables, errors=tmp_path / "courier.log"
+    )
+    try:
+        with pytest.raises(NodeError, match=f"cannot fetch s3://bucket/rows.*NoCredentialsError.*{advice}"):
+            fetch_input("s3://bucket/rows", tmp_path / "rows", lambda: one)
+    finally:
+        one.close()
+
+
 def test_a_courier_that_died_is_replaced(courier: Courier, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
 
