@@ -1,7 +1,8 @@
 """Every block of README and docs is executed, in a scratch folder, in the order of the page.
 
 * ``bash`` and ``python`` blocks run; ``yaml`` blocks that are jobs or pipelines are read; ``json`` blocks are parsed.
-* A block whose first line is a comment with a file name is written as that file instead, for the blocks after it.
+* A block whose first line is a comment with a file name is written as that file instead, for the blocks after it; one
+  of ``json``, which has no comments, as the file that is named at the end of the line above it.
 * A block that cannot run here has ``<!-- not run: REASON -->`` on the line above it; blocks in ``text`` never run.
 * A page with ``<!-- heavy -->`` really trains or serves, and is left out by ``-m "not heavy"``.
 * One with ``<!-- nodes of their own -->`` rehearses: it is left out where namespaces are not allowed, or oci is missing.
@@ -30,7 +31,8 @@ FOLDERS = ("docs", "specs", "runtimes", "infrastructure", "cloudtune/recipes")
 PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
 LANGUAGES = {"bash", "python", "yaml", "json", "toml", "text", "mermaid"}
 NOT_RUN = re.compile(r"<!-- not run: (\S.{8,}) -->$")
-FILE_NAME = re.compile(r"(?:#|//) (\S+\.(?:yaml|yml|py|jsonl|json|txt))\n")
+FILE_NAME = re.compile(r"# (\S+\.(?:yaml|yml|py))\n")
+DATA_NAME = re.compile(r"`(\S+\.jsonl?)`:$")
 TIMEOUT_S = 600
 
 
@@ -43,12 +45,15 @@ def is_run(example):
     if NOT_RUN.search(line_above(example)):
         return False
     if named := FILE_NAME.match(example.parsed):
-        path = Path(named[1])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = example.parsed if path.suffix in {".yaml", ".yml", ".py"} else example.parsed[named.end() :]
-        path.write_text(text)
-        return path.suffix in {".yaml", ".yml"}
+        return write(named[1], example.parsed).suffix in {".yaml", ".yml"}
     return True
+
+
+def write(name, text):
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
 
 
 def run_bash(example):
@@ -76,8 +81,14 @@ def read_yaml(example):
 
 
 def read_json(example):
-    if is_run(example):
-        json.loads(example.parsed)
+    if not is_run(example):
+        return
+    named = DATA_NAME.search(line_above(example))
+    rows = named is not None and named[1].endswith(".jsonl")
+    for text in example.parsed.splitlines() if rows else [example.parsed]:
+        json.loads(text)
+    if named is not None:
+        write(named[1], example.parsed)
 
 
 class Python:
