@@ -75,7 +75,9 @@ def _path(text: str) -> str | None:
 
 def _unknown(name: str) -> SpecError:
     known = names()
-    guess = nearest(name, (*known, "local"))
+    files = (f"{name}{suffix}" for suffix in (".yaml", ".yml"))
+    beside = next((file for file in files if os.path.isfile(file)), None)  # noqa: PTH113 - as in _path
+    guess = beside or nearest(name, (*known, "local"))
     hint = f"did you mean {guess!r}?" if guess else f"known: {', '.join((*known, 'local'))}"
     message = f"no profile {shortened(name)!r} in {folder()}, and no such file"
     return SpecError([Fault(message=message, file="--infrastructure", hint=hint)])

@@ -250,6 +250,15 @@ def test_an_unknown_profile_names_the_nearest_and_the_folder() -> None:
         profiles.load("../../etc/passwd\0")
 
 
+def test_a_file_that_was_meant_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("gpus.yaml", "type: local")
+    (tmp_path / "gpu.yaml").write_text("type: local")
+    with pytest.raises(SpecError, match=r"no profile 'gpu' .*did you mean 'gpu\.yaml'\?"):
+        profiles.load("gpu")
+    assert profiles.load("gpu.yaml") == LocalJob()
+
+
 def test_the_folder_is_the_users_config_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CLOUDTUNE_CONFIG")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
