@@ -29,6 +29,13 @@ def needed(spec: Spec, written: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def lacking(spec: Spec, uri: str, who: str) -> str:
+    """Return what is said of a place that is :func:`needed` and empty; commands may write anything to a claim."""
+    later = isinstance(spec, PipelineSpec) and who != f"step {spec.steps[0].name}"
+    unless = " unless an earlier step writes it" if later and uri.startswith("pvc://") else ""
+    return f"nothing is at {uri}, which {who} reads{unless}: --put {uri}=PATH puts your data there"
+
+
 def _reads(spec: Spec) -> Iterator[tuple[str, JobSpec, str]]:
     if isinstance(spec, JobSpec):
         yield from ((spec.name or "the job", spec, named) for named in _of_job(spec))

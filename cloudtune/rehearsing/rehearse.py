@@ -21,7 +21,7 @@ from cloudtune.rehearsal.stage import Stage
 from cloudtune.rehearsing import ground as grounds
 from cloudtune.rehearsing.adapting import Spec, filled_in, offline, scaled
 from cloudtune.rehearsing.clouds import Left, StandIn, kinds_of, stage, surroundings
-from cloudtune.rehearsing.inputs import needed
+from cloudtune.rehearsing.inputs import lacking, needed
 from cloudtune.rehearsing.telling import Asked, States, asked
 from cloudtune.runs import Run
 from cloudtune.spec import profiles
@@ -104,7 +104,7 @@ def rehearse(
             storage.upload(source, scene.place(uri))
         for uri, who in needed(spec, plan.outputs).items():
             if not storage.listing(scene.place(uri)):
-                progress(f"warning: nothing is at {uri}, which {who} reads: --put {uri}=PATH puts your data there")
+                progress(f"warning: {lacking(spec, uri, who)}")
         with States(scene.stage, scene.clouds, progress):
             run = _start(spec, progress)
             show(run)

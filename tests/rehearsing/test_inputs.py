@@ -9,7 +9,7 @@ import pytest
 from cloudtune import pipelines
 from cloudtune.rehearsal.oci.ocids import new_ocid
 from cloudtune.rehearsing.adapting import filled_in
-from cloudtune.rehearsing.inputs import needed
+from cloudtune.rehearsing.inputs import lacking, needed
 from cloudtune.spec.document import load
 from cloudtune.spec.job import PipelineSpec
 
@@ -95,5 +95,19 @@ def test_what_is_read_from_a_claim_is_named_as_it_is_put_there() -> None:
         "pvc://team-a/fsx-claim/base": "step train",
         "pvc://team-a/data/mine/train.jsonl": "step train",
         "pvc://team-a/fsx-claim/more": "step train",
-        "pvc://team-a/fsx-claim/base2": "step whole",
+        "pvc://team-a/fsx-claim/base2": "step whole",  # its adapter is written by train
+    }
+
+
+def test_it_is_not_known_what_commands_of_earlier_steps_write_to_a_claim() -> None:
+    spec = load(CHAIN)
+    said = [lacking(spec, uri, who) for uri, who in needed(spec, ()).items()]
+    unless = {text.partition(",")[0].rpartition("/")[2]: "unless an earlier step writes it" in text for text in said}
+    assert unless == {
+        "base": False,
+        "train.jsonl": False,
+        "more": False,
+        "base2": True,
+        "last": True,
+        "whole": True,
     }
