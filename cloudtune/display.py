@@ -37,7 +37,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) 
         shown.add_column(name, overflow="fold", no_wrap=index == 0)
     # the first column names the row: it has what the others leave, or two fifths
     others = sum(2 + max(len(str(row[index])) for row in [head, *kept]) for index in range(1, len(head)))
-    width = max(console.width - others, console.width * 2 // 5)
+    width = max(console.width - others, console.width * 2 // 5, 1)
     for first, *cells in kept:
         named = Text(_broken(str(first), width), style=_state_style(str(first)))
         shown.add_row(named, *(Text(str(cell), style=_state_style(str(cell))) for cell in cells))
