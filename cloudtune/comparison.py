@@ -7,6 +7,8 @@ from typing import Any
 
 import attrs
 
+from cloudtune.plan import request_name
+
 #: One place where plans differ: its path, and the value in each plan.
 Difference = tuple[Any, ...]
 
@@ -83,7 +85,7 @@ class Comparison:
         """
         plans = [_without(side.plan.get("runId"), side.plan) for side in self.sides]
         found = [*differences(*map(_outlined, plans))]
-        asked = [{(step["id"], _request(step)): _told(step) for step in plan.get("steps", ())} for plan in plans]
+        asked = [{(step["id"], request_name(step)): _told(step) for step in plan.get("steps", ())} for plan in plans]
         for request in dict.fromkeys(request for steps in asked for request in steps):
             having = [index for index, steps in enumerate(asked) if request in steps]
             for path, *values in differences(*({"steps": [asked[index][request]]} for index in having)):
@@ -142,12 +144,6 @@ def _differences(path: str, values: Sequence[Any]) -> Iterator[Difference]:
         yield path, *values
 
 
-def _request(step: Mapping[str, Any]) -> str:
-    """Return what is asked of whom; of a manifest also its kind, for other kinds have other fields."""
-    kind = step.get("parameters", {}).get("kind")
-    return " ".join(str(word) for word in (step["service"], step["operation"], kind) if word)
-
-
 def _told(step: Mapping[str, Any]) -> dict[str, Any]:
     """Return a step as an outline tells it: without its token, which is made of the run id; each file as one text."""
     out = {key: value for key, value in step.items() if key not in ("token", "files")}
@@ -159,7 +155,7 @@ def _told(step: Mapping[str, Any]) -> dict[str, Any]:
 def _outlined(plan: Mapping[str, Any]) -> dict[str, Any]:
     """Return a plan with its requests by name alone."""
     out = {key: value for key, value in plan.items() if key not in ("runId", "steps", "fields", "warnings")}
-    return out | {f"steps[{step['id']}]": _request(step) for step in plan.get("steps", ())}
+    return out | {f"steps[{step['id']}]": request_name(step) for step in plan.get("steps", ())}
 
 
 def _without(run_id: str | None, value: Any) -> Any:

@@ -173,6 +173,12 @@ class Step:
     region: str | None = None
 
 
+def request_name(step: Mapping[str, Any]) -> str:
+    """Return what a step, as JSON data, asks of whom; of a manifest its kind too, as each has its own fields."""
+    kind = step.get("parameters", {}).get("kind")
+    return " ".join(str(word) for word in (step["service"], step["operation"], kind) if word)
+
+
 @attrs.frozen(kw_only=True)
 class FieldNote:
     """A key of the spec that the backend cannot honour as written: ``approximated`` or ``refused``, and why."""

@@ -8,7 +8,7 @@ import click
 
 from cloudtune.cli.options import emit
 from cloudtune.pipeline_plans import is_led
-from cloudtune.plan import Plan
+from cloudtune.plan import Plan, request_name
 
 
 def show_plan(plan: Plan, form: str) -> None:
@@ -32,8 +32,7 @@ def show_plan(plan: Plan, form: str) -> None:
         files = step.get("files", ())
         count = f"{len(files)} file{'s' if len(files) > 1 else ''}"
         size = f"  {count}, {sum(file['bytes'] for file in files):,} bytes" if files else ""
-        what = f" {step['parameters']['kind']}" if step["service"] == "kubernetes" else ""
-        click.echo(f"  {step['id']:<20} {step['service']} {step['operation']}{what}{size}")
+        click.echo(f"  {step['id']:<20} {request_name(step)}{size}")
     for note in data["fields"]:
         click.echo(f"{note['status']}: {note['path']}: {note['reason']}")
     for warning in data["warnings"]:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from cloudtune.launch.options import Finding, kebab
 from cloudtune.spec.job import JobSpec
+from cloudtune.spec.runtime import Runtime
 
 #: The options that name what is read, as flags.
 _READ = ("model", "train-data", "eval-data", "data", "test-data")
@@ -18,15 +19,18 @@ def absent(job: JobSpec) -> Iterator[Finding]:
 
     Nothing is said of text with ``$``, which is filled in later, and of names that something on the Hub may have.
     """
-    runtime = job.runtime
-    if runtime is None or runtime.recipe is None or job.infrastructure.type != "local":
+    if job.runtime is None or job.infrastructure.type != "local":
         return
-    for key, named in runtime.recipe.args.items():
-        if kebab(key) not in _READ or not isinstance(named, str) or "$" in named:
-            continue
-        found = _fault(key, named.removeprefix("file://"), runtime.inputs.values())
+    for key, named in reads(job.runtime):
+        found = _fault(key, named.removeprefix("file://"), job.runtime.inputs.values()) if "$" not in named else None
         if found is not None:
             yield f"spec.runtime.spec.recipe.args.{key}", *found
+
+
+def reads(runtime: Runtime) -> Iterator[tuple[str, str]]:
+    """Yield the options of a runtime's recipe that name what it reads, as the job writes them, with their values."""
+    args = runtime.recipe.args if runtime.recipe is not None else {}
+    yield from ((key, named) for key, named in args.items() if kebab(key) in _READ and isinstance(named, str))
 
 
 def _fault(key: str, named: str, fetched: Collection[str]) -> tuple[str, str] | None:

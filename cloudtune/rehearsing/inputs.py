@@ -6,16 +6,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from cloudtune.launch.options import kebab
+from cloudtune.launch.sources import reads
 from cloudtune.pipelines import job_of
 from cloudtune.rehearsing.adapting import Spec
 from cloudtune.spec.eks import EKSJob
 from cloudtune.spec.job import JobSpec, PipelineSpec
 
 _STORES = ("s3://", "oci://")
-#: Options of verbs that name what is read, and those of recipes, as flags.
+#: Options of verbs that name what is read.
 _READ = ("base", "adapter", "checkpoint", "model", "data", "testData")
-_READ_BY_RECIPES = frozenset({"model", "train-data", "eval-data", "data", "test-data"})
 
 
 def needed(spec: Spec, written: Iterable[str]) -> dict[str, str]:
@@ -54,8 +53,7 @@ def _of_job(job: JobSpec) -> Iterator[str]:
     runtime = job.runtime
     if runtime is not None:
         yield from runtime.inputs
-        args = runtime.recipe.args if runtime.recipe is not None else {}
-        yield from (value for key, value in args.items() if kebab(key) in _READ_BY_RECIPES and isinstance(value, str))
+        yield from (named for _, named in reads(runtime))
     # SageMaker's channels; other infrastructures have none
     for channel in getattr(job.infrastructure, "inputs", ()):
         if channel.uri is not None:
