@@ -12,6 +12,7 @@ from cloudtune import jobs, pipelines
 from cloudtune.spec.environment import EnvironmentVariable
 from cloudtune.spec.infrastructure import EKSJob
 from cloudtune.spec.job import JobSpec, PipelineSpec, PipelineStep
+from cloudtune.states import Failure
 from tests.eks_place import INSTANCE, NAMESPACE, EksPlace, eks_place, job
 from tests.faults.flows import TEXTS, written
 from tests.faults.test_eks import TALK, Watcher
@@ -67,8 +68,28 @@ def evict(on: EksPlace, node: int) -> None:
     on.control.evict("default", on.pods()[node]["metadata"]["name"])
 
 
-def of(watcher: Watcher, node: int) -> list[str]:
-    return written([line for line in watcher.lines if line.replica == node])
+def of(watcher: Watcher, node: int, step: str | None = None) -> list[str]:
+    return written([line for line in watcher.lines if (line.step, line.replica) == (step, node)])
+
+
+def both_start_again(on: EksPlace, watcher: Watcher, *, step: str | None = None) -> None:
+    """Look whether both nodes begin anew, and let them end."""
+    watcher.has("10", times=4)
+    on.open_gate()
+    watcher.to_the_end()
+    assert watcher.run.state == "succeeded", (watcher.run.status, watcher.texts)
+    for node in (0, 1):
+        assert of(watcher, node, step) == [*TEXTS[:10], *TEXTS], watcher.texts
+
+
+def blamed_on_the_evicted(watcher: Watcher) -> Failure:
+    """Return the failure of a run that ended because node 1 was evicted."""
+    status = watcher.run.status
+    assert status.state == "failed", (status, watcher.texts)
+    assert status.failure is not None, (status, watcher.texts)
+    assert status.failure.replica == 1, (status, watcher.texts)
+    assert "(replica 1) was evicted" in (status.reason or ""), status
+    return status.failure
 
 
 @pytest.mark.heavy
@@ -94,12 +115,7 @@ def test_a_collective_that_may_not_start_again_names_who_was_evicted(on: EksPlac
     watcher.has("step 3", times=2)
     evict(on, 1)
     watcher.to_the_end()
-    status = watcher.run.status
-    assert status.state == "failed", (status, watcher.texts)
-    assert status.failure is not None, (status, watcher.texts)
-    assert status.failure.replica == 1, (status, watcher.texts)
-    assert "(replica 1) was evicted" in (status.reason or ""), status
-    assert status.failure.lines[-1] == "step 3", status
+    assert blamed_on_the_evicted(watcher).lines[-1] == "step 3"
 
 
 @pytest.mark.parametrize("taken", [0, 1])
@@ -112,12 +128,7 @@ def test_nodes_that_do_not_miss_each_other_start_again_together(on: EksPlace, ta
     else:
         on.control.add_nodes(INSTANCE)
         on.control.lose_node(on.pods()[taken]["spec"]["nodeName"])
-    watcher.has("10", times=4)
-    on.open_gate()
-    watcher.to_the_end()
-    assert watcher.run.state == "succeeded", (watcher.run.status, watcher.texts)
-    for node in (0, 1):
-        assert of(watcher, node) == [*TEXTS[:10], *TEXTS], watcher.texts
+    both_start_again(on, watcher)
     told = f"node {taken} has come again alone: all nodes start again together"
     own = [line.text for line in watcher.lines if line.replica == 1 - taken and line.stream == "agent"]
     assert f"ends with exit code 125: {told}" in own, watcher.texts
@@ -130,12 +141,7 @@ def test_nodes_of_which_one_is_killed_start_again_together(on: EksPlace, kind: s
     watcher.has("10", times=2)
     last = max(pod["metadata"]["name"] for pod in on.things("Pod"))
     on.control.kill_pod("default", last)
-    watcher.has("10", times=4)
-    on.open_gate()
-    watcher.to_the_end()
-    assert watcher.run.state == "succeeded", (watcher.run.status, watcher.texts)
-    for node in (0, 1):
-        assert of(watcher, node) == [*TEXTS[:10], *TEXTS], watcher.texts
+    both_start_again(on, watcher)
 
 
 def test_nodes_that_may_not_start_again_name_who_was_evicted(on: EksPlace) -> None:
@@ -143,11 +149,7 @@ def test_nodes_that_may_not_start_again_name_who_was_evicted(on: EksPlace) -> No
     watcher.has("10", times=2)
     evict(on, 1)
     watcher.to_the_end()
-    status = watcher.run.status
-    assert status.state == "failed", (status, watcher.texts)
-    assert status.failure is not None, (status, watcher.texts)
-    assert status.failure.replica == 1, (status, watcher.texts)
-    assert "(replica 1) was evicted" in (status.reason or ""), status
+    blamed_on_the_evicted(watcher)
 
 
 def test_a_part_of_a_chain_starts_again_without_those_that_are_complete(on: EksPlace) -> None:
@@ -158,11 +160,5 @@ def test_a_part_of_a_chain_starts_again_without_those_that_are_complete(on: EksP
     watcher.has("10", times=2)
     (pod,) = (pod for pod in on.things("Pod") if "-train-0-1-" in pod["metadata"]["name"])
     on.control.evict("default", pod["metadata"]["name"])
-    watcher.has("10", times=4)
-    on.open_gate()
-    watcher.to_the_end()
-    assert watcher.run.state == "succeeded", (watcher.run.status, watcher.texts)
-    for node in (0, 1):
-        mine = [line for line in watcher.lines if (line.step, line.replica) == ("train", node)]
-        assert written(mine) == [*TEXTS[:10], *TEXTS], watcher.texts
-    assert written([line for line in watcher.lines if line.step == "tokens"]) == ["tokens"], watcher.texts
+    both_start_again(on, watcher, step="train")
+    assert of(watcher, 0, "tokens") == ["tokens"], watcher.texts

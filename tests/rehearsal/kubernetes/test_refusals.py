@@ -242,6 +242,11 @@ def test_an_older_trainer_takes_what_it_knew() -> None:
     manifest = changed("trainJob", "spec.runtimePatches", None)
     manifest["spec"]["podTemplateOverrides"] = [{"targetJobs": [{"name": "node"}]}]
     assert older(manifest) == ""
+    # in all versions a number; in older ones also a word
+    manifest["spec"]["trainer"]["numProcPerNode"] = "auto"
+    assert older(manifest) == ""
+    manifest["spec"]["trainer"]["numProcPerNode"] = 0
+    assert "must be greater than or equal to 1" in older(manifest)
 
 
 def test_what_may_not_be_changed_is_kept(judge: Judge) -> None:
