@@ -160,7 +160,8 @@ class Endpoints:
             self._fail(arn, serving, str(why))
             return
         except Exception:
-            self._fail(arn, serving, _INTERNAL)  # whoever waits for the endpoint would wait for ever
+            # the stand-in's own fault, which the rehearsal tells as ours to mend; untold, its user would wait for ever
+            self._fail(arn, serving, _INTERNAL)
             raise
         with self._lock:
             self._serving[arn] = serving

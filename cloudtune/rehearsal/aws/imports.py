@@ -151,7 +151,7 @@ class Imports:
         except Unimportable as why:
             done = {"status": "Failed", "failureMessage": str(why)}
         except Exception:
-            # whoever waits for the job would wait for ever
+            # the stand-in's own fault, which the rehearsal tells as ours to mend; untold, its user would wait for ever
             self._end(arn, {"status": "Failed", "failureMessage": _INTERNAL})
             raise
         self._end(arn, done)

@@ -72,7 +72,8 @@ class Control:
             self._fail(f"InternalServerError: a node could not be started: {error}")
             raise
         except Exception:
-            self._fail(_INTERNAL)  # nobody else would end the job, and whoever waits for it would wait for ever
+            # the stand-in's own fault, which the rehearsal tells as ours to mend; untold, its user would wait for ever
+            self._fail(_INTERNAL)
             raise
         finally:
             self.cloud.forget_roles(self.arn)
