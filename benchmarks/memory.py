@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 import tempfile
 import warnings
@@ -282,6 +283,7 @@ def _rank(rank: int, one: Case, folder: str) -> None:
         Path(folder, "peak").write_text(str(peak))
     dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # a thread of Gloo may outlive its group, and aborts where Python is going: pytorch#179291
 
 
 def _wrapped(one: Case) -> tuple[Any, Any]:

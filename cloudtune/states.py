@@ -43,6 +43,10 @@ class Handle:
         return cls(backend=backend, scope=unquote(scope), kind=unquote(kind), id=unquote(identity))
 
 
+#: What C++ says where a thread is ended under it, as Python does to those that want its lock while it ends.
+_ABORTED_BY_GLOO = "terminate called without an active exception"
+
+
 @attrs.frozen(kw_only=True)
 class Failure:
     """Which process of a run failed first, and how.
@@ -80,6 +84,16 @@ class Failure:
             "lines": list(self.lines),
             "traceback": self.traceback,
         }
+
+    @property
+    def hint(self) -> str | None:
+        """What can be done about an end that is known, which the process itself could not tell."""
+        if any(_ABORTED_BY_GLOO in line for line in self.lines):
+            return (
+                "if all was saved before, this is a race of PyTorch's Gloo with the end of Python "
+                "(pytorch/pytorch#179291): let the script end with os._exit(0) after destroy_process_group()"
+            )
+        return None
 
     def __str__(self) -> str:
         who = f"replica {self.replica}" if self.replica is not None else "the job"

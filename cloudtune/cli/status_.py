@@ -44,6 +44,8 @@ def command(run: str, output: str) -> int:
             click.echo(f"failure  {found.failure}")
             for line in found.failure.lines[-12:]:
                 click.echo(f"           {line}")
+            if found.failure.hint:
+                click.echo(f"  hint: {found.failure.hint}")
         if verbs.unsubmitted(found):
             say(f"  {verbs.to_continue(found)}")
         for name, link in data["links"].items():

@@ -93,6 +93,8 @@ def tell_end(run: Run, *, goes: bool = False) -> None:
         say(f"  first to fail: {status.failure}" + ("; its last lines:" if status.failure.lines else ""))
         for line in status.failure.lines[-12:]:
             say(f"    {line}")
+        if status.failure.hint:
+            say(f"  hint: {status.failure.hint}")
     if status.state in {"failed", "lost"} and not goes:
         say(f"  the whole log: cloudtune logs {run.id}")
         if run.is_pipeline:

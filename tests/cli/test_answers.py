@@ -280,3 +280,14 @@ def test_a_file_in_the_place_of_a_form_is_told_how(tmp_path: Path, monkeypatch: 
     assert answer.code == 2
     assert "add -o FOLDER_OR_URI; -o json alone is the form of the answer" in answer.err
     assert "a folder that is called like a form is ./json" in call("merge", "b", "a", "-o", "x", "-o", "y").err
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_an_abort_by_gloo_at_the_end_comes_with_a_hint(known: bool, tmp_path: Path) -> None:
+    said = "terminate called without an active exception" if known else "out of patience"
+    answer = call("run", "-f", write_job(tmp_path / "job.yaml", f"echo {said} >&2; kill -ABRT $$"))
+    assert answer.code == 100
+    (record,) = Store().runs()
+    for words in (answer.err, call("status", record.id).out):
+        assert said in words
+        assert ("  hint: if all was saved before" in words) is known

@@ -51,6 +51,7 @@ HELLO = (
 )
 TRAIN = """
 import os
+import sys
 
 import torch
 import torch.distributed as dist
@@ -62,6 +63,8 @@ print(f"rank {dist.get_rank()} of {dist.get_world_size()} has {total.item():g}")
 with open(os.path.join(os.environ["CLOUDTUNE_OUTPUT_DIR"], f"rank-{dist.get_rank()}"), "w") as file:
     file.write(f"{total.item():g}")
 dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # a thread of Gloo may still free a tensor, which aborts where the interpreter is going: pytorch#179291
 """
 
 

@@ -39,6 +39,8 @@ MORE = """\
 #: A line is fitted by two processes that each see half of the points: alone, neither would find this loss.
 TRAIN = """
 import argparse
+import os
+import sys
 
 import torch
 import torch.distributed as dist
@@ -65,6 +67,8 @@ total = loss.detach().clone()
 dist.all_reduce(total)
 print(f"rank {dist.get_rank()} loss {total.item():.10f}", flush=True)
 dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # a thread of Gloo may still free a tensor, which aborts where the interpreter is going: pytorch#179291
 """
 PLACES: dict[str, dict[str, Any]] = {
     "local": {},

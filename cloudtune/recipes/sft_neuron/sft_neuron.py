@@ -80,6 +80,10 @@ def main() -> int:
             print(f"error: {fault}", file=sys.stderr, flush=True)
             return 1
         train(options, data)
+        if missing:
+            from ranks import leave
+
+            leave(0)
     except (rows.DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1

@@ -27,6 +27,9 @@ RUN_ID = "abcdefgh"
 
 
 TRAIN = """
+import os
+import sys
+
 import torch
 import torch.distributed as dist
 
@@ -35,6 +38,8 @@ sum_ = torch.tensor([dist.get_rank() + 1.0])
 dist.all_reduce(sum_)
 print(f"rank {dist.get_rank()} of {dist.get_world_size()}: {sum_.item():g}", flush=True)
 dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # a thread of Gloo may still free a tensor, which aborts where the interpreter is going: pytorch#179291
 """
 
 
