@@ -25,7 +25,9 @@ _TRIES = 4
 #: Seconds before the second try; each pause is twice the one before.
 FIRST_PAUSE_S = 0.5
 _BATCH = 64
-_NO_KEYS = ("NoCredentialsError", "PartialCredentialsError")
+#: Errors of AWS's libraries, and of OCI's, that say nothing but that there are no keys.
+_NO_AWS_KEYS = ("NoCredentialsError", "PartialCredentialsError")
+_NO_OCI_KEYS = ("ConfigFileNotFound",)
 #: What is to be done when nothing more is asked for, by scheme.
 _at_the_end: dict[str, Callable[[], None]] = {}
 
@@ -50,10 +52,15 @@ def serve() -> int:
 
 
 def _advice(name: str) -> str:
-    """Return what to do about an error of AWS's library that says nothing but that it has no keys."""
-    if name not in _NO_KEYS:
+    """Return what to do where a library has no keys."""
+    place = os.environ.get("CLOUDTUNE_PLACE", "local")
+    if name in _NO_OCI_KEYS and place == "local":
+        return "; sign in to OCI on this machine: oci setup config"
+    if name in _NO_OCI_KEYS and place != "oci":
+        return "; only jobs of OCI have keys for oci:// given to them: use storage of the place that the job runs in"
+    if name not in _NO_AWS_KEYS:
         return ""
-    if os.environ.get("CLOUDTUNE_PLACE", "local") == "local":
+    if place == "local":
         return "; sign in to AWS on this machine: aws configure, or aws sso login"
     return (
         "; the job needs a role of AWS (roleArn on SageMaker, serviceAccount on a cluster), or AWS_ACCESS_KEY_ID and "

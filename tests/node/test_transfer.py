@@ -189,14 +189,19 @@ def test_objects_arrive_whole_without_a_second_name(courier: Courier, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("place", "advice"),
-    [("local", "sign in to AWS on this machine: aws configure, or aws sso login"), ("kubernetes", "serviceAccount")],
+    ("driver", "place", "advice"),
+    [
+        ("s3fs", "local", "NoCredentialsError.*sign in to AWS on this machine: aws configure, or aws sso login"),
+        ("s3fs", "kubernetes", "NoCredentialsError.*serviceAccount"),
+        ("ocifs", "local", "ConfigFileNotFound.*sign in to OCI on this machine: oci setup config"),
+        ("ocifs", "sagemaker", "ConfigFileNotFound.*use storage of the place that the job runs in"),
+    ],
 )
-def test_who_has_no_keys_for_s3_is_told_where_they_come_from(
-    agent: Path, tmp_path: Path, place: str, advice: str
+def test_who_has_no_keys_is_told_where_they_come_from(
+    agent: Path, tmp_path: Path, driver: str, place: str, advice: str
 ) -> None:
-    pytest.importorskip("s3fs", reason="s3fs is not installed")
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    pytest.importorskip(driver, reason=f"{driver} is not installed")
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "OCI"))}
     variables |= {"CLOUDTUNE_PLACE": place, "HOME": str(tmp_path)}
     # nothing is asked beyond this machine
     variables |= {"AWS_EC2_METADATA_DISABLED": "true", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
@@ -204,8 +209,9 @@ def test_who_has_no_keys_for_s3_is_told_where_they_come_from(
         lambda scheme: sys.executable, archive=str(agent), variables=variables, errors=tmp_path / "courier.log"
     )
     try:
-        with pytest.raises(NodeError, match=f"cannot fetch s3://bucket/rows.*NoCredentialsError.*{advice}"):
-            fetch_input("s3://bucket/rows", tmp_path / "rows", lambda: one)
+        uri = "s3://bucket/rows" if driver == "s3fs" else "oci://bucket@namespace/rows"
+        with pytest.raises(NodeError, match=f"cannot fetch {uri}.*{advice}"):
+            fetch_input(uri, tmp_path / "rows", lambda: one)
     finally:
         one.close()
 
