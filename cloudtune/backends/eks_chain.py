@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import attrs
 
 from cloudtune.backends.eks_kinds import pod_by_pod
-from cloudtune.backends.eks_objects import KINDS, deleting
+from cloudtune.backends.eks_objects import KINDS, STEP, deleting
 from cloudtune.backends.eks_wire import (
     MANAGED,
     NAME_NOTE,
@@ -28,8 +28,6 @@ from cloudtune.backends.eks_wire import (
 from cloudtune.plan import Plan, Step
 from cloudtune.states import Handle
 
-#: What the pods of a step say of which it is.
-STEP_LABEL = "cloudtune.dev/step"
 #: Names of the JobSet and of its parts: together with ``-0-00000-xxxxx`` they are a pod's, of 63 characters.
 _NAME, _PART = 30, 18
 _KIND = KINDS["jobSet"]
@@ -93,7 +91,7 @@ def _job_of(part: Part) -> Step | None:
 def _spec(name: str, labels: Mapping[str, str], jobs: Sequence[tuple[Part, Step]]) -> dict[str, Any]:
     names = part_names([part.name for part, _ in jobs])
     parts = [
-        _part(names[part.name], name, {**labels, STEP_LABEL: names[part.name]}, job.parameters["spec"])
+        _part(names[part.name], name, {**labels, STEP: part.name}, job.parameters["spec"])
         for part, job in jobs
     ]
     for before, after in pairwise(parts):

@@ -20,6 +20,8 @@ SERVICE = "kubernetes"
 CONTAINER, FOREIGN = "container", "foreign"
 #: What is written on a job that was cancelled: it is suspended, and so may be for other reasons.
 CANCELLED = "cloudtune.dev/cancelled"
+#: What the pods of a chain say of which step they are.
+STEP = "cloudtune.dev/step"
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 _JOB_UID = "kueue.x-k8s.io/job-uid"
 _WORKLOAD = {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "Workload"}
@@ -262,9 +264,12 @@ def replica_of(pod: Mapping[str, Any], places: Mapping[str, Any]) -> int | None:
 
 
 def part_of(pod: Mapping[str, Any], places: Mapping[str, Any]) -> str | None:
-    """Return which of a JobSet's jobs a pod belongs to, where it has several: each of them counts its nodes from 0."""
+    """Return which step, or else which of a JobSet's jobs, a pod is of, where it has several.
+
+    Each of them counts its nodes from 0.
+    """
     part = label(pod, f"{_JOBSET}/replicatedjob-name")
-    return part if len(places) > 1 and part in places else None
+    return label(pod, STEP) or part if len(places) > 1 and part in places else None
 
 
 def _number(text: str | None) -> int | None:
