@@ -90,10 +90,7 @@ def _job_of(part: Part) -> Step | None:
 
 def _spec(name: str, labels: Mapping[str, str], jobs: Sequence[tuple[Part, Step]]) -> dict[str, Any]:
     names = part_names([part.name for part, _ in jobs])
-    parts = [
-        _part(names[part.name], name, {**labels, STEP: part.name}, job.parameters["spec"])
-        for part, job in jobs
-    ]
+    parts = [_part(names[part.name], name, {**labels, STEP: part.name}, job.parameters["spec"]) for part, job in jobs]
     for before, after in pairwise(parts):
         after["dependsOn"] = [{"name": before["name"], "status": "Complete"}]
     return {
