@@ -45,13 +45,16 @@ class Supervisor:
         grace_s = self.order.get("graceInSeconds")  # an order that is wrong is the agents' to complain about
         self.patience_s = (grace_s if isinstance(grace_s, (int, float)) else 0) + KEEP_S
 
-    def keep(self) -> str:
-        """Run the job to its end and return the final state."""
+    def heed(self) -> None:
+        """Take a signal for a cancel from now on; it comes to whom the state of the run names."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._cancel)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that the wake-up pipe hears of it
         os.set_blocking(self.wake_write, False)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+
+    def keep(self) -> str:
+        """Run the job to its end and return the final state."""
         processes.become_subreaper()
         self._start()
         self.tell("running")
@@ -229,7 +232,10 @@ def detach() -> Callable[[], None]:
     os.setsid()
 
     def ready() -> None:
-        os.write(told, b"1")
+        try:
+            os.write(told, b"1")
+        except BrokenPipeError:
+            pass  # who waited for it was ended meanwhile; what was begun goes on
         os.close(told)
 
     return ready
@@ -260,6 +266,7 @@ def supervise(folder: Path) -> int:
             return 0
         try:
             supervisor = Supervisor(folder)
+            supervisor.heed()
             supervisor.tell("starting")
             ready()
             state = supervisor.keep()

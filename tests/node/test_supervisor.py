@@ -1,0 +1,55 @@
+"""The supervisor of a local run, in the moments between its start and its first word."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from cloudtune.node.pack import agent_bytes
+from tests.processes import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Keeps the run of a folder in this very process, which is sent a signal as soon as others know of it.
+SIGNALLED = """
+import os, signal, sys
+from pathlib import Path
+from cloudtune.node import supervisor
+supervisor.detach = lambda: lambda: os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(supervisor.supervise(Path(sys.argv[1])))
+"""
+#: Goes on in a child, and says that it is ready when nobody waits for that any more.
+LEFT_ALONE = """
+import os, signal, sys, time
+from pathlib import Path
+from cloudtune.node.supervisor import detach
+waiting = os.getpid()
+ready = detach()
+os.kill(waiting, signal.SIGKILL)
+while os.getppid() == waiting:
+    time.sleep(0.01)
+ready()
+Path(sys.argv[1]).touch()
+"""
+
+
+def run(script: str, argument: Path) -> int:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", script, str(argument)]
+    return subprocess.run(command, env=environment, timeout=120, check=False).returncode
+
+
+def test_a_run_that_is_cancelled_as_soon_as_it_shows_is_cancelled_and_not_lost(tmp_path: Path) -> None:
+    order = {"runId": "early000", "command": "sleep 600", "graceInSeconds": 0, "processesPerNode": 1}
+    (tmp_path / "order.json").write_text(json.dumps(order))
+    (tmp_path / "run.json").write_text(json.dumps({"runId": "early000", "nodes": 1, "python": sys.executable}))
+    (tmp_path / "agent.pyz").write_bytes(agent_bytes())
+    assert run(SIGNALLED, tmp_path) == 1
+    assert json.loads((tmp_path / "result.json").read_text())["state"] == "cancelled"
+
+
+def test_a_process_goes_on_though_nobody_waits_for_its_first_word(tmp_path: Path) -> None:
+    run(LEFT_ALONE, tmp_path / "on")
+    eventually((tmp_path / "on").exists)
