@@ -138,8 +138,11 @@ def _describe(folder: Path) -> Mapping[str, Any]:
         if not folder.is_dir():
             raise RunNotFound(f"there is no run in {folder}", hint="cloudtune list shows all runs")
         return {"state": "pending", "folder": str(folder)}
-    held = _held(folder)  # before the result: the supervisor writes the result, then lets go of the lock
-    result, state = _json(folder / "result.json"), _json(folder / "state.json")
+    # in the order in which a supervisor ends: it has taken the lock before it tells a state, and lets go of it behind
+    # the result
+    state, held, result = _json(folder / "state.json"), _held(folder), _json(folder / "result.json")
+    if state and not held and not result and _json(folder / "state.json") != state:
+        return _describe(folder)  # what was read was of an earlier attempt, and has just been reset
     outputs = _json(folder / "order.json").get("outputs")
     known = {"folder": str(folder), "outputs": [outputs["uri"]] if outputs else []}
     if result:
@@ -240,7 +243,7 @@ def _reset(folder: Path, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     if _held(folder):
         message = f"run {parameters['runId']} is still going"
         raise ServiceError(message, service="process", operation="reset")
-    for name in ("cancel", "result.json", "state.json"):
+    for name in ("cancel", "state.json", "result.json"):  # a state without a result would be that of a lost run
         (folder / name).unlink(missing_ok=True)
     return {}
 

@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cloudtune import jobs
+from cloudtune.clients import process
 from cloudtune.clients.process import ProcessClient
 from cloudtune.errors import RunNotFound, ServiceError
 from cloudtune.home import runs_folder
+from cloudtune.node.report import write_json
 from cloudtune.plan import Call
 from cloudtune.runs import Run
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import PythonRuntime, PyTorchDistributedRuntime, ScriptRuntime
 from tests.processes import eventually
+
+
+def call(operation: str, run_id: str, **parameters: object) -> Call:
+    return Call(service="process", operation=operation, parameters={"runId": run_id, **parameters})
+
+
+def staged(run_id: str) -> Path:
+    ProcessClient().send(call("stage", run_id, nodes=0, python=None, order=None))
+    return runs_folder() / run_id
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, deed: Callable[[], object]) -> None:
+    """Let something happen, once, right after it was looked whether a run is alive."""
+    held, left = process._held, [deed]
+
+    def looked(folder: Path) -> bool:
+        answer = held(folder)
+        if left:
+            left.pop()()
+        return answer
+
+    monkeypatch.setattr(process, "_held", looked)
 
 
 def texts(run: Run) -> list[str]:
@@ -119,3 +153,22 @@ def test_steps_sent_twice_change_nothing() -> None:
     ProcessClient().send(start, token=run.id)
     assert texts(run) == ["once"]
     assert json.loads((runs_folder() / run.id / "result.json").read_text())["state"] == "succeeded"
+
+
+def test_a_run_that_starts_while_it_is_looked_at_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = staged("starts00")
+    with locked(folder):
+        taken = (folder / "lock").rename(folder / "kept")  # as long as it is not taken, nobody holds it
+        meanwhile(monkeypatch, lambda: (taken.rename(folder / "lock"), write_json(folder / "state.json", {"pid": 1})))
+        assert ProcessClient().read(call("describe", "starts00"))["state"] == "pending"
+        write_json(folder / "state.json", {"state": "running"})
+        assert ProcessClient().read(call("describe", "starts00"))["state"] == "running"
+    assert ProcessClient().read(call("describe", "starts00"))["state"] == "lost"
+
+
+def test_a_run_that_is_reset_while_it_is_looked_at_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = staged("resets00")
+    write_json(folder / "state.json", {"state": "running"})
+    write_json(folder / "result.json", {"state": "failed"})
+    meanwhile(monkeypatch, lambda: ProcessClient().send(call("reset", "resets00")))
+    assert ProcessClient().read(call("describe", "resets00"))["state"] == "pending"
