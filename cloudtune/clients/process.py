@@ -29,6 +29,8 @@ except ImportError as error:  # pragma: no cover - Windows
 
 #: Seconds that a supervisor may take from its start to its first word.
 START_S = 60.0
+#: Seconds that a supervisor may take from its result to its end.
+LET_GO_S = 10.0
 #: Bytes of one node's log in one reply.
 CHUNK = 1 << 20
 #: Variables of a surrounding torchrun, job or notebook that would mislead a node.
@@ -172,6 +174,16 @@ def _held(folder: Path) -> bool:
     return False
 
 
+def _is_going(folder: Path) -> bool:
+    """Whether a supervisor keeps the run; one that has told its result is about to end, which is waited for."""
+    until = time.monotonic() + LET_GO_S
+    while _held(folder):
+        if not (folder / "result.json").exists() or time.monotonic() > until:
+            return True
+        time.sleep(0.02)
+    return False
+
+
 def _read_logs(folder: Path, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return whole lines of each node's log behind its byte offset; an unfinished last one once the run is over.
 
@@ -224,7 +236,7 @@ def _stop(folder: Path, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
 def _remove(folder: Path, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     if not folder.is_dir():
         return {}
-    if _held(folder):
+    if _is_going(folder):
         message = f"run {parameters['runId']} is still going"
         raise ServiceError(
             message, service="process", operation="remove", hint=f"cloudtune cancel {parameters['runId']}"
@@ -240,7 +252,7 @@ def _remove(folder: Path, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _reset(folder: Path, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     """Make a run that is over startable again: a pipeline that is continued."""
-    if _held(folder):
+    if _is_going(folder):
         message = f"run {parameters['runId']} is still going"
         raise ServiceError(message, service="process", operation="reset")
     for name in ("cancel", "state.json", "result.json"):  # a state without a result would be that of a lost run

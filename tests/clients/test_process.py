@@ -34,10 +34,11 @@ def staged(run_id: str) -> Path:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[Callable[[], object]]:
+    """Hold the lock of a run's folder, as its supervisor does; gives what lets go of it early."""
     with (folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lambda: fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, deed: Callable[[], object]) -> None:
@@ -159,7 +160,12 @@ def test_a_run_that_starts_while_it_is_looked_at_is_not_lost(monkeypatch: pytest
     folder = staged("starts00")
     with locked(folder):
         taken = (folder / "lock").rename(folder / "kept")  # as long as it is not taken, nobody holds it
-        meanwhile(monkeypatch, lambda: (taken.rename(folder / "lock"), write_json(folder / "state.json", {"pid": 1})))
+
+        def start() -> None:
+            taken.rename(folder / "lock")
+            write_json(folder / "state.json", {"state": "starting"})
+
+        meanwhile(monkeypatch, start)
         assert ProcessClient().read(call("describe", "starts00"))["state"] == "pending"
         write_json(folder / "state.json", {"state": "running"})
         assert ProcessClient().read(call("describe", "starts00"))["state"] == "running"
@@ -172,3 +178,13 @@ def test_a_run_that_is_reset_while_it_is_looked_at_is_not_lost(monkeypatch: pyte
     write_json(folder / "result.json", {"state": "failed"})
     meanwhile(monkeypatch, lambda: ProcessClient().send(call("reset", "resets00")))
     assert ProcessClient().read(call("describe", "resets00"))["state"] == "pending"
+
+
+@pytest.mark.parametrize("operation", ["reset", "remove"])
+def test_a_supervisor_that_has_told_its_result_is_waited_for(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = staged("ending00")
+    write_json(folder / "result.json", {"state": "failed"})
+    with locked(folder) as let_go:
+        meanwhile(monkeypatch, let_go)
+        ProcessClient().send(call(operation, "ending00"))
+    assert not (folder / "result.json").exists()
