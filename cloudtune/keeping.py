@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,9 +18,12 @@ Keep = Callable[[Iterable[LogLine]], None]
 
 @contextmanager
 def kept(run_id: str) -> Iterator[Keep]:
-    """Give what writes down lines of a run, which are kept once the block is left; a full disk keeps none of them."""
+    """Give what writes down lines of a run, which are kept once the block is left; a full disk keeps none of them.
+
+    Of a run that is ended twice, at once or one after the other, the longer log is kept: who came later found less.
+    """
     path = _path(run_id)
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     whole = True
 
     def keep(found: Iterable[LogLine]) -> None:
@@ -32,7 +36,6 @@ def kept(run_id: str) -> Iterator[Keep]:
 
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
     try:
         yield keep
     except BaseException:
@@ -40,7 +43,7 @@ def kept(run_id: str) -> Iterator[Keep]:
             part.unlink(missing_ok=True)
         raise
     with suppress(OSError):
-        if whole:
+        if whole and not (path.exists() and path.stat().st_size > part.stat().st_size):
             part.replace(path)
         else:
             part.unlink(missing_ok=True)
@@ -53,9 +56,11 @@ def lines_of(run_id: str) -> Iterator[LogLine] | None:
 
 def forget(run_id: str) -> None:
     """Remove what was kept of a run."""
+    path = _path(run_id)
     with suppress(OSError):
-        _path(run_id).unlink()
-        _path(run_id).parent.rmdir()  # unless something else is kept there
+        for one in (path, *path.parent.glob(f"{path.name}.*.part")):  # who was killed has left a part
+            one.unlink(missing_ok=True)
+        path.parent.rmdir()  # unless something else is kept there
 
 
 def _path(run_id: str) -> Path:

@@ -41,3 +41,24 @@ def test_a_disk_that_was_full_for_a_while_leaves_no_log_that_lies(home: Path) ->
     subprocess.run([sys.executable, "-c", FULL], check=True, cwd=Path(__file__).parents[1])
     assert keeping.lines_of("run1") is None
     assert list((home / "runs" / "run1").iterdir()) == []
+
+
+@pytest.mark.usefixtures("home")
+def test_two_who_end_a_run_at_once_keep_all_its_lines() -> None:
+    with keeping.kept("run1") as first:
+        first(LINES[:100])
+        with keeping.kept("run1") as second:
+            second(LINES[:50])
+        first(LINES[100:])
+    assert list(keeping.lines_of("run1") or ()) == LINES
+
+
+def test_who_ends_a_run_once_more_leaves_the_longer_log(home: Path) -> None:
+    with keeping.kept("run1") as first:
+        first(LINES)
+    with keeping.kept("run1") as second:
+        second([])  # its place has no lines any more
+    assert list(keeping.lines_of("run1") or ()) == LINES
+    (home / "runs" / "run1" / "log.jsonl.0a1b2c3d.part").touch()
+    keeping.forget("run1")
+    assert not (home / "runs" / "run1").exists()
