@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -27,6 +28,9 @@ from cloudtune.node.report import write_json
 SETTLE_S = 2.0
 #: Seconds that an agent has behind its command's grace to keep outputs and log and to report, before it is ended.
 KEEP_S = 5.0
+#: Where ports of runs are taken from, and how many of them are tried.
+_PORTS = range(10_000, 20_000)
+_TRIES = 100
 
 
 class Supervisor:
@@ -204,11 +208,22 @@ def address(rank: int) -> str:
 
 
 def free_ports(count: int) -> List[int]:
-    """Return ports that are free at this moment, on every address: torch's store listens on all of them."""
-    sockets = [socket.socket() for _ in range(count)]
+    """Return ports that are free at this moment, on every address: torch's store listens on all of them.
+
+    They are below those that the kernel gives to whoever asks for any: minutes may pass until a job takes its own.
+    """
+    sockets: List[socket.socket] = []
     try:
-        for one in sockets:
-            one.bind(("", 0))
+        for port in [*random.SystemRandom().sample(_PORTS, _TRIES), *[0] * count]:
+            one = socket.socket()
+            try:
+                one.bind(("", port))
+            except OSError:
+                one.close()
+                continue
+            sockets.append(one)
+            if len(sockets) == count:
+                break
         return [one.getsockname()[1] for one in sockets]
     finally:
         for one in sockets:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from cloudtune.node.lines import parse_line
+from cloudtune.node.supervisor import free_ports
 
 Line = tuple[int | None, str, str]
 
 
-def free_port(address: str = "127.0.0.2") -> int:
-    """Return a port that is free on a loopback address, and so is the next one, as good as certainly."""
-    with socket.socket() as one:
-        one.bind((address, 0))
-        return int(one.getsockname()[1])
+def free_port() -> int:
+    """Return a port that is free on every address, and that the kernel gives to nobody who asks for any."""
+    return free_ports(1)[0]
 
 
 class Job:
@@ -30,7 +28,7 @@ class Job:
         self.folder = folder
         self.python = python
         self.order = {"runId": run_id, "graceInSeconds": 5, **order}
-        self.port = free_port()
+        self.port, self.roll_port = free_ports(2)
         self.nodes: list[subprocess.Popen[bytes]] = []
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "order.json").write_text(json.dumps(self.order))
@@ -47,7 +45,7 @@ class Job:
             "CLOUDTUNE_NUM_NODES": str(self.order.get("nodes", 1)),
             "CLOUDTUNE_MAIN_ADDR": "127.0.0.2",
             "CLOUDTUNE_MAIN_PORT": str(self.port),
-            "CLOUDTUNE_ROLL_PORT": str(self.port + 1),
+            "CLOUDTUNE_ROLL_PORT": str(self.roll_port),
             "CLOUDTUNE_LOCAL_ADDR": f"127.0.0.{2 + rank}",
             **variables,
         }

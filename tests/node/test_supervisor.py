@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from cloudtune.node import supervisor
 from cloudtune.node.pack import agent_bytes
 from tests.processes import eventually
 
@@ -53,3 +58,21 @@ def test_a_run_that_is_cancelled_as_soon_as_it_shows_is_cancelled_and_not_lost(t
 def test_a_process_goes_on_though_nobody_waits_for_its_first_word(tmp_path: Path) -> None:
     run(LEFT_ALONE, tmp_path / "on")
     eventually((tmp_path / "on").exists)
+
+
+def test_ports_of_a_run_are_none_that_the_kernel_gives_away() -> None:
+    with socket.socket() as anybody:
+        anybody.bind(("", 0))
+        given = anybody.getsockname()[1]
+    assert given > max(supervisor.free_ports(50))
+    assert len(set(supervisor.free_ports(50))) == 50
+
+
+def test_a_port_that_somebody_has_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as somebody:
+        (taken,) = supervisor.free_ports(1)
+        somebody.bind(("127.0.0.3", taken))
+        monkeypatch.setattr(random.SystemRandom, "sample", lambda *_: [taken, taken + 1])
+        found = supervisor.free_ports(2)
+    assert taken not in found
+    assert len(set(found)) == 2
