@@ -22,7 +22,7 @@ from cloudtune.node import processes, ranks
 from cloudtune.node.attendance import Attendance
 from cloudtune.node.command import Command, why_stopped
 from cloudtune.node.errors import NodeError, Stopped
-from cloudtune.node.failure import first_failure
+from cloudtune.node.failure import first_failure, how_it_failed, rank_that_failed
 from cloudtune.node.farewell import farewell
 from cloudtune.node.launchers import OWN_RANKS, command_line, environment, precompile_line
 from cloudtune.node.log import Log, Redaction, write_error
@@ -198,14 +198,15 @@ class Agent:
             report.update(exitCode=AGENT_FAILED, signal=None, reason=self.again)
             report["failure"] = {**self._own_failure(AGENT_FAILED, None), "victim": True}
         elif report["stopped"]:
-            report["reason"] = f"stopped by {report['stopped']}; {how}"
+            # a launcher takes its time to end the other ranks; the place may stop this node in the meantime
+            facts = [rank_that_failed(report), f"stopped by {report['stopped']}", how]
+            report["reason"] = "; ".join(fact for fact in facts if fact)
         elif code:
             first = first_failure([report])
             if first is None or first["rank"] is None:
                 first = self._own_failure(code, name, own.to_dict() if own else None)
             else:
-                ended = f"ended by {first['signal']}" if first["signal"] else f"exit code {first['exitCode']}"
-                report["reason"] = f"rank {first['rank']} failed ({ended}); {how}"
+                report["reason"] = f"{how_it_failed(first)}; {how}"
             report["failure"] = first
 
     def fail(self, reason: str, *, code: int = AGENT_FAILED, victim: bool = False) -> None:

@@ -2,7 +2,8 @@
 
 When one rank dies the others fail too, within seconds: their peer is gone, or their launcher ends them. Nodes' clocks
 differ by more than that, so time alone does not tell: a rank whose last lines blame a peer, or that its launcher
-ended, is a victim, and is named only if there is nobody else.
+ended, is a victim, and is named only if there is nobody else. A rank that its launcher ended while it was dying of an
+exception of its own, which takes a second when PyTorch's threads must end, is no victim.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _LOST_CONNECTION = re.compile(
 _SERVICE = re.compile(
     r"urllib3|requests\.exc|httpx|http\.client|httpcore|huggingface_hub|botocore|aiohttp", re.IGNORECASE
 )
+# what PyTorch's C++ says behind a traceback, while a process ends
+_PARTING = re.compile(r"(?:\[rank\d+\]:)?\s*\[[IWEF]\d{4} |terminate called ")
 #: Seconds after which a signal that ends a rank is taken for its launcher's, another rank of the node having failed.
 _LAUNCHER_S = 5.0
 
@@ -56,6 +59,18 @@ def first_candidate(candidates: Sequence[Mapping[str, Any] | None]) -> dict[str,
         return None
     first = min(found, key=lambda one: tuple(one["order"]))
     return {name: value for name, value in first.items() if name != "order"}
+
+
+def how_it_failed(failure: Mapping[str, Any]) -> str:
+    """Return how a rank failed in a few words."""
+    ended = f"ended by {failure['signal']}" if failure["signal"] else f"exit code {failure['exitCode']}"
+    return f"rank {failure['rank']} failed ({ended})"
+
+
+def rank_that_failed(report: Mapping[str, Any]) -> str | None:
+    """Return which rank of a node failed by itself, before the node was stopped; None if none did."""
+    first = candidate(report)
+    return how_it_failed(first) if first and first["rank"] is not None and first["order"][0] == 0 else None
 
 
 def _candidates(report: Mapping[str, Any]) -> list[tuple[int, float, int, dict[str, Any]]]:
@@ -113,8 +128,16 @@ def _blame(report: Mapping[str, Any], failure: Mapping[str, Any], *, after_s: fl
     stopped_at = report.get("stoppedAt")
     if stopped_at and failure["rank"] is not None and failure["time"] >= stopped_at:
         return 2
-    if (failure["signal"] == "SIGTERM" and after_s > 0) or (failure["signal"] == "SIGKILL" and after_s >= _LAUNCHER_S):
+    by_launcher = failure["signal"] == "SIGTERM" and after_s > 0
+    if (by_launcher and not _was_dying(failure)) or (failure["signal"] == "SIGKILL" and after_s >= _LAUNCHER_S):
         return 2
     text = "\n".join(map(str, (*failure["lines"], failure["traceback"] or "")))
     lost = _LOST_PEER.search(text) or (_LOST_CONNECTION.search(text) and not _SERVICE.search(text))
     return 1 if lost and failure["signal"] != "SIGKILL" else 0
+
+
+def _was_dying(failure: Mapping[str, Any]) -> bool:
+    """Whether the last words of a process are a whole traceback: SIGTERM itself ends Python without one."""
+    named = str(failure["traceback"] or "").splitlines()[-1:]
+    said = [str(line).rstrip() for line in failure["lines"] if str(line).strip() and not _PARTING.match(str(line))][-1:]
+    return bool(named and said) and said[0].endswith(named[0]) and not named[0][:1].isspace()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections import deque
@@ -17,6 +18,7 @@ from cloudtune.node.log import Log
 #: Variables that would bend a helper's Python towards the user's code.
 _BENDING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHON_EXEC", "LD_PRELOAD", "VIRTUAL_ENV")
 _LAST_LINES = 15
+_ERROR = re.compile(r"(?:error|fatal): ", re.IGNORECASE)
 
 
 def helper_variables(*sources: Mapping[str, str]) -> dict[str, str]:
@@ -27,14 +29,21 @@ def helper_variables(*sources: Mapping[str, str]) -> dict[str, str]:
 def run_step(
     command: Sequence[str], log: Log, *, variables: Mapping[str, str], folder: Path, what: str, quiet: bool = False
 ) -> None:
-    """Run a helper to its end; raises NodeError with its last lines if it fails.
+    """Run a helper to its end; raises NodeError with what it said if it fails.
 
-    ``what`` completes "cannot ...". A ``quiet`` helper's lines appear only in the error.
+    ``what`` completes "cannot ...". A ``quiet`` helper's last lines appear only in the error; of another's, which are
+    in the log, the error has those that say what is wrong.
     """
     code, lines = try_step(command, log, variables=variables, folder=folder, quiet=quiet)
     if code != 0:
         words = "\n".join(lines).strip() or "it said nothing"
-        raise NodeError(f"cannot {what}: {command[0]} ended with code {code}: {words}")
+        raise NodeError(f"cannot {what}: {command[0]} ended with code {code}: {words if quiet else _cause(words)}")
+
+
+def _cause(words: str) -> str:
+    """Return the lines by which pip and git say what is wrong, as one; the last line where there are none."""
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    return "; ".join(line for line in lines if _ERROR.match(line)) or lines[-1]
 
 
 def try_step(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtune.node.failure import first_failure
+from cloudtune.node.failure import first_failure, rank_that_failed
 
 GLOO = (
     "RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] "
@@ -106,6 +106,24 @@ def test_victims_of_words_come_before_those_of_a_signal() -> None:
     assert named(report(0, rank(0, 52.0, 1, GLOO), rank(1, 52.5, None, signal="SIGTERM"))) == (0, 0)
 
 
+def dying(*lines: str) -> dict[str, Any]:
+    """Return a rank that its launcher ended 0.1 s after another had failed, with an exception among its lines."""
+    raised = 'Traceback (most recent call last):\n  File "train.py", line 33, in <module>\nValueError: labels'
+    words = [f"[rank1]: {line}" for line in raised.splitlines()]
+    return {**rank(1, 50.1, 143, *words, *lines, signal="SIGTERM"), "traceback": raised}
+
+
+def test_a_rank_that_was_dying_of_its_own_exception_when_it_was_terminated_is_no_victim() -> None:
+    aborted = rank(0, 50.0, 134, GLOO, "terminate called without an active exception", signal="SIGABRT")
+    assert named(report(0, aborted, dying()), report(1, rank(2, 49.0, 1, GLOO))) == (0, 1)
+    warned = dying("[rank1]:[W1121 15:47:58 ProcessGroupNCCL.cpp:1480] destroy_process_group() was not called")
+    assert named(report(0, aborted, warned)) == (0, 1)
+
+
+def test_a_terminated_rank_that_had_gone_on_after_an_exception_is_a_victim() -> None:
+    assert named(report(0, rank(0, 50.0, 1, GLOO), dying("step 6"))) == (0, 0)
+
+
 def test_a_rank_that_a_stranger_terminated_is_no_victim() -> None:
     terminated = report(0, rank(0, 50.0, 143, signal="SIGTERM"), rank(1, 50.2, 143, signal="SIGTERM"))
     assert named(terminated, report(1, rank(2, 49.9, 1, GLOO))) == (0, 0)
@@ -119,6 +137,17 @@ def test_a_launchers_kill_after_its_patience_is_no_cause() -> None:
 def test_who_ended_after_the_stop_of_its_node_was_asked_to() -> None:
     asked = report(0, rank(0, 48.0, 1, "KeyboardInterrupt"), stopped="SIGTERM", stoppedAt=47.0)
     assert named(asked, report(1, rank(1, 50.0, 1, "ValueError: bad"))) == (1, 1)
+
+
+def test_who_failed_before_its_node_was_stopped_is_told() -> None:
+    stop = {"stopped": "SIGTERM", "stoppedAt": 52.0, "code": 143}
+    asked = rank(1, 52.5, 143, signal="SIGTERM")
+    assert rank_that_failed(report(0, rank(0, 50.0, 1, "ValueError"), asked, **stop)) == "rank 0 failed (exit code 1)"
+    assert (
+        rank_that_failed(report(0, rank(0, 50.0, 139, signal="SIGSEGV"), **stop)) == "rank 0 failed (ended by SIGSEGV)"
+    )
+    assert rank_that_failed(report(0, rank(0, 50.0, 1, GLOO), asked, **stop)) is None
+    assert rank_that_failed(report(0, asked, **stop)) is None
 
 
 def test_clocks_are_compared_by_their_offsets() -> None:
