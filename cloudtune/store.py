@@ -152,15 +152,22 @@ class Store:
                     f"run {record.id} exists already", hint="submit again: a new id is drawn"
                 ) from error
 
-    def update_run(self, run_id: str, **changes: Any) -> None:
-        """Change columns of a run: state, reason, handle, failure, outputs, plan."""
+    def update_run(self, run_id: str, *, was: str | None = None, **changes: Any) -> bool:
+        """Change columns of a run: state, reason, handle, failure, outputs, plan; return whether it was done.
+
+        With ``was`` only if that is the run's state still: others may have changed it since it was read.
+        """
         changes["updated"] = time.time()
         for name in ("failure", "outputs"):
             if name in changes:
                 changes[name] = json.dumps(changes[name])
         columns = ", ".join(f"{name} = :{name}" for name in changes)
         with self._change() as db:
-            db.execute(f"UPDATE runs SET {columns} WHERE id = :id", {**changes, "id": run_id})  # noqa: S608
+            done = db.execute(
+                f"UPDATE runs SET {columns} WHERE id = :id AND (:was IS NULL OR state = :was)",  # noqa: S608
+                {**changes, "id": run_id, "was": was},
+            )
+        return bool(done.rowcount)
 
     def settle_submission(self, run_id: str, handle: str) -> bool:
         """Record that the run is fully submitted; False if it was cancelled meanwhile (then it stays cancelled)."""

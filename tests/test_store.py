@@ -30,6 +30,15 @@ def test_a_run_comes_back_as_it_was() -> None:
     assert changed.updated > 1.0
 
 
+def test_a_run_is_changed_only_as_long_as_it_is_what_it_was() -> None:
+    store = Store()
+    store.add_run(record("abcdefgh", state="running"))
+    assert not store.update_run("abcdefgh", was="pending", state="cancelled")
+    assert store.run("abcdefgh").state == "running"
+    assert store.update_run("abcdefgh", was="running", state="succeeded")
+    assert store.run("abcdefgh").state == "succeeded"
+
+
 def test_an_id_is_never_given_twice() -> None:
     store = Store()
     store.add_run(record("abcdefgh"))

@@ -85,15 +85,16 @@ class Run:
             # a record that is pending is of a submission that is not complete: a place that says it means its queue
             new = status.state not in (record.state, "pending") and record.state not in SETTLED
             if new or (status.failure is not None and status.failure.lines and not record.failure):
-                self._record(status)
+                self._record(status, record.state)
         return status
 
-    def _record(self, status: Status) -> None:
+    def _record(self, status: Status, was: str) -> None:
         changes = {"state": status.state, "reason": status.reason}
         failure = status.failure.to_dict() if status.failure else None
         outputs = {"outputs": list(status.outputs)} if status.outputs else {}
         try:
-            self.store.update_run(self.id, **changes, failure=failure, **outputs)
+            # who has looked since, or ended the run, knows better
+            self.store.update_run(self.id, was=was, **changes, failure=failure, **outputs)
         except CloudtuneError:
             pass  # a full disk must not hide what the place has just said
 
@@ -268,9 +269,10 @@ class Run:
                     return status
                 if status.state != "stopping":
                     raise
-        if pending:
-            # whoever is submitting it finds this, and ends what it has begun
-            self.store.update_run(self.id, state="cancelled", reason="cancelled while it was submitted")
+        # whoever is submitting it finds this, and ends what it has begun; unless that is all done by now
+        reason = "cancelled while it was submitted"
+        if pending and not self.store.update_run(self.id, was="pending", state="cancelled", reason=reason):
+            return self.cancel(wait=wait)
         if wait:
             self._end_seen(CANCEL_S)
         for step in self.steps:

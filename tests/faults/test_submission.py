@@ -168,6 +168,46 @@ def test_a_run_cancelled_while_it_is_submitted_ends(monkeypatch: pytest.MonkeyPa
     eventually(lambda: running("sleep 64211.5") == [])
 
 
+def test_a_run_whose_submission_is_completed_while_it_is_cancelled_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        jobs.start(JobSpec(name="c", runtime=PyTorchDistributedRuntime(command="sleep 64213.5")), announce=interrupt)
+    (run,) = runs.runs()
+    update, late = Store.update_run, [run.id]
+
+    def updating(self: Store, run_id: str, **changes: object) -> object:
+        if changes.get("state") == "cancelled" and late:
+            jobs.resume(late.pop())
+            eventually(lambda: running("sleep 64213.5"))
+        return update(self, run_id, **changes)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Store, "update_run", updating)
+    assert run.cancel().state == "cancelled"
+    assert late == []
+    assert running("sleep 64213.5") == []
+
+
+def test_who_looked_before_it_ended_does_not_write_over_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = jobs.start(JobSpec(name="c", runtime=PyTorchDistributedRuntime(command="sleep 64214.5")))
+    eventually(lambda: run.state == "running")
+    Store().update_run(run.id, state="starting")
+    read = ProcessClient.read
+
+    def reading(self: ProcessClient, call: Call) -> object:
+        reply = read(self, call)
+        Store().update_run(run.id, state="succeeded")
+        return reply
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProcessClient, "read", reading)
+        assert run.look().state == "running"
+    assert Store().run(run.id).state == "succeeded"
+    Store().update_run(run.id, state="running")
+    run.cancel()
+
+
 def test_a_place_that_cannot_be_seen_is_no_lost_run(monkeypatch: pytest.MonkeyPatch) -> None:
     run = jobs.start(JobSpec(name="c", runtime=PyTorchDistributedRuntime(command="sleep 64212.5")))
     eventually(lambda: run.state == "running")
