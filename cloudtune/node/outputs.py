@@ -196,11 +196,9 @@ class Outputs:
     def _keep(self, name: str, state: tuple[int, int]) -> str | None:
         try:
             self.store.put(self.folder / name, self.prefix + name)
-        except FileNotFoundError as error:
-            if not (self.folder / name).exists():
-                return None  # removed meanwhile
-            return f"{name}: {_words(error)}"
         except (OSError, NodeError) as error:
+            if not (self.folder / name).exists():
+                return None  # removed meanwhile, as trainers do with old checkpoints
             return f"{name}: {_words(error)}"
         self._kept[name] = state
         return None

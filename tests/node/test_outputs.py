@@ -167,6 +167,21 @@ def test_a_file_that_vanishes_is_no_failure(folder: Path, shelf: Shelf, log: Log
     assert sorted(shelf.kept) == ["new"]
 
 
+def test_a_file_that_vanishes_on_its_way_to_a_service_is_no_failure(folder: Path, shelf: Shelf, log: Log) -> None:
+    (folder / "gone").write_text("1")
+    (folder / "model").write_text("1")
+
+    def gone(name: str) -> Exception | None:
+        if name != "gone":
+            return None
+        (folder / "gone").unlink()
+        return NodeError("FileNotFoundError: [Errno 2] No such file or directory")  # the courier's own words
+
+    shelf.failure = gone
+    assert outputs(folder, shelf, log).finish() is None
+    assert list(shelf.kept) == ["model"]
+
+
 def test_links_and_special_files(folder: Path, shelf: Shelf, log: Log, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "big").write_text("big")
