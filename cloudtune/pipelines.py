@@ -215,28 +215,19 @@ def _step_run(
 
 
 def _end_of(run: Run, stopping: Callable[[], bool]) -> Status:
-    """Wait for the end of a step; a place that cannot be asked for a while is no reason to give it up."""
+    """Wait for the end of a step, or end it; a place that cannot be asked for a while is no reason to give it up."""
     pause, most_s, since_s = 0.05, run.look_s[1], time.monotonic()
     while True:
+        stopped = stopping()
         try:
-            status, since_s = run.status, time.monotonic()
+            status, since_s = (run.cancel() if stopped else run.status), time.monotonic()
         except CloudtuneError as error:
             if not error.passing or time.monotonic() - since_s >= PATIENCE_S:
                 raise
         else:
-            if status.finished:
+            if stopped or status.finished:
                 return status
-        if _stopped_within(pause, stopping):
-            return run.cancel()
+        until = time.monotonic() + pause
+        while (left := until - time.monotonic()) > 0 and (stopped or not stopping()):
+            time.sleep(min(left, _STOP_LOOK_S))
         pause = min(pause * 1.3, most_s)
-
-
-def _stopped_within(seconds: float, stopping: Callable[[], bool]) -> bool:
-    """Wait, and return whether it is to be stopped meanwhile."""
-    until = time.monotonic() + seconds
-    while not stopping():
-        left = until - time.monotonic()
-        if left <= 0:
-            return False
-        time.sleep(min(left, _STOP_LOOK_S))
-    return True

@@ -219,7 +219,12 @@ def test_a_place_that_is_away_for_a_while_ends_no_step(monkeypatch: pytest.Monke
             assert isinstance(answer, Status)
             return answer
 
+        def cancel(self) -> Status:
+            return self.status
+
     assert pipelines._end_of(Away(), lambda: False).state == "succeeded"  # type: ignore[arg-type]
+    Away.answers = [away, away, Status(state="stopping")]
+    assert pipelines._end_of(Away(), lambda: True).state == "stopping"  # type: ignore[arg-type]
     Away.answers = [away, Status(state="succeeded")]
     monkeypatch.setattr(pipelines, "PATIENCE_S", 0.0)
     with pytest.raises(ServiceError, match="no network"):

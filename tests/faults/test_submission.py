@@ -146,6 +146,16 @@ def test_cancelling_a_pipeline_without_its_conductor_ends_the_step(tmp_path: Pat
     assert runs.runs() == []
 
 
+def test_cancelling_a_pipeline_that_has_failed_ends_the_step_that_it_left() -> None:
+    run = pipelines.start_pipeline(pipelines_spec("sleep 64215.5"))
+    eventually(lambda: running("sleep 64215.5"))
+    os.kill(next(pid for pid in running(f"cloudtune.conductor {run.id}")), signal.SIGKILL)
+    Store().update_run(run.id, state="failed", reason="s0: its place could not be asked for long")
+    assert run.cancel().state == "failed"
+    assert running("sleep 64215.5") == []
+    run.delete()
+
+
 def pipelines_spec(*commands: str) -> PipelineSpec:
     steps = (
         PipelineStep(name=f"s{n}", job=JobSpec(runtime=PyTorchDistributedRuntime(command=command)))
