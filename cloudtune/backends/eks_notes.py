@@ -12,8 +12,8 @@ from cloudtune.backends.eks_pods import container_of, git_secret, image_of
 from cloudtune.backends.eks_resources import Resources
 from cloudtune.backends.eks_travel import Luggage
 from cloudtune.backends.eks_wire import plain_name
+from cloudtune.backends.node_folders import ends_with_the_node, is_below, not_on_the_node
 from cloudtune.launch import Launch, run_time_limit_s
-from cloudtune.node.uris import local_path
 from cloudtune.order import job_name
 from cloudtune.plan import FieldNote
 from cloudtune.spec.eks import EKSJob
@@ -215,17 +215,12 @@ def _outputs(drawn: Drawn) -> Iterator[Pair]:
         return
     kept = [volume.mount_path.rstrip("/") for volume in place.volumes if volume.empty_dir is None]
     uri, folder = runtime.output_uri, runtime.output_dir
-    path = local_path(uri) if uri and not uri.startswith("$") else None
-    if path is not None and not _below(str(path), kept):
-        yield f"{_WHAT}.outputUri", f"{uri} is a folder of the pod and ends with it: put it on a volume, or name a URI"
-    elif not uri and not (folder and _below(folder, kept)):
+    yield from ends_with_the_node(runtime, kept, node="pod")
+    yield from not_on_the_node(runtime, [volume.mount_path.rstrip("/") for volume in place.volumes], node="pod")
+    if not uri and not (folder and is_below(folder, kept)):
         yield f"{_WHAT}.outputUri", "nothing says where outputs go: they end with the pod"
     if place.max_restarts and not kept:
         yield f"{_WHERE}.maxRestarts", "no volume outlives a pod here: a restart begins from the start"
-
-
-def _below(path: str, folders: list[str]) -> bool:
-    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
 
 
 def _auto_resume(place: EKSJob) -> Iterator[Pair]:

@@ -17,6 +17,7 @@ from cloudtune.backends.patches import patched
 from cloudtune.code import gather_code
 from cloudtune.errors import Fault, SpecError
 from cloudtune.launch import launch
+from cloudtune.node import uris
 from cloudtune.order import job_name, order_of, outputs_of
 from cloudtune.plan import Call, FieldNote, Notice, Plan, Ref, Step
 from cloudtune.spec.infrastructure import LocalJob
@@ -47,6 +48,7 @@ class LocalBackend:
         code = {"kind": "archive", "path": "code.tar.gz"} if workspace is not None else None
         order, values = order_of(job, how, run_id, name=name, code=code, outputs=outputs)
         order["graceInSeconds"] = GRACE_S
+        order["inputs"] = {_from_here(uri): path for uri, path in order["inputs"].items()}
         infrastructure = job.infrastructure
         python = _interpreter(infrastructure.python) if isinstance(infrastructure, LocalJob) else None
         archive = workspace is not None and workspace.is_archive  # it travels as it is
@@ -123,6 +125,14 @@ class LocalBackend:
     def delete(self, handle: Handle, *, outputs: bool) -> tuple[Call, ...]:
         """Remove the run's folder; its outputs only if asked."""
         return (_call("remove", handle, outputs=outputs),)
+
+
+def _from_here(uri: str) -> str:
+    """Return an input with a relative path as one that starts at the current folder, as the place of outputs does."""
+    path = None if uri.startswith("$") else uris.local_path(uri)
+    if path is None or path.is_absolute():
+        return uri
+    return f"{os.getcwd().replace('$', '$$')}/{uri}"  # noqa: PTH109 - text of the order, where $$ is a dollar sign
 
 
 def _interpreter(named: str | None) -> str | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 
 from cloudtune.backends.containers import agents_work
+from cloudtune.backends.node_folders import ends_with_the_node, not_on_the_node
 from cloudtune.backends.oci_mounts import is_file_system
 from cloudtune.backends.oci_surroundings import Surroundings
 from cloudtune.backends.oci_wire import container_of, region_of
@@ -40,6 +42,10 @@ def doubts(place: DataScienceJob, runtime: Runtime, around: Surroundings) -> Ite
     if namespace and not _METRICS.fullmatch(namespace):
         message = f"{METRICS}: OCI Monitoring takes no namespace {namespace!r}: letters, digits and _, none of its own"
         yield f"{_WHAT}.env", message
+    mounts = [posixpath.join("/mnt", mount.dest.rstrip("/")) for mount in place.storage_mount]
+    if container_of(runtime) is None:
+        yield from ends_with_the_node(runtime, mounts)
+        yield from not_on_the_node(runtime, mounts)
     if not runtime.output_uri and not place.storage_mount:
         yield f"{_WHAT}.outputUri", "nothing says where outputs go: they end with the node"
 

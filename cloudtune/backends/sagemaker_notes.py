@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from cloudtune.backends.containers import agents_work
+from cloudtune.backends.node_folders import ends_with_the_node, not_on_the_node
 from cloudtune.backends.sagemaker_surroundings import Surroundings
-from cloudtune.backends.sagemaker_wire import SPOT_WAIT_S, plain_name
+from cloudtune.backends.sagemaker_wire import CHECKPOINTS, DATA, MODEL, OUTPUT_DATA, SPOT_WAIT_S, plain_name
 from cloudtune.launch import run_time_limit_s
 from cloudtune.node.masks import is_secret_name
 from cloudtune.order import environment_of, job_name
@@ -70,10 +71,19 @@ def doubts(
         )
     if place.use_spot and not place.checkpoint_uri:
         yield f"{_WHERE}.checkpointUri", "an interrupted spot job starts from the beginning: nothing keeps checkpoints"
+    if runtime.type != "container":
+        yield from ends_with_the_node(runtime, _kept(place))
+        yield from not_on_the_node(runtime, ["/opt/ml"])
     plain, special = environment_of(runtime)
     for name in ("CLOUDTUNE_PLACE", "CLOUDTUNE_RUN_ID"):
         if runtime.type != "container" and name in {**plain, **special}:
             yield f"{_WHAT}.env", f"{name} is set by cloudtune on SageMaker; the job's own value has no effect"
+
+
+def _kept(place: SageMakerTrainingJob) -> list[str]:
+    """Return the folders of a node that SageMaker keeps."""
+    files = [f"{DATA}/{channel.channel}" for channel in place.inputs if channel.file_system_id]
+    return [MODEL, OUTPUT_DATA, *files, *([place.checkpoint_local_path or CHECKPOINTS] if place.checkpoint_uri else [])]
 
 
 def _missing(

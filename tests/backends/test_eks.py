@@ -535,6 +535,9 @@ def test_what_ends_with_the_pod_is_told() -> None:
     assert "ends with it" in told(plan(attrs.evolve(TRAIN, output_uri="/elsewhere/out"), volume))[uri]
     assert uri not in told(plan(attrs.evolve(TRAIN, output_uri="file:///fsx/out"), volume))
     assert uri not in told(plan(attrs.evolve(bare, output_dir="/fsx/out"), volume))
+    read = "spec.runtime.spec.inputs"
+    assert "where no file of this machine is" in told(plan(attrs.evolve(TRAIN, inputs={"rows.jsonl": "rows"})))[read]
+    assert read not in told(plan(attrs.evolve(TRAIN, inputs={"/fsx/rows": "a", "s3://b/rows": "b"}), volume))
     assert "spec.infrastructure.spec.maxRestarts" in told(plan(place=attrs.evolve(PLACE, max_restarts=1)))
 
 

@@ -65,3 +65,11 @@ def test_a_run_uses_the_relative_python(here: Path) -> None:
 
 def test_a_job_has_eight_seconds_to_save() -> None:
     assert staged(None)["order"]["graceInSeconds"] == 8
+
+
+def test_relative_inputs_are_looked_for_from_here(here: Path) -> None:
+    inputs = {"rows/a.jsonl": "a", "/there/b": "b", "s3://bucket/c": "c", "$WHERE/d": "d", "~/e": "e"}
+    runtime = PyTorchDistributedRuntime(command="true", inputs=inputs)
+    planned = LocalBackend().plan(JobSpec(infrastructure=LocalJob(), runtime=runtime), "abcdefgh")
+    order = shown(planned.steps[0].parameters)["order"]
+    assert order["inputs"] == {f"{here}/rows/a.jsonl": "a", **{uri: to for uri, to in inputs.items() if to != "a"}}

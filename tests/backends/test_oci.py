@@ -439,6 +439,16 @@ def test_secrets_of_other_places_are_refused(reference: str) -> None:
     assert refused(plan(attrs.evolve(TRAIN, env=env))) == {"spec.runtime.spec.env[0].secret"}
 
 
+def test_paths_of_this_machine_and_of_the_node_alone_are_told() -> None:
+    mounted = attrs.evolve(PLACE, storage_mount=[{"src": "oci://b@n/rows", "dest": "data"}])
+    here = attrs.evolve(TRAIN, output_uri="kept", inputs={"rows.jsonl": "rows"})
+    told = {warning.path: warning.message for warning in plan(here, mounted).warnings}
+    assert "kept is a folder of the node and ends with it" in told["spec.runtime.spec.outputUri"]
+    assert "rows.jsonl is looked up on the node" in told["spec.runtime.spec.inputs"]
+    there = attrs.evolve(TRAIN, output_uri="/mnt/data/kept", inputs={"/mnt/data/rows.jsonl": "rows"})
+    assert not [warning for warning in plan(there, mounted).warnings if warning.path.startswith("spec.runtime.spec")]
+
+
 def test_the_region_of_a_published_conda_environment() -> None:
     def variables(conda: Conda, place: DataScienceJob = PLACE) -> Plan:
         return plan(attrs.evolve(GIT, conda=conda), attrs.evolve(place, shape_name="VM.Standard2.1"))

@@ -183,6 +183,16 @@ def test_what_travels_comes_before_the_job() -> None:
     assert plan().to_json() == plan().to_json()
 
 
+def test_paths_of_this_machine_and_of_the_node_alone_are_told() -> None:
+    here = told(plan(attrs.evolve(TRAIN, output_uri="kept", inputs={"rows.jsonl": "rows"})))
+    assert "kept is a folder of the node and ends with it" in here["spec.runtime.spec.outputUri"]
+    assert "rows.jsonl is looked up on the node" in here["spec.runtime.spec.inputs"]
+    saved = attrs.evolve(TRAIN, output_uri="/opt/ml/checkpoints/out", inputs={"/opt/ml/input/data/rows": "rows"})
+    kept = told(plan(saved, attrs.evolve(PLACE, checkpoint_uri="s3://bucket/checkpoints")))
+    assert not [path for path in kept if path.startswith("spec.runtime.spec")]
+    assert "ends with it" in told(plan(saved))["spec.runtime.spec.outputUri"]
+
+
 def test_what_does_not_travel_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.sh").write_text("echo hi\n")
     os.mkfifo(tmp_path / "pipe")
