@@ -14,8 +14,8 @@ from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime
 from tests.processes import eventually, running
 
-#: Seconds within which nothing of a cancelled run is left.
-CANCEL_S = 15.0
+#: Seconds within which nothing of a cancelled run is left: 15, and as many again for a machine that is busy.
+CANCEL_S = 30.0
 TRAINER = """
 import os, signal, sys, time
 stubborn = os.environ["CLOUDTUNE_NODE_RANK"] == "0"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -12,6 +13,7 @@ from cloudtune.node.errors import NodeError
 from cloudtune.node.ranks import Place
 from cloudtune.node.rollcall import Roll, call_roll, report_absence
 from tests.node.running import free_port
+from tests.processes import eventually
 
 
 def place(rank: int, nodes: int) -> Place:
@@ -46,6 +48,19 @@ class Calls:
             thread.join(timeout=30)
             assert not thread.is_alive()
         return self.outcomes
+
+
+def connected(port: int) -> socket.socket:
+    """Return a connection to node 0, as soon as it listens."""
+
+    def tried() -> socket.socket | None:
+        with contextlib.suppress(OSError):
+            return socket.create_connection(("127.0.0.2", port))
+        return None
+
+    made = eventually(tried)
+    assert isinstance(made, socket.socket)
+    return made
 
 
 @pytest.fixture
@@ -90,6 +105,7 @@ def test_a_node_that_cannot_start_ends_the_wait_of_all(calls: Callable[[int, flo
     roll = calls(3, 60)
     roll.call(0)
     roll.call(1)
+    connected(roll.port).close()
     time.sleep(0.2)
     started = time.monotonic()
     report_absence(place(2, 3), "r", "pip failed", port=roll.port)
@@ -101,13 +117,12 @@ def test_a_node_that_cannot_start_ends_the_wait_of_all(calls: Callable[[int, flo
 def test_strangers_are_not_counted(calls: Callable[[int, float], Calls]) -> None:
     roll = calls(2, 1.5)
     roll.call(0)
-    time.sleep(0.2)
     strangers = []
     for hello in (b"GET / HTTP/1.0\r\n\r\n", b"\xff" * 5000, json.dumps({"run": "other", "node": 1}).encode() + b"\n"):
-        stranger = socket.create_connection(("127.0.0.2", roll.port))
+        stranger = connected(roll.port)
         stranger.sendall(hello)
         strangers.append(stranger)
-    silent = socket.create_connection(("127.0.0.2", roll.port))
+    silent = connected(roll.port)
     assert "node 1 is missing" in str(roll.wait()[0])
     for stranger in (*strangers, silent):
         stranger.close()
@@ -116,8 +131,7 @@ def test_strangers_are_not_counted(calls: Callable[[int, float], Calls]) -> None
 def test_a_node_that_came_and_left_is_missing(calls: Callable[[int, float], Calls]) -> None:
     roll = calls(3, 1.5)
     roll.call(0)
-    time.sleep(0.2)
-    with socket.create_connection(("127.0.0.2", roll.port)) as short:
+    with connected(roll.port) as short:
         short.sendall(b'{"run": "r", "node": 1}\n')
         short.recv(100)
     roll.call(2)
