@@ -19,6 +19,7 @@ from cloudtune import home
 from cloudtune.diagnosis.findings import Finding
 from cloudtune.diagnosis.versions import satisfies
 from cloudtune.node.accelerators import find_nvidia
+from cloudtune.node.masks import shown
 
 try:
     import fcntl
@@ -134,13 +135,19 @@ def check_proxies(environ: Mapping[str, str]) -> Iterator[Finding]:
             message = f"{name} and {twin} are not the same: some programs read the one, some the other"
             yield Finding(check="proxy", status="warning", message=message, hint="make them the same")
     if names - {"no_proxy", "NO_PROXY"}:
-        said = ", ".join(f"{name}={environ[name]}" for name in sorted(names))
+        said = ", ".join(f"{name}={_without_password(environ[name])}" for name in sorted(names))
         hint = "the services' own addresses, and 169.254.169.254 for instance principals, may have to be in NO_PROXY"
         yield Finding(check="proxy", status="ok", message=f"requests go by a proxy: {said}", hint=hint)
     for name in _BUNDLES:
         if environ.get(name) and not Path(environ[name]).exists():
             message = f"{name} names {environ[name]}, which does not exist: no service can be trusted"
             yield Finding(check="proxy", status="problem", message=message, hint=f"unset {name}, or mend it")
+
+
+def _without_password(proxy: str) -> str:
+    """Return a proxy's address as it may be shown; many programs take one that says no scheme."""
+    scheme = "" if "://" in proxy else "http://"
+    return shown(f"{scheme}{proxy}").removeprefix(scheme)
 
 
 def check_accelerators(find: Callable[[str], Any] = util.find_spec) -> Iterator[Finding]:

@@ -89,6 +89,8 @@ def test_proxies_are_told_without_their_passwords(tmp_path):
     environ = {"HTTPS_PROXY": "http://me:secret@proxy:3128", "no_proxy": "localhost"}
     found = only(machine.check_proxies(environ))
     assert found.message == "requests go by a proxy: HTTPS_PROXY=http://***@proxy:3128, no_proxy=localhost"
+    found = only(machine.check_proxies({"ALL_PROXY": "me:secret@proxy:3128"}))
+    assert found.message == "requests go by a proxy: ALL_PROXY=***@proxy:3128"
     two = list(machine.check_proxies({**environ, "https_proxy": "http://other:1"}))
     assert [one.status for one in two] == ["warning", "ok"]
     assert list(machine.check_proxies({"NO_PROXY": "x", "PATH": "/bin"})) == []
