@@ -211,8 +211,10 @@ def _partial(target: Path) -> Path:
 
 
 def _remove_local(path: Path) -> None:
-    for kept in (Path.cwd(), Path("~").expanduser()):
-        if path == kept or path in kept.parents:
+    named = {path, path.parent.resolve() / path.name}  # a link is removed itself, but may lie behind others
+    home = Path("~").expanduser()
+    for kept in (Path.cwd(), home, home.resolve()):
+        if not named.isdisjoint((kept, *kept.parents)):
             raise UsageError(f"{path} is not removed, {kept} is part of it", hint="name a folder below it")
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

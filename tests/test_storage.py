@@ -313,6 +313,17 @@ def test_the_ground_one_stands_on_is_not_removed(what: str, tmp_path: Path, monk
     assert (tmp_path / "here/below").is_dir()
 
 
+def test_the_ground_one_stands_on_is_known_by_another_way_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real/here").mkdir(parents=True)
+    (tmp_path / "other").symlink_to("real")
+    monkeypatch.chdir(tmp_path / "real/here")
+    with pytest.raises(UsageError, match="is not removed"):
+        storage.remove(str(tmp_path / "other/here"))
+    assert (tmp_path / "real/here").is_dir()
+
+
 def test_removing_a_link_leaves_what_it_leads_to(tmp_path: Path) -> None:
     write_tree(tmp_path / "real")
     (tmp_path / "link").symlink_to("real")
