@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 _TIMEOUT_S = 60
+#: Device files of accelerators that PyTorch has a backend for: NVIDIA (also in WSL), AMD, Neuron, Gaudi, Ascend.
+_DEVICES = ("nvidia[0-9]*", "nvgpu*", "dxg", "kfd", "neuron[0-9]*", "accel*", "hl[0-9]*", "davinci[0-9]*")
 
 
 class Found(NamedTuple):
@@ -75,6 +77,11 @@ def look(accelerator: str | None) -> Found:
     if accelerator and re.match(r"(?:AMD|MI\d)", accelerator, re.IGNORECASE):
         return find_amd()
     return find_nvidia()
+
+
+def none_at_all(devices: Path = Path("/dev")) -> bool:
+    """Whether a node has nothing to train on but its processors, whatever the plan knows of it."""
+    return not any(any(devices.glob(pattern)) for pattern in _DEVICES) and find_nvidia().number == 0
 
 
 def judge(found: Found, *, accelerator: str | None, expected: int, processes: int) -> tuple[str | None, str | None]:

@@ -103,7 +103,14 @@ class Agent:
 
     def _run_command(self, place: Place) -> int:
         order, ready = self.order, self.preparation
-        variables = environment(order, place, ready.paths, surroundings=self.surroundings, secrets=ready.secrets)
+        variables = environment(
+            order,
+            place,
+            ready.paths,
+            surroundings=self.surroundings,
+            secrets=ready.secrets,
+            on_processors=ready.on_processors,
+        )
         self.streams = Streams(ready.pipes, self.log, slots=order.processes_per_node)
         _wake_by_signals(self.streams)
         command = Command(

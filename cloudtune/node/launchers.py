@@ -46,9 +46,15 @@ class Paths(NamedTuple):
 
 
 def environment(
-    order: Order, place: Place, paths: Paths, *, surroundings: Mapping[str, str], secrets: Mapping[str, str]
+    order: Order,
+    place: Place,
+    paths: Paths,
+    *,
+    surroundings: Mapping[str, str],
+    secrets: Mapping[str, str],
+    on_processors: bool = False,
 ) -> dict[str, str]:
-    """Return the command's variables.
+    """Return the command's variables; ``on_processors`` says that several processes train without accelerators.
 
     A variable of the order or a secret beats every default here, and those beat what the agent was started with;
     only the run's own ``CLOUDTUNE_*`` are never the user's.
@@ -62,6 +68,9 @@ def environment(
         **(_neuron(order) if order.launcher == "neuron" else {}),
         **_sagemaker(place),
     }
+    if on_processors:
+        # without it accelerate, and so transformers' Trainer, finds no device to share and trains every process apart
+        defaults["ACCELERATE_USE_CPU"] = "true"
     out = {name: value for name, value in surroundings.items() if not (name in PRIVATE or URI_VARIABLE.fullmatch(name))}
     if place.name == "kubernetes":
         out = {name: value for name, value in out.items() if not _OPERATORS.fullmatch(name)}

@@ -53,6 +53,7 @@ class Preparation:
         self.output_folder = directory / "outputs"
         self.python = sys.executable
         self.archive = ""
+        self.on_processors = False
         self.secrets: dict[str, str] = {}
         self.outputs: Outputs | None = None
         self._courier: Courier | None = None
@@ -232,10 +233,12 @@ class Preparation:
         self.outputs = outputs
 
     def _check_accelerators(self) -> None:
-        order = self.order
+        order, rehearsed = self.order, self.surroundings.get("CLOUDTUNE_REHEARSED")
+        accelerators = importlib.import_module("cloudtune.node.accelerators")
+        if order.world_size > 1 and (rehearsed or not order.accelerators_per_node):
+            self.on_processors = accelerators.none_at_all()
         if not order.accelerators_per_node:
             return
-        accelerators = importlib.import_module("cloudtune.node.accelerators")
         found = accelerators.look(order.accelerator)
         error, warning = accelerators.judge(
             found,
@@ -243,7 +246,7 @@ class Preparation:
             expected=order.accelerators_per_node,
             processes=order.processes_per_node,
         )
-        if error and self.surroundings.get("CLOUDTUNE_REHEARSED"):
+        if error and rehearsed:
             what = f"{order.accelerators_per_node} {order.accelerator or 'accelerators'}"
             here = f"{found.number} of them, and the processors" if found.number else "the processors"
             error, warning = None, None

@@ -72,3 +72,15 @@ def test_the_plan_is_compared_with_what_is_there(
         assert (words is None) == (wanted is None), words
         if wanted is not None:
             assert wanted in str(words)
+
+
+@pytest.mark.parametrize(("device", "none"), [("null", True), ("nvidiactl", True), ("kfd", False), ("nvidia0", False)])
+def test_a_node_without_any_accelerator(
+    device: str, none: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / device).touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(accelerators, "find_nvidia", lambda: Found(0, None, "nvidia-smi -L"))
+    assert accelerators.none_at_all(tmp_path) is none
+    monkeypatch.setattr(accelerators, "find_nvidia", lambda: Found(1, "NVIDIA A10", "nvidia-smi -L"))
+    assert not accelerators.none_at_all(tmp_path)

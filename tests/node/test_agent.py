@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from cloudtune.node import processes
+from cloudtune.node.accelerators import none_at_all
 from cloudtune.node.failure import first_failure
 from tests.node.running import Job
 from tests.processes import eventually
@@ -127,6 +128,13 @@ def test_a_command_that_does_not_exist_is_the_nodes_failure(new_job: NewJob) -> 
         "cannot start no-such-program: No such file or directory; is it in the image and on PATH?"
     )
     assert job.report()["failure"]["rank"] is None
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_several_processes_without_accelerators_are_told_so(new_job: NewJob, nodes: int) -> None:
+    job = new_job(command="echo cpu=$ACCELERATE_USE_CPU", nodes=nodes, environment={})
+    assert job.run() == [0] * nodes, job.log()
+    assert job.texts() == ["cpu=true" if nodes > 1 and none_at_all() else "cpu="]
 
 
 def test_argv_is_exact_and_lines_go_through_the_shell(new_job: NewJob) -> None:

@@ -26,6 +26,15 @@ def variables(of: Order, place: Place, surroundings: dict[str, str] | None = Non
 PLACE = Place("local", 1, 2, "127.0.0.2", 4000, "127.0.0.3", "lo")
 
 
+def test_accelerate_trains_together_where_there_are_processors_alone() -> None:
+    def found(of: Order, **more: bool) -> str | None:
+        return launchers.environment(of, PLACE, PATHS, surroundings={}, secrets={}, **more).get("ACCELERATE_USE_CPU")
+
+    assert found(order()) is None
+    assert found(order(), on_processors=True) == "true"
+    assert found(order(environment={"ACCELERATE_USE_CPU": "false"}), on_processors=True) == "false"
+
+
 def test_torchrun_is_told_by_variables_in_its_static_form() -> None:
     found = variables(order(rendezvousTimeoutInSeconds=77), PLACE)
     assert {name: value for name, value in found.items() if name.startswith("PET_")} == {
