@@ -110,8 +110,9 @@ class TestDamage:
         with pytest.raises(UsageError, match=r"__1_0\.distcp is cut off"):
             consolidate(str(checkpoint), str(tmp_path / "out"), base=str(base))
         file.unlink()
-        with pytest.raises(UsageError, match=r"__1_0\.distcp is not there"):
+        with pytest.raises(UsageError, match=r"__1_0\.distcp is not there") as told:
             consolidate(str(checkpoint), str(tmp_path / "out"), base=str(base))
+        assert "outputLayout: shared" in (told.value.hint or "")
         assert nothing_written(tmp_path / "out")
 
     def test_files_of_two_checkpoints_are_told(self, tmp_path, base, checkpoint):

@@ -22,7 +22,7 @@ from cloudtune.weights.consolidate.tiles import Tile, pieces_of
 from cloudtune.weights.files import pickles
 from cloudtune.weights.files.folder import Folder
 from cloudtune.weights.files.parts import Part
-from cloudtune.weights.files.pickles import MAX_PICKLE_BYTES, Stand, stands
+from cloudtune.weights.files.pickles import MAX_PICKLE_BYTES, Stand, members, stands
 from cloudtune.weights.files.safetensors import size_bytes
 from cloudtune.weights.files.torchfiles import EDGE_BYTES, STATE, Known, TorchTensor, dtype_of, naturals, read_torch
 from cloudtune.weights.target.writing import Meter, run_all
@@ -38,13 +38,15 @@ _ALLOWED = {
             f"{_DCP}.metadata.{name}"
             for name in (
                 "Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata", "MetadataIndex",
-                "TensorProperties", "StorageMeta", "_MEM_FORMAT_ENCODING",
+                "TensorProperties", "StorageMeta",
             )
         ),
         f"{_DCP}.filesystem._StorageInfo",
         "torch.distributed._shard.sharded_tensor.metadata.TensorProperties",
-        "torch.distributed._shard.sharded_tensor.metadata.MEM_FORMAT_ENCODING",
         *(f"{module}.{kind}Path" for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows")),
+    ),
+    **members(
+        f"{_DCP}.metadata._MEM_FORMAT_ENCODING", "torch.distributed._shard.sharded_tensor.metadata.MEM_FORMAT_ENCODING"
     ),
 }  # fmt: skip
 #: Ranges of a store that are closer than this are asked for as one.
@@ -91,7 +93,10 @@ def read_metadata(folder: Folder, place: str) -> tuple[dict[str, Item], tuple[st
         items, others = _items(value)
         _check_files(items.values(), folder, place)
     except ValueError as error:
-        hint = "copy the checkpoint again, all files of it"
+        hint = (
+            "copy the checkpoint again, all files of it; those of other nodes are in node-K/ beside it, unless the job "
+        )
+        hint += "says outputLayout: shared"
         raise UsageError(f"{shown} does not describe a whole checkpoint: {error}", hint=hint) from error
     return items, others
 

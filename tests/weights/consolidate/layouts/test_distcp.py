@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cloudtune.errors import UsageError
 from cloudtune.ranges import Reader
 from cloudtune.weights.consolidate.layouts import distcp
 from cloudtune.weights.consolidate.layouts.distcp import Chunk
+from cloudtune.weights.files import pickles
 from cloudtune.weights.files.torchfiles import EDGE_BYTES
+from tests.weights import forging
 
 
 class Counting(Reader):
@@ -74,3 +77,26 @@ def test_what_is_not_near_is_read(monkeypatch):
     assert near.read(500, 5_000) == data[500:5_500]
     assert near.read(50_000, 10) == data[50_000:50_010]
     assert reader.asked[-2:] == [(500, 5_000), (50_000, 10)]
+
+
+ENUM = "torch.distributed.checkpoint.metadata._MEM_FORMAT_ENCODING"
+
+
+def test_members_of_enums_as_older_releases_of_python_3_11_pickle_them():
+    pickled = forging.dumps(forging.Call("builtins.getattr", forging.Name(ENUM), "TORCH_CONTIGUOUS_FORMAT"))
+    found = pickles.load(pickled, distcp._ALLOWED)
+    assert (found.kind, found.arguments) == (ENUM, ("TORCH_CONTIGUOUS_FORMAT",))
+
+
+@pytest.mark.parametrize(
+    ("of", "name"),
+    [
+        (forging.Name("torch.bfloat16"), "__class__"),
+        (forging.Name(f"{forging.DCP}.metadata.Metadata"), "__init__"),
+        (forging.Name(ENUM), forging.Name(ENUM)),
+        ("a text", "format"),
+    ],
+)
+def test_no_other_attribute_is_taken(of, name):
+    with pytest.raises(UsageError, match=r"asks for an attribute of .*nothing was executed"):
+        pickles.load(forging.dumps(forging.Call("builtins.getattr", of, name)), distcp._ALLOWED)
