@@ -30,7 +30,7 @@ from cloudtune.node.network import interface_of
 from cloudtune.node.order import Order, read_order
 from cloudtune.node.preparation import Preparation
 from cloudtune.node.ranks import Place
-from cloudtune.node.report import AGENT_FAILED, TIME_LIMIT, ending, new_report, write_json
+from cloudtune.node.report import AGENT_FAILED, TIME_LIMIT, ending, new_report, release, reserve, write_json
 from cloudtune.node.rollcall import Roll, call_roll, report_absence
 from cloudtune.node.streams import Streams
 
@@ -278,12 +278,14 @@ def run(order_path: Path, directory: Path) -> int:
     log = Log(directory / "log", Redaction())
     log.redaction.add_variables(os.environ)
     node = ranks.numbered_node(os.environ, _read_text)
+    reserve(directory)
     try:
         order = read_order(order_path)
     except NodeError as error:
         if node is not None:
             report["node"] = node
             log.number(node, node + 1)
+        release(directory)
         log.say(f"error: {error}")
         report.update(exitCode=AGENT_FAILED, reason=str(error), endedAt=time.time())
         write_json(directory / "report.json", log.redaction.data(report))
@@ -315,6 +317,7 @@ def _carry_out(agent: Agent) -> int:
         agent.fail(f"the agent failed: {type(error).__name__}: {error}")
     if agent.place is not None and not agent.tidy:
         processes.end_all(agent.order.run_id, grace_s=0, node_rank=agent.place.node_rank)
+    release(agent.directory)
     agent.log.say(f"ends with exit code {report['exitCode']}: {report['reason']}")
     _give_way(agent)
     try:
@@ -373,6 +376,7 @@ def _mind_supervisor(agent: Agent) -> None:
         agent.orphaned = True
         rank = _number(agent.surroundings.get("CLOUDTUNE_NODE_RANK"))
         processes.end_all(agent.order.run_id, grace_s=0, node_rank=rank)
+        release(agent.directory)
         agent.report.update(
             exitCode=128 + signal.SIGKILL, signal="SIGKILL", stopped="supervisor", stoppedAt=time.time()
         )

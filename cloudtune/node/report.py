@@ -12,6 +12,9 @@ from typing import Any
 #: The agent's own failure; codes of the command itself are passed on.
 AGENT_FAILED = 125
 TIME_LIMIT = 124
+#: Bytes that are kept free for last words, and under which name: a job may fill the disk.
+_RESERVE_BYTES = 64 * 1024
+_RESERVE = ".reserve"
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -23,6 +26,19 @@ def write_json(path: Path, data: Any) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def reserve(folder: Path) -> None:
+    """Keep room in a folder for what is written at the end, however full the disk is by then."""
+    try:
+        (folder / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))
+    except OSError:
+        pass  # it is full already: what is to be written will say so
+
+
+def release(folder: Path) -> None:
+    """Give back the room that was kept."""
+    (folder / _RESERVE).unlink(missing_ok=True)
 
 
 def signal_name(number: int) -> str:

@@ -22,7 +22,7 @@ from typing import IO, Any, Callable, Dict, List, Optional
 
 from cloudtune.node import processes
 from cloudtune.node.failure import first_failure
-from cloudtune.node.report import write_json
+from cloudtune.node.report import release, reserve, write_json
 
 #: Seconds for the other nodes to end by themselves after one has failed: victims usually notice at once.
 SETTLE_S = 2.0
@@ -140,6 +140,7 @@ class Supervisor:
                 node.send_signal(number)
 
     def _finish(self) -> str:
+        release(self.folder)
         codes = [node.returncode for node in self.nodes]
         reports = [self._report(rank, code) for rank, code in enumerate(codes)]
         failure: Optional[Dict[str, Any]] = None
@@ -181,11 +182,15 @@ class Supervisor:
         self.events.append({"time": time.time(), "text": text})
 
     def tell(self, state: str) -> None:
-        """Write down the state that others see."""
+        """Write down the state that others see; once it is there, a full disk is no reason to end the run."""
         self._event(state)
         pids = [node.pid for node in self.nodes]
         data = {"state": state, "pid": os.getpid(), "nodes": pids, "startedAt": self.started, "events": self.events}
-        write_json(self.folder / "state.json", data)
+        try:
+            write_json(self.folder / "state.json", data)
+        except OSError:
+            if state == "starting":
+                raise
 
 
 def _why(failure: Optional[Dict[str, Any]], reports: List[Dict[str, Any]]) -> Optional[str]:
@@ -282,11 +287,13 @@ def supervise(folder: Path) -> int:
         try:
             supervisor = Supervisor(folder)
             supervisor.heed()
+            reserve(folder)
             supervisor.tell("starting")
             ready()
             state = supervisor.keep()
         except Exception as error:  # noqa: BLE001 - whatever it is, the run must not end without a result
             processes.end_all(folder.name, grace_s=0)
+            release(folder)
             reason = f"the supervisor failed: {type(error).__name__}: {error}"
             write_json(folder / "result.json", {"state": "failed", "reason": reason, "failure": None, "events": []})
             return 1

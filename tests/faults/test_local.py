@@ -18,6 +18,7 @@ from cloudtune.runs import Run
 from cloudtune.spec.infrastructure import LocalJob
 from cloudtune.spec.job import JobSpec
 from cloudtune.spec.runtimes import PyTorchDistributedRuntime
+from tests.node.running import small_disk
 from tests.processes import eventually, running
 
 
@@ -106,9 +107,9 @@ def cli(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "cloudtune", *arguments]
 
 
-def job_file(tmp_path: Path, command: str) -> str:
+def job_file(tmp_path: Path, command: str, *, nodes: int = 2) -> str:
     path = tmp_path / "job.yaml"
-    runtime = {"kind": "runtime", "type": "pyTorchDistributed", "spec": {"command": command, "replicas": 2}}
+    runtime = {"kind": "runtime", "type": "pyTorchDistributed", "spec": {"command": command, "replicas": nodes}}
     path.write_text(json.dumps({"kind": "job", "spec": {"name": "cli", "runtime": runtime}}))
     return str(path)
 
@@ -160,6 +161,18 @@ def test_exit_codes_tell_how_it_ended(tmp_path: Path) -> None:
     wrong = subprocess.run(cli("run", "-f", "nowhere.yaml"), capture_output=True, text=True, timeout=60, check=False)
     assert wrong.returncode == 2
     assert "Traceback" not in wrong.stderr
+
+
+def test_a_job_that_fills_the_disk_has_a_result_that_says_how_it_failed(home: Path, tmp_path: Path) -> None:
+    home.mkdir()
+    prefix = small_disk(home, "2m")
+    file = job_file(tmp_path, 'echo begun; head -c 3000000 /dev/zero > "$CLOUDTUNE_OUTPUT_DIR/model"; exit 3', nodes=1)
+    command = [*prefix, *cli("run", "-q", "-o", "json", "-f", file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 100, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["state"], told["reason"]) == ("failed", "replica 0, rank 0, ended with 3")
+    assert told["failure"]["lines"][0] == "begun"
 
 
 def test_a_run_that_was_never_started_can_be_cancelled_and_deleted() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from cloudtune.node.lines import parse_line
 from cloudtune.node.supervisor import free_ports
@@ -18,6 +21,18 @@ Line = tuple[int | None, str, str]
 def free_port() -> int:
     """Return a port that is free on every address, and that the kernel gives to nobody who asks for any."""
     return free_ports(1)[0]
+
+
+def small_disk(folder: Path, size: str) -> tuple[str, ...]:
+    """Return a prefix that runs a command where the folder is a disk of that size; skips where that is not allowed."""
+    mount = f'mount -t tmpfs -o size={size} none "$0" && exec "$@"'
+    prefix = ("unshare", "-Urm", "sh", "-c", mount, str(folder))
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("this machine allows no mounts of one's own")
+    return prefix
 
 
 class Job:

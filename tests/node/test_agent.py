@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import tarfile
 import textwrap
@@ -21,7 +19,7 @@ import pytest
 from cloudtune.node import processes
 from cloudtune.node.accelerators import none_at_all
 from cloudtune.node.failure import first_failure
-from tests.node.running import Job
+from tests.node.running import Job, small_disk
 from tests.processes import eventually
 
 NewJob = Callable[..., Job]
@@ -397,18 +395,6 @@ def test_outputs_are_kept_while_the_job_runs(new_job: NewJob, tmp_path: Path) ->
     eventually((tmp_path / "kept" / "logs" / "node-0.log").exists)
     (tmp_path / "go").touch()
     assert job.wait() == [0]
-
-
-def small_disk(folder: Path, size: str) -> tuple[str, ...]:
-    """Return a prefix that runs a command where the folder is a disk of that size; skips where that is not allowed."""
-    mount = f'mount -t tmpfs -o size={size} none "$0" && exec "$@"'
-    prefix = ("unshare", "-Urm", "sh", "-c", mount, str(folder))
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode
-    ):
-        pytest.skip("this machine allows no mounts of one's own")
-    return prefix
 
 
 def test_a_full_disk_for_outputs_fails_the_run_with_a_reason(new_job: NewJob, tmp_path: Path) -> None:

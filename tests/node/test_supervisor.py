@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -53,6 +54,22 @@ def test_a_run_that_is_cancelled_as_soon_as_it_shows_is_cancelled_and_not_lost(t
     (tmp_path / "agent.pyz").write_bytes(agent_bytes())
     assert run(SIGNALLED, tmp_path) == 1
     assert json.loads((tmp_path / "result.json").read_text())["state"] == "cancelled"
+
+
+def test_a_full_disk_ends_no_run_that_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    (tmp_path / "order.json").write_text("{}")
+    (tmp_path / "run.json").write_text("{}")
+    keeper = supervisor.Supervisor(tmp_path)
+    monkeypatch.setattr(supervisor, "write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        keeper.tell("starting")
+    keeper.tell("running")
+    assert [event["text"] for event in keeper.events] == ["starting", "running"]
+    for end in (keeper.wake_read, keeper.wake_write):
+        os.close(end)
 
 
 def test_a_process_goes_on_though_nobody_waits_for_its_first_word(tmp_path: Path) -> None:
