@@ -28,7 +28,8 @@ def command(run: str, place_and_form: tuple[str | None, str], force: bool) -> No
     if form != "text":
         options.emit(files, form)
     elif directory is None and not files:
-        say("the run has left no files")
+        goes = not verbs.status(run).status.finished
+        say("no files so far: they are copied while the run goes on" if goes else "the run has left no files")
     elif directory is None:
         for file in files:
             click.echo(f"{file['bytes']:>14,}  {file['uri']}")

@@ -86,7 +86,8 @@ def tell_end(run: Run, *, goes: bool = False) -> None:
             say(f"  model: {model.name}:{model.version}{told}")
             say(f'  ask it: cloudtune deploy {model.name}; cloudtune invoke {model.name} "..."')
         return
-    say(f"run {run.id} {status.state}" + (f": {status.reason}" if status.reason else ""))
+    reason = status.reason if status.reason != status.state else None
+    say(f"run {run.id} {status.state}" + (f": {reason}" if reason else ""))
     if unsubmitted(run) and not goes:
         say(f"  {to_continue(run)}")
     if status.failure is not None:

@@ -26,6 +26,8 @@ from cloudtune.spec.runtimes import RUNTIMES
 from cloudtune.spec.types import Types
 
 API_VERSION = "v1.0"
+#: As many keys of a mapping, at most, are named where something else stands there.
+_FEW = 6
 #: What a step may be besides a verb.
 _DEEDS = frozenset({"job", "precompile"})
 
@@ -136,7 +138,9 @@ class Reader(FormReader):
         keys = keys_of(cls)
         words = {word: key for key in keys for word in (key.word, *key.aliases)}
         values: dict[str, Any] = {}
-        for word, child in self.mapping(node, path, tuple(words), cls.__doc__ or "").items():
+        about = (cls.__doc__ or "").splitlines()[:1]
+        about += [f"keys: {', '.join(words)}"] if len(words) <= _FEW else []
+        for word, child in self.mapping(node, path, tuple(words), " ".join(about)).items():
             key = words[word]
             if key.name in values:
                 message = f"{word!r} and {key.word!r} are the same; write one of them"

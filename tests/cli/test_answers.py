@@ -291,3 +291,12 @@ def test_an_abort_by_gloo_at_the_end_comes_with_a_hint(known: bool, tmp_path: Pa
     for words in (answer.err, call("status", record.id).out):
         assert said in words
         assert ("  hint: if all was saved before" in words) is known
+
+
+def test_a_cancelled_run_has_no_second_reason_and_no_files_so_far(tmp_path: Path) -> None:
+    job = write_job(tmp_path / "job.yaml", "sleep 100")
+    run = call("run", "-d", "-q", "-f", job).out.strip()
+    assert "no files so far" in call("outputs", run).err
+    assert call("cancel", run).code == 0
+    watched = call("watch", run)
+    assert (watched.code, watched.err.splitlines()) == (103, [f"run {run} cancelled"])

@@ -32,6 +32,12 @@ def job(runtime: str = "", infrastructure: str = "", kind: str = "python", place
     return "\n".join(lines) + "\n"
 
 
+def test_what_is_no_mapping_is_told_its_keys() -> None:
+    (fault,) = faults_of(job("dependencies: [tabulate]\nscriptPathURI: a.py"))
+    assert (fault.path, fault.message) == ("spec.runtime.spec.dependencies", "a mapping is needed here; this is a list")
+    assert (fault.hint or "").endswith("before the command starts. keys: pipPackages, pipRequirements")
+
+
 def test_all_faults_come_at_once_each_with_its_place() -> None:
     text = """\
         kind: job
