@@ -35,7 +35,7 @@ def kept(run_id: str) -> Iterator[Keep]:
             whole = False  # a part of them may be there
 
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         yield keep
     except BaseException:

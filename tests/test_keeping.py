@@ -27,8 +27,9 @@ with keeping.kept("run1") as keep:
 
 
 @pytest.mark.usefixtures("home")
-def test_lines_are_kept_once_all_are_there() -> None:
+def test_lines_are_kept_once_all_are_there(home: Path) -> None:
     with keeping.kept("run1") as keep:
+        assert (home / "runs" / "run1").stat().st_mode & 0o077 == 0
         keep(LINES[:150])
         keep(LINES[150:])
         assert keeping.lines_of("run1") is None
