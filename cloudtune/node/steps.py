@@ -37,13 +37,15 @@ def run_step(
     code, lines = try_step(command, log, variables=variables, folder=folder, quiet=quiet)
     if code != 0:
         words = "\n".join(lines).strip() or "it said nothing"
-        raise NodeError(f"cannot {what}: {command[0]} ended with code {code}: {words if quiet else _cause(words)}")
+        raise NodeError(
+            f"cannot {what}: " + (f"{command[0]} ended with code {code}: {words}" if quiet else _cause(words))
+        )
 
 
 def _cause(words: str) -> str:
     """Return the lines by which pip and git say what is wrong, as one; the last line where there are none."""
     lines = [line.strip() for line in words.splitlines() if line.strip()]
-    return "; ".join(line for line in lines if _ERROR.match(line)) or lines[-1]
+    return "; ".join(line[found.end() :] for line in lines if (found := _ERROR.match(line))) or lines[-1]
 
 
 def try_step(
