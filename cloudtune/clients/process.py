@@ -106,6 +106,7 @@ def _start(folder: Path, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         return reply
     environment = {k: v for k, v in os.environ.items() if not k.startswith(LEFTOVERS) and k not in RANKS}
     environment |= {**parameters.get("environment", {}), "CLOUDTUNE_HOME": str(home())}
+    environment["CLOUDTUNE_RUN_ID"] = str(parameters["runId"])  # submitted by a job, it outlives that one
     python = json.loads((folder / "run.json").read_text())["python"]
     command = parameters.get("argv") or [python, "-I", "-S", str(folder / "agent.pyz"), "supervise", str(folder)]
     with (folder / "supervisor.log").open("ab") as log:

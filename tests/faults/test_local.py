@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -105,6 +106,20 @@ def test_a_server_that_names_a_run_of_its_own_outlives_the_job(mark: str) -> Non
 
 def cli(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "cloudtune", *arguments]
+
+
+def test_a_run_that_a_job_submits_outlives_the_job(mark: str, tmp_path: Path) -> None:
+    inner = job_file(tmp_path, f"sleep {mark}", nodes=1)
+    outer = start(f"{shlex.join(cli('run', '-q', '-d', '-f', inner))} && echo submitted", replicas=1)
+    status = outer.wait(120)
+    assert status.state == "succeeded", (status.reason, [line.text for line in outer.lines()][-20:])
+    (run,) = (run for run in runs.runs() if run.id != outer.id)
+    try:
+        eventually(lambda: running(f"sleep {mark}"))
+        assert run.state == "running"
+    finally:
+        run.cancel()
+    assert running(mark) == []
 
 
 def job_file(tmp_path: Path, command: str, *, nodes: int = 2) -> str:
