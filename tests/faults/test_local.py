@@ -187,7 +187,7 @@ def test_a_job_that_fills_the_disk_has_a_result_that_says_how_it_failed(home: Pa
     assert done.returncode == 100, done.stderr
     told = json.loads(done.stdout)
     assert (told["state"], told["reason"]) == ("failed", "replica 0, rank 0, ended with 3")
-    assert told["failure"]["lines"][0] == "begun"
+    assert "begun" in told["failure"]["lines"]
 
 
 def test_a_run_that_was_never_started_can_be_cancelled_and_deleted() -> None:
