@@ -109,18 +109,19 @@ def rehearse(
             run = _start(spec, progress)
             show(run)
             answers = _answers(ask, progress) if run.exit_code == 0 else {}
-            if shell:
+            exit_code, ended, logs = run.exit_code, run.to_dict(), dict(_logs(run)) if output is not None else {}
+            if shell:  # where the run may be deleted
                 _open_shell(scene, spec, progress)
             found = Rehearsal(
-                exit_code=run.exit_code,
-                run=run.to_dict(),
+                exit_code=exit_code,
+                run=ended,
                 asked=asked(scene.stage.record.calls),
                 left=tuple(one for cloud in scene.clouds for one in cloud.left()),
                 answers=answers,
                 filled=filled,
             )
         if output is not None:
-            _keep(scene, run, output, progress)
+            _keep(scene, logs, output, progress)
     if scene.stage.errors:
         hint = "this is a fault of cloudtune; please report it"
         raise CloudtuneError(f"the stand-in itself failed: {scene.stage.errors[0]}", hint=hint)
@@ -244,7 +245,13 @@ def _open_shell(scene: _Scene, spec: Spec, progress: Callable[[str], object]) ->
                 process.wait()
 
 
-def _keep(scene: _Scene, run: Run, folder: Path, progress: Callable[[str], object]) -> None:
+def _logs(run: Run) -> Iterator[tuple[str, str]]:
+    """Yield what the run, or each of its steps, has logged, by its id."""
+    for each in run.steps or (run,):
+        yield each.id, "".join(f"{line.replica} {line.rank} {line.text}\n" for line in each.lines())
+
+
+def _keep(scene: _Scene, logs: Mapping[str, str], folder: Path, progress: Callable[[str], object]) -> None:
     """Copy what a rehearsal has left: files of the clouds, logs, and every call before this."""
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     (folder / "calls.jsonl").write_text(scene.stage.record.to_json_lines())
@@ -252,9 +259,8 @@ def _keep(scene: _Scene, run: Run, folder: Path, progress: Callable[[str], objec
         for one in cloud.left():
             if not _is_kept(cloud, one.uri, folder / "files"):
                 progress(f"{one.uri} is not kept: its name is no path of a file")
-    for each in run.steps or (run,):
-        text = "".join(f"{line.replica} {line.rank} {line.text}\n" for line in each.lines())
-        (folder / "logs" / f"{each.id}.log").write_text(text)
+    for run_id, text in logs.items():
+        (folder / "logs" / f"{run_id}.log").write_text(text)
 
 
 def _is_kept(cloud: StandIn, uri: str, folder: Path) -> bool:

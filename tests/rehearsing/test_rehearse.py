@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -178,10 +177,13 @@ def test_a_job_that_fails_says_who_failed_and_how_often_the_cloud_was_asked(
     tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
     file = job(tmp_path, "echo about to fail; exit 3")
-    done = started("-f", str(file), "--shell")
+    done = started("-f", str(file), "--shell", "-o", str(tmp_path / "kept"))
     # the shell is opened also then, and sees the rehearsal alone
-    look = f'"{sys.executable}" -m cloudtune doctor -f "$REHEARSED" -o json'
-    out, talk = done.communicate(f"cat ~/.oci/config; {look}\n", 120)
+    ours = f'"{sys.executable}" -m cloudtune'
+    look = f'{ours} doctor -f "$REHEARSED" -o json'
+    # what is deleted there has ended nevertheless
+    delete = f"{ours} delete $({ours} list | sed -n '2s/\t.*//p')"
+    out, talk = done.communicate(f"cat ~/.oci/config; {look}; {delete}\n", 120)
     assert done.returncode == 100, talk
     assert "[0/0] about to fail" in out
     assert "fingerprint=" in out
@@ -192,7 +194,10 @@ def test_a_job_that_fails_says_who_failed_and_how_often_the_cloud_was_asked(
     assert "oci.data_science: create_job 1, get_job" in out
     assert "first to fail: replica 0, rank 0, ended with exit code 3" in talk
     assert "--resume" not in talk
+    assert " deleted" in talk
     assert "rehearsed: failed; all of it is taken down" in talk
+    (log,) = (tmp_path / "kept" / "logs").iterdir()
+    assert "about to fail" in log.read_text()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)], ids=["INT", "HUP"])
@@ -247,9 +252,8 @@ def test_objects_whose_names_are_no_paths_are_told_and_not_kept(tmp_path: Path) 
 
     with Stage(tmp_path / "cloud") as stage:
         scene: Any = rehearse._Scene(folder=tmp_path / "scene", stage=stage, clouds=(Cloud(),))  # type: ignore[arg-type]
-        run: Any = SimpleNamespace(id="r", steps=(), lines=lambda: ())
         said: list[str] = []
-        rehearse._keep(scene, run, tmp_path / "kept", said.append)
+        rehearse._keep(scene, {"r": ""}, tmp_path / "kept", said.append)
     kept = {
         path.relative_to(tmp_path / "kept" / "files").as_posix()
         for path in tmp_path.rglob("*")
