@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import io
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cloudtune.rehearsal.oci.cloud import Timing
+from tests.oci_place import oci_place
 from tests.rehearsal.oci.science import Science, refused, until
 
 oci = pytest.importorskip("oci", reason="the oci SDK is not installed")
 
 
-def test_a_job_becomes_active_and_goes_in_the_end(science: Science) -> None:
-    client = science.client
-    made = client.create_job(science.details()).data
-    assert (made.lifecycle_state, made.display_name) == ("CREATING", "test")
-    assert made.created_by == science.place.cloud.principals.user
-    with refused(409, "IncorrectState"):
-        client.create_job_artifact(made.id, b"x", content_disposition="attachment; filename=a.py")
-    until(lambda: client.get_job(made.id).data.lifecycle_state == "ACTIVE")
-    found = client.get_job(made.id).data
-    assert found.job_infrastructure_configuration_details.shape_name == "VM.Standard2.1"
-    assert isinstance(found.job_configuration_details, oci.data_science.models.DefaultJobConfigurationDetails)
-    client.delete_job(made.id)
-    until(lambda: client.get_job(made.id).data.lifecycle_state == "DELETED")
-    with refused(404, "NotAuthorizedOrNotFound"):
+def test_a_job_becomes_active_and_goes_in_the_end(tmp_path: Path) -> None:
+    with oci_place(tmp_path, timing=Timing(job_s=6000.0)) as place:
+        client = Science(place).client
+        made = client.create_job(Science(place).details()).data
+        assert (made.lifecycle_state, made.display_name) == ("CREATING", "test")
+        assert made.created_by == place.cloud.principals.user
+        with refused(409, "IncorrectState"):
+            client.create_job_artifact(made.id, b"x", content_disposition="attachment; filename=a.py")
+        place.stage.clock.push(6000.0)
+        until(lambda: client.get_job(made.id).data.lifecycle_state == "ACTIVE")
+        found = client.get_job(made.id).data
+        assert found.job_infrastructure_configuration_details.shape_name == "VM.Standard2.1"
+        assert isinstance(found.job_configuration_details, oci.data_science.models.DefaultJobConfigurationDetails)
         client.delete_job(made.id)
-    with refused(404, "NotAuthorizedOrNotFound"):
-        client.get_job("ocid1.datasciencejob.oc1.iad.none")
+        until(lambda: client.get_job(made.id).data.lifecycle_state == "DELETED")
+        with refused(404, "NotAuthorizedOrNotFound"):
+            client.delete_job(made.id)
+        with refused(404, "NotAuthorizedOrNotFound"):
+            client.get_job("ocid1.datasciencejob.oc1.iad.none")
 
 
 def test_a_job_is_changed_where_it_may_be(science: Science) -> None:
