@@ -196,7 +196,8 @@ class Supervisor:
 def _why(failure: Optional[Dict[str, Any]], reports: List[Dict[str, Any]]) -> Optional[str]:
     """Return in a sentence what failed first: the process that did, or what its node says where it was no process."""
     if failure is not None and failure.get("rank") is not None:
-        how = f"was ended by {failure['signal']}" if failure.get("signal") else f"ended with {failure.get('exitCode')}"
+        code, name = failure.get("exitCode"), failure.get("signal")
+        how = f"was ended by {name}" if name else f"ended with exit code {code}"
         hint = " (often: out of memory)" if failure.get("signal") == "SIGKILL" else ""
         return f"replica {failure['replica']}, rank {failure['rank']}, {how}{hint}"
     first = failure["replica"] if failure is not None else None

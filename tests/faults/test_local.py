@@ -186,7 +186,7 @@ def test_a_job_that_fills_the_disk_has_a_result_that_says_how_it_failed(home: Pa
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 100, done.stderr
     told = json.loads(done.stdout)
-    assert (told["state"], told["reason"]) == ("failed", "replica 0, rank 0, ended with 3")
+    assert (told["state"], told["reason"]) == ("failed", "replica 0, rank 0, ended with exit code 3")
     assert "begun" in told["failure"]["lines"]
 
 
