@@ -95,7 +95,7 @@ class Artifacts:
     def export(self, request: Request) -> Response:
         """Make an artifact of an object, in the service's own time."""
         details = checked_body(request, "ExportModelArtifactDetails", of="data_science")["artifactExportDetails"]
-        model = self._bare(request)
+        model = self.models.active(request.params["modelId"])
         source = _region_of(details, "sourceRegion", "namespace", "sourceBucket", "sourceObjectName")
 
         def deed(work: Work) -> None:
@@ -110,7 +110,7 @@ class Artifacts:
             shutil.copyfile(found.blob.path, arriving)
             self._keep(model.id, f"{model.id}.zip", arriving)
 
-        return self._begun(request, "EXPORT_MODEL_ARTIFACT", model, deed)
+        return self._begun(request, "EXPORT_MODEL_ARTIFACT", model, deed, bare=True)
 
     def take_out(self, request: Request) -> Response:
         """Make an object of an artifact, in the service's own time."""
@@ -135,7 +135,7 @@ class Artifacts:
     def refer(self, request: Request) -> Response:
         """Let the artifact be what lies in buckets; nothing is copied."""
         details = checked_body(request, "RegisterModelArtifactReferenceDetails", of="data_science")
-        model = self._bare(request)
+        model = self.models.active(request.params["modelId"])
         references = details["modelArtifactReferences"]
         if not references:
             raise refused("modelArtifactReferences must not be empty")
@@ -148,7 +148,7 @@ class Artifacts:
                 return
             self.store.change(MODEL, model.id, references=references, isModelByReference=True)
 
-        return self._begun(request, "REGISTER_MODEL_ARTIFACT", model, deed)
+        return self._begun(request, "REGISTER_MODEL_ARTIFACT", model, deed, bare=True)
 
     # --- for those who deploy
 
@@ -183,21 +183,22 @@ class Artifacts:
     def _keep(self, identity: str, name: str, arrived: Path) -> str:
         """Take what has arrived for the artifact; Refused (409) if there is one."""
         with self._keeping:
-            model = self.models.model(identity)
-            if model.data.get("artifact") or model.data.get("references"):
-                raise Refused(409, "Conflict", f"model {identity} has an artifact, which cannot be changed")
+            self._check_bare(identity)
             arrived.replace(self.folder(identity) / name)
             self.store.change(MODEL, identity, artifact=name)
         return identity
 
-    def _bare(self, request: Request) -> Resource:
-        model = self.models.active(request.params["modelId"])
-        if model.data.get("artifact") or model.data.get("references"):
-            raise Refused(409, "Conflict", f"model {model.id} has an artifact, which cannot be changed")
-        return model
+    def _check_bare(self, identity: str) -> None:
+        data = self.models.model(identity).data
+        if data.get("artifact") or data.get("references"):
+            raise Refused(409, "Conflict", f"model {identity} has an artifact, which cannot be changed")
 
-    def _begun(self, request: Request, operation: str, model: Resource, deed: Any) -> Response:
+    def _begun(self, request: Request, operation: str, model: Resource, deed: Any, *, bare: bool = False) -> Response:
+        """Begin a work request, or find the one that the same request began before; ``bare``: with no artifact yet."""
+
         def begin() -> str:
+            if bare:
+                self._check_bare(model.id)
             return self.works.begin(operation, model.data, "model", deed)
 
         work = self.cloud.tokens.once(request, operation, begin, about=model.id)

@@ -209,6 +209,17 @@ def test_a_model_by_reference_needs_a_bucket_that_keeps_versions(catalog: Catalo
         catalog.client.create_model_artifact(model, b"x", content_disposition="attachment; filename=model.zip")
 
 
+def test_a_reference_that_is_sent_again_is_the_one_that_was_taken_meanwhile(catalog: Catalog) -> None:
+    model, reference = catalog.model(), catalog.reference("m")
+    catalog.put("m/config.json", b"{}")
+    register = catalog.client.register_model_artifact_reference
+    work = catalog.work(register(reference, model, opc_retry_token="token"))
+    assert work.status == "SUCCEEDED"
+    assert catalog.work(register(reference, model, opc_retry_token="token")).id == work.id
+    with refused(409, "Conflict"):
+        register(reference, model, opc_retry_token="another")
+
+
 def test_a_token_makes_one_model(catalog: Catalog) -> None:
     made = {catalog.client.create_model(catalog.owner, opc_retry_token="token").data.id for _ in range(2)}
     assert len(made) == 1
