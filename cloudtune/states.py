@@ -88,7 +88,11 @@ class Failure:
     @property
     def hint(self) -> str | None:
         """What can be done about an end that is known, which the process itself could not tell."""
-        if any(_ABORTED_BY_GLOO in line for line in self.lines):
+        said = [line for line in self.lines if line.strip()]
+        at = next((index for index, line in enumerate(said) if _ABORTED_BY_GLOO in line), None)
+        raised = (self.traceback or "").splitlines()[-1:]
+        # behind an exception, the abort is no more than the way in which the process ended
+        if at is not None and not (at and raised and said[at - 1].rstrip().endswith(raised[0])):
             return (
                 "if all was saved before, this is a race of PyTorch's Gloo with the end of Python "
                 "(pytorch/pytorch#179291): let the script end with os._exit(0) after destroy_process_group()"

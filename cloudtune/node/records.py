@@ -16,6 +16,8 @@ _KEPT_CHARACTERS = 2000
 _TRACEBACK = "Traceback (most recent call last)"
 # torch puts the rank before every line of an uncaught exception
 _PREFIX = re.compile(r"^\[rank\d+\]:\s?")
+# torch's C++ has the same prefix
+_WARNING = re.compile(r"\[[IWEF]\d{4} ")
 
 
 class Record:
@@ -76,14 +78,13 @@ def last_traceback(lines: Sequence[str]) -> str | None:
     if not starts:
         return None
     start = starts[-1]
+    # the text of an exception with torch's prefix goes on as long as the prefix does
+    prefixed = _PREFIX.match(lines[start]) is not None
     block = [bare[start]]
     for line, original in zip(bare[start + 1 :], list(lines)[start + 1 :]):
+        if prefixed and (_PREFIX.match(original) is None or _WARNING.match(line)):
+            break
         block.append(line)
-        if line and not line[0].isspace() and not _more_of_it(original):
+        if line and not line[0].isspace() and not prefixed:
             break
     return "\n".join(block).rstrip()
-
-
-def _more_of_it(original: str) -> bool:
-    """Whether a line carries torch's prefix: the text of the exception then goes on as long as the prefix does."""
-    return _PREFIX.match(original) is not None

@@ -293,6 +293,15 @@ def test_an_abort_by_gloo_at_the_end_comes_with_a_hint(known: bool, tmp_path: Pa
         assert ("  hint: if all was saved before" in words) is known
 
 
+def test_an_abort_behind_an_exception_comes_without_the_hint(tmp_path: Path) -> None:
+    raised = "[rank0]: Traceback (most recent call last):\\n[rank0]:   File x\\n[rank0]: ValueError: labels\\n"
+    line = f"printf '{raised}terminate called without an active exception\\n' >&2; kill -ABRT $$"
+    answer = call("run", "-f", write_job(tmp_path / "job.yaml", line))
+    assert answer.code == 100
+    assert "ValueError: labels" in answer.err
+    assert "if all was saved before" not in answer.err
+
+
 def test_a_cancelled_run_has_no_second_reason_and_no_files_so_far(tmp_path: Path) -> None:
     job = write_job(tmp_path / "job.yaml", "sleep 100")
     run = call("run", "-d", "-q", "-f", job).out.strip()

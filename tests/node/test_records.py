@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from cloudtune.node.records import LAST_LINES, Record, last_traceback
 
 TRACEBACK = """\
@@ -21,6 +23,14 @@ def test_torchs_prefix_is_taken_off_and_long_messages_are_kept_whole() -> None:
         *TRACEBACK.splitlines(),
         "CUDA kernel errors might be late",
     ]
+
+
+@pytest.mark.parametrize(
+    "after", ["terminate called without an active exception", "[rank3]:[W1121 15:47:58.1 Utils.cpp:9] Warning: late"]
+)
+def test_what_is_said_behind_an_exception_with_torchs_prefix_is_none_of_it(after: str) -> None:
+    lines = [*(f"[rank3]: {line}" for line in TRACEBACK.splitlines()), after]
+    assert last_traceback(lines) == TRACEBACK.rstrip()
 
 
 def test_no_traceback_and_one_cut_short() -> None:
