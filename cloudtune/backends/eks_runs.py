@@ -94,13 +94,6 @@ def is_finished(handle: Handle, thing: Mapping[str, Any]) -> bool:
     return state_of(handle, thing) in ("succeeded", "failed", "cancelled")
 
 
-def finished_at(thing: Mapping[str, Any]) -> float | None:
-    """Return when a run ended, as far as its object says that."""
-    status = thing.get("status") or {}
-    last = condition(thing, *_SUCCEEDED, "Failed")
-    return moment(status.get("completionTime") or (last or {}).get("lastTransitionTime"))
-
-
 def _pod_state(pod: Mapping[str, Any]) -> str:
     phase = (pod.get("status") or {}).get("phase")
     if phase in ("Succeeded", "Failed"):

@@ -61,8 +61,7 @@ _KINDS: Mapping[tuple[str, str], tuple[str, bool]] = {
 class Wire:
     """The API of the clusters that a client talks to, by scope. Any thread may use it.
 
-    A ``hasty`` one tries once, and waits for seconds only. ``skew_s`` is by how much this machine's clock is ahead of
-    the cluster's, as of the last answer.
+    A ``hasty`` one tries once, and waits for seconds only. ``date`` is the cluster's time, as its last answer told it.
     """
 
     def __init__(self, clusters: Clusters, *, hasty: bool = False) -> None:
