@@ -243,14 +243,16 @@ class Run:
         return status
 
     def cancel(self, *, wait: bool = True) -> Status:
-        """End the run: every process of every node. A run that has ended already is left as it is, but for its steps.
+        """End the run: every process of every node. A run that has ended already is left as it is.
 
         Raises:
             UsageError: the submission was cut off, and only continuing it can tell whether something runs.
         """
         status = self.status
         if status.state in SETTLED:
-            self._cancel_steps(wait=wait)
+            for step in self.steps:
+                if not step.status.finished:  # whoever led the pipeline could not reach its place any more
+                    step.cancel(wait=wait)
             return status
         pending = self.record is not None and self.store.run(self.record.id).state == "pending"
         if self._submitted() is None:
@@ -276,12 +278,9 @@ class Run:
             return self.cancel(wait=wait)
         if wait:
             self._end_seen(CANCEL_S)
-        self._cancel_steps(wait=wait)
-        return self.status
-
-    def _cancel_steps(self, *, wait: bool) -> None:
         for step in self.steps:
-            step.cancel(wait=wait)  # a conductor that is dead, or could not reach their place, ends none of them
+            step.cancel(wait=wait)  # a dead conductor ends none of them
+        return self.status
 
     def _end_seen(self, seconds: float) -> bool:
         try:
