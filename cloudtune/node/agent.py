@@ -318,6 +318,8 @@ def _carry_out(agent: Agent) -> int:
     if agent.place is not None and not agent.tidy:
         processes.end_all(agent.order.run_id, grace_s=0, node_rank=agent.place.node_rank)
     release(agent.directory)
+    if agent.log.failure is not None:
+        agent.log.say(f"warning: lines of this log may be missing: {agent.log.failure}")
     agent.log.say(f"ends with exit code {report['exitCode']}: {report['reason']}")
     _give_way(agent)
     try:

@@ -414,6 +414,16 @@ def test_a_full_disk_for_outputs_fails_the_run_with_a_reason(new_job: NewJob, tm
     assert report["failure"]["exitCode"] == 125
 
 
+def test_a_log_that_did_not_fit_says_so(new_job: NewJob) -> None:
+    job = new_job(command="head -c 600000 /dev/zero > $CLOUDTUNE_OUTPUT_DIR/x; seq 1000; echo on")
+    (job.folder / "node-0").mkdir()
+    job.start(0, prefix=small_disk(job.folder / "node-0", "512k"))  # the log of its stdout lies elsewhere
+    job.wait()
+    assert "on" in job.texts()
+    told = "warning: lines of this log may be missing: cannot write"
+    assert any(text.startswith(told) for text in job.texts(stream="agent")), job.log()
+
+
 def test_a_failed_command_stays_the_reason_when_the_disk_is_full_too(new_job: NewJob, tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     prefix = small_disk(tmp_path / "kept", "256k")
