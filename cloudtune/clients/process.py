@@ -77,7 +77,15 @@ class ProcessClient:
     def read(self, call: Call) -> Mapping[str, Any]:
         """Carry out ``describe`` or ``read_logs``."""
         folder = _folder(call.parameters)
-        return _describe(folder) if call.operation == "describe" else _read_logs(folder, call.parameters)
+        try:
+            return _describe(folder) if call.operation == "describe" else _read_logs(folder, call.parameters)
+        except FileNotFoundError as error:
+            raise RunNotFound(
+                f"run {folder.name} was removed meanwhile", hint="cloudtune list shows all runs"
+            ) from error
+        except OSError as error:
+            hint = _disk_hint(error)
+            raise ServiceError(str(error), service="process", operation=call.operation, hint=hint) from error
 
 
 def _folder(parameters: Mapping[str, Any]) -> Path:

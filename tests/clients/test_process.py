@@ -188,3 +188,22 @@ def test_a_supervisor_that_has_told_its_result_is_waited_for(operation: str, mon
         meanwhile(monkeypatch, let_go)
         ProcessClient().send(call(operation, "ending00"))
     assert not (folder / "result.json").exists()
+
+
+def test_a_log_that_is_removed_while_it_is_read_is_told_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = staged("removed0")
+    (folder / "node-0").mkdir()
+    (folder / "node-0" / "log").write_text("a line\n")
+    read = call("read_logs", "removed0", offsets={}, cursor=None)
+    assert ProcessClient().read(read)["logs"] == {"0": "a line\n"}
+
+    def removed() -> float:
+        (folder / "node-0" / "log").unlink()
+        return 0.0
+
+    with monkeypatch.context() as patch, pytest.raises(RunNotFound, match="removed meanwhile"):
+        patch.setattr(process.time, "time", removed)
+        ProcessClient().read(read)
+    (folder / "node-0" / "log").mkdir()
+    with pytest.raises(ServiceError, match="Is a directory"):
+        ProcessClient().read(read)
