@@ -201,9 +201,10 @@ def test_a_log_that_is_removed_while_it_is_read_is_told_in_plain_words(monkeypat
         (folder / "node-0" / "log").unlink()
         return 0.0
 
-    with monkeypatch.context() as patch, pytest.raises(RunNotFound, match="removed meanwhile"):
-        patch.setattr(process.time, "time", removed)
-        ProcessClient().read(read)
+    with monkeypatch.context() as patch:
+        patch.setattr("time.time", removed)
+        with pytest.raises(RunNotFound, match="removed meanwhile"):
+            ProcessClient().read(read)
     (folder / "node-0" / "log").mkdir()
     with pytest.raises(ServiceError, match="Is a directory"):
         ProcessClient().read(read)
