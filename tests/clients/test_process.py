@@ -198,7 +198,7 @@ def test_a_log_that_is_removed_while_it_is_read_is_told_in_plain_words(monkeypat
     assert ProcessClient().read(read)["logs"] == {"0": "a line\n"}
 
     def removed() -> float:
-        (folder / "node-0" / "log").unlink()
+        (folder / "node-0" / "log").unlink(missing_ok=True)
         return 0.0
 
     with monkeypatch.context() as patch:
