@@ -21,6 +21,7 @@ import attrs
 from cloudtune.deployments.questions import body_of
 from cloudtune.errors import CloudtuneError, MissingExtra, ServiceError, UsageError
 from cloudtune.node import processes
+from cloudtune.node.supervisor import free_ports
 from cloudtune.ranges import Reader
 from cloudtune.weights.files.safetensors import read_header
 
@@ -224,7 +225,7 @@ def _free_port(port: int | None) -> int:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port or 0))
+            probe.bind((HOST, port or free_ports(1)[0]))
         except OSError as error:
             raise UsageError(f"port {port} of {HOST} cannot be had: {error.strerror}", hint="give another") from error
         return int(probe.getsockname()[1])

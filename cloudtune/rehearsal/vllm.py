@@ -22,6 +22,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from cloudtune.node.supervisor import free_ports
+
 PORT = 8000
 _HERE = "127.0.0.1"
 _LOOK_S = 0.2
@@ -35,7 +37,7 @@ class Inner:
     def __init__(self, model: str) -> None:
         self.model = str(Path(model).absolute())
         self.most_tokens = _most_tokens(Path(model))
-        self.port = _free_port()
+        self.port = free_ports(1)[0]
         command = [sys.executable, "-m", "transformers.cli.transformers", "serve", self.model]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", "HF_HOME": _cache()}
         self.process = subprocess.Popen(
@@ -190,12 +192,6 @@ def _cache() -> str:
     place = Path("/tmp/huggingface")  # noqa: S108 - the node's own
     (place / "hub").mkdir(parents=True, exist_ok=True)
     return str(place)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HERE, 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

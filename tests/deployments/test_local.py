@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import threading
@@ -126,6 +127,13 @@ def test_what_is_no_model_is_refused_before_anything_starts(tmp_path):
     with pytest.raises(UsageError, match=r"model\.safetensors is no whole safetensors file"):
         local.reserve(tmp_path, name="m", directory=tmp_path / "d")
     assert not (tmp_path / "d").exists()
+
+
+def test_a_port_that_nobody_named_is_none_that_the_kernel_gives_away() -> None:
+    with socket.socket() as anybody:
+        anybody.bind(("", 0))
+        given = anybody.getsockname()[1]
+    assert 1024 < local._free_port(None) < given
 
 
 def test_a_port_that_is_taken_is_refused(served, tmp_path):
