@@ -124,12 +124,13 @@ def main() -> None:
 def _told(error: Exception) -> int:
     """Say what went wrong to somebody who did not write this program; return the exit code."""
     from cloudtune.errors import CloudtuneError
+    from cloudtune.uri import shown
 
     if "--debug" in sys.argv or os.environ.get("CLOUDTUNE_DEBUG"):
         raise error
     if isinstance(error, CloudtuneError):
         click.echo(f"error: {visible(str(error))}", err=True)
         return error.exit_code
-    click.echo(f"error: {type(error).__name__}: {error}", err=True)
+    click.echo(f"error: {type(error).__name__}: {visible(shown(str(error)))}", err=True)
     click.echo("  hint: this is a fault of cloudtune; --debug shows where, please report it", err=True)
     return 1

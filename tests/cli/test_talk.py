@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from cloudtune.cli import _told
 from cloudtune.cli.talk import visible
 
 
@@ -21,3 +22,9 @@ def test_an_error_that_quotes_a_file_leaves_the_terminal_alone(tmp_path):
     assert done.returncode in {1, 2}
     assert done.stderr.startswith("error: ")
     assert "\x1b" not in done.stderr
+
+
+def test_an_error_that_nobody_expected_shows_no_password_and_leaves_the_terminal_alone(capsys):
+    assert _told(RuntimeError("cannot open https://me:geheim@host/x \x1b[2J")) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(r"error: RuntimeError: cannot open https://***@host/x \x1b[2J")
