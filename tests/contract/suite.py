@@ -93,14 +93,14 @@ class BackendContract:
     def test_submit_runs_and_ends(self, place: Place) -> None:
         run = jobs.start(place.good)
         assert run.state in STATES
-        status = run.wait(60)
+        status = run.wait(240)
         assert status.state == "succeeded"
         assert status.failure is None
         assert run.exit_code == 0
 
     def test_a_finished_run_is_known_from_the_record_alone(self, place: Place) -> None:
         run = jobs.start(place.good)
-        run.wait(60)
+        run.wait(240)
         again = runs.get(run.id[:6])
         assert again.id == run.id
         assert again.state == "succeeded"
@@ -120,7 +120,7 @@ class BackendContract:
 
     def test_failure_names_the_replica(self, place: Place) -> None:
         run = jobs.start(place.bad)
-        status = run.wait(60)
+        status = run.wait(240)
         assert status.state == "failed"
         assert run.exit_code == 100
         assert status.failure is not None
@@ -136,12 +136,12 @@ class BackendContract:
 
     def test_cancel_of_a_finished_run_returns(self, place: Place) -> None:
         run = jobs.start(place.good)
-        run.wait(60)
+        run.wait(240)
         assert run.cancel().state == "succeeded"
 
     def test_a_foreign_run_is_reached_by_its_own_id(self, place: Place, foreign: Callable[[Handle], str]) -> None:
         run = jobs.start(place.good)
-        run.wait(60)
+        run.wait(240)
         assert run.handle is not None
         name = foreign(run.handle)
         Store().remove_run(run.id)
@@ -159,11 +159,11 @@ class BackendContract:
         run = jobs.start(place.good)
         assert run.handle is not None
         assert Handle.parse(run.handle.uri) == run.handle
-        assert run.wait(60).state in TERMINAL
+        assert run.wait(240).state in TERMINAL
 
     def test_delete_forgets_the_run(self, place: Place) -> None:
         run = jobs.start(place.good)
-        run.wait(60)
+        run.wait(240)
         run.delete()
         with pytest.raises(RunNotFound):
             runs.get(run.id)
@@ -180,7 +180,7 @@ class BackendContract:
         job = attrs.evolve(place.good, runtime=attrs.evolve(place.good.runtime, env=env))
         assert secret not in place.backend.plan(job, "abcdefgh").to_json()
         run = jobs.start(job)
-        assert run.wait(60).state == "succeeded"
+        assert run.wait(240).state == "succeeded"
         home = Store().folder
         kept = [path for path in home.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
         assert kept == []

@@ -131,7 +131,7 @@ def test_what_a_quota_does_not_allow_is_refused_before_anything_is_sent(on: AwsP
     assert "Service Quotas" in (caught.value.hint or "")
     assert Store().runs() == ()
     assert sent(on.stage, "put_object") == sent(on.stage, "create_training_job") == 0
-    assert jobs.start(job(on, "true")).wait(60).state == "succeeded"
+    assert jobs.start(job(on, "true")).wait(240).state == "succeeded"
 
 
 def test_a_submission_that_is_refused_leaves_nothing(on: AwsPlace) -> None:

@@ -31,7 +31,7 @@ def written(path: Path, *rows: Any) -> Path:
 def prepare(folder: Path, *words: str, program: Path = RECIPES / "prepare" / "prepare.py", **environ: str) -> Any:
     command = [sys.executable, str(program), *words]
     variables = {**os.environ, "CLOUDTUNE_OUTPUT_DIR": str(folder / "out"), **environ}
-    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=240)
 
 
 def left(folder: Path) -> dict[str, list[Any]]:

@@ -101,7 +101,7 @@ def test_a_job_that_only_compiles_ends_before_it_trains(monkeypatch, tmp_path):
         precompile_only=True,
     )
     run = jobs.start(JobSpec(name="j", runtime=runtime))
-    status, said = run.wait(60), [line.text for line in run.lines()]
+    status, said = run.wait(240), [line.text for line in run.lines()]
     assert status.state == "succeeded", said
     assert f"compiles to {tmp_path}/cache: /bin/sh -c echo trains" in said
     assert "trains" not in said
@@ -116,7 +116,7 @@ def test_a_rehearsal_goes_without_the_pass_that_compiles_and_knows_the_degrees(m
         precompile=True,
     )
     run = jobs.start(JobSpec(name="j", runtime=runtime))
-    assert run.wait(60).state == "succeeded"
+    assert run.wait(240).state == "succeeded"
     said = [line.text for line in run.lines()]
     assert "of 2 and 1" in said
     assert "rehearsed: substituted: compile -> nothing: neuron_parallel_compile is not on this machine" in said

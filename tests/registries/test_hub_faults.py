@@ -56,7 +56,7 @@ def test_a_process_that_is_killed_at_its_commit_is_continued(moment, then, model
         return then
 
     hub.faults[COMMIT] = [kill]
-    assert started.wait(60) == -signal.SIGKILL
+    assert started.wait(240) == -signal.SIGKILL
     repo = hub.repos["ann/clerk"]
     assert set(repo.store) == set(hub.sent()) == set(weights_of(model))
     assert file(model).version == "1"

@@ -244,6 +244,6 @@ class TestTheVerb:
         file = tmp_path / "pipeline.json"
         file.write_text(json.dumps({"kind": "pipeline", "spec": {"name": "p", "steps": steps}}))
         run = cloudtune.run(file)
-        assert run.wait(60).state == "succeeded"
+        assert run.wait(240).state == "succeeded"
         with open_weights(folder_at(run.steps[0].outputs()[0])) as weights:
             assert {weights.tensor(name).dtype for name in weights} == {"F16"}

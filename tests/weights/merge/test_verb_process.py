@@ -42,7 +42,7 @@ def given(tmp_path_factory):
     shapes = {f"{module}.weight": shape for module, shape in MODULES.items()} | {NORM: (2048,)}
     base = write_model(folder / "base", shapes, shards=3)
     adapter = write_adapter(folder / "adapter", MODULES, rank=8)
-    assert start(base, adapter, folder / "out").wait(60) == 0
+    assert start(base, adapter, folder / "out").wait(240) == 0
     return base, adapter, folder / "out"
 
 
@@ -80,7 +80,7 @@ def test_killed_at_any_moment_it_is_whole_or_not_there_and_goes_on(given, tmp_pa
     else:
         assert "config.json" not in left
     if "cloudtune.json" not in left:  # a whole model is not written over
-        assert start(base, adapter, output).wait(60) == 0
+        assert start(base, adapter, output).wait(240) == 0
     found = files(output)
     assert (found.pop("log.txt", None) == b"mine") is there
     assert found == files(wanted)
@@ -97,7 +97,7 @@ def test_interrupted_it_says_how_it_goes_on_and_where_what_is_done_lies(given, t
     said = f"interrupted; the same command goes on where it stopped ({work} holds what is done)"
     assert done.stderr.strip() == said
     assert not output.exists()
-    assert start(base, adapter, output).wait(60) == 0
+    assert start(base, adapter, output).wait(240) == 0
     assert files(output) == files(wanted)
     assert hidden(tmp_path) == []
 
