@@ -13,6 +13,7 @@ from cloudtune import deployments
 from cloudtune.backends import backend_named
 from cloudtune.errors import CloudtuneError, UsageError
 from cloudtune.home import home
+from cloudtune.node import processes
 from cloudtune.plan import Call
 from cloudtune.runs import client_of
 from cloudtune.store import Store
@@ -26,7 +27,7 @@ except ImportError as error:  # pragma: no cover - Windows
 #: Below a rehearsal's folder: what takes the place of the user's home of cloudtune; which temporary folder is its own.
 HOME, IDENTITY = "home", "identity"
 _LOCK = "lock"
-#: Seconds for processes of this machine to end.
+#: Seconds for processes of this machine to end by themselves.
 _END_S = 30.0
 _LOOK_S = 0.05
 
@@ -59,7 +60,7 @@ def clear() -> tuple[Path, ...]:
         try:
             with (folder / _LOCK).open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(folder)
+                _remove(folder, patience_s=0)  # its clouds are gone: who would end his run there waits in vain
         except FileNotFoundError:
             continue  # it has only begun, or has just gone
         except BlockingIOError:
@@ -68,7 +69,7 @@ def clear() -> tuple[Path, ...]:
     return tuple(gone)
 
 
-def end_all(rehearsal: Path) -> None:
+def end_all(rehearsal: Path, *, patience_s: float = _END_S) -> None:
     """End what a rehearsal runs on this machine itself: drivers of pipelines, verbs that are steps, local servers."""
     place = rehearsal / HOME
     if not place.is_dir():
@@ -84,10 +85,12 @@ def end_all(rehearsal: Path) -> None:
         given = {"runId": folder.name, "home": str(folder.parent)}
         with contextlib.suppress(CloudtuneError):
             client.send(Call(service="process", operation="stop", parameters=given))
-    deadline = time.monotonic() + _END_S
+    deadline = time.monotonic() + patience_s
     for folder in folders:
         while _is_alive(folder) and time.monotonic() < deadline:
             time.sleep(_LOOK_S)
+        if _is_alive(folder):
+            processes.end_all(folder.name, grace_s=0)
 
 
 def _is_alive(run: Path) -> bool:
@@ -102,8 +105,8 @@ def _is_alive(run: Path) -> bool:
     return False
 
 
-def _remove(folder: Path) -> None:
-    end_all(folder)
+def _remove(folder: Path, *, patience_s: float = _END_S) -> None:
+    end_all(folder, patience_s=patience_s)
     with contextlib.suppress(OSError):
         identity = Path((folder / IDENTITY).read_text().strip())
         if identity.parent == Path(tempfile.gettempdir()) and identity.name.startswith("cloudtune-rehearsal-"):
