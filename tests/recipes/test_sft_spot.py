@@ -80,7 +80,7 @@ def test_a_training_whose_machine_is_taken_ends_as_if_nothing_had_been(tmp_path:
     from cloudtune.rehearsal.aws.cloud import Timing
 
     seed = random.SystemRandom().randrange(1 << 32)
-    at = random.Random(seed).randrange(9, 20)
+    drawn = random.Random(seed)
     # checkpoints are copied only when the machine goes
     with aws_place(tmp_path, speed=1000.0, timing=Timing(sync_s=1e9)) as on:
         for file in tiny.random_model().iterdir():
@@ -90,12 +90,17 @@ def test_a_training_whose_machine_is_taken_ends_as_if_nothing_had_been(tmp_path:
         assert [step for step, _ in undisturbed] == [str(step) for step in range(1, STEPS + 1)]
         first = next(at for at, line in enumerate(lines) if "'step': 1," in line)
         spoken = sum(1 for line in lines[:first] if not line.startswith(("SageMaker: ", "rehearsed: ")))
-        on.stage.faults.add(faults.event("taken", after_lines=spoken + at))
-        lines, disturbed = trained(on, "disturbed")
-        told = "\n".join((f"seed {seed}: after step {at}", *lines))
-        assert on.stage.faults.left() == (), told
-        assert sum("resume: going on from" in line for line in lines) == 1, told
-        assert any("is left out, it is not whole: " in line for line in lines), told
-        assert dict(steps(lines)) == dict(undisturbed), told
-        assert len(steps(lines)) < 2 * STEPS, told
-        assert left(on, disturbed) == left(on, calm), told
+        for number in range(4):
+            at = drawn.randrange(9, 20)
+            on.stage.faults.add(faults.event("taken", after_lines=spoken + at))
+            lines, disturbed = trained(on, f"disturbed-{number}")
+            told = "\n".join((f"seed {seed}: after step {at}", *lines))
+            assert on.stage.faults.left() == (), told
+            assert sum("resume: going on from" in line for line in lines) == 1, told
+            assert dict(steps(lines)) == dict(undisturbed), told
+            assert len(steps(lines)) < 2 * STEPS, told
+            assert left(on, disturbed) == left(on, calm), told
+            # a machine that is taken while a checkpoint is written may leave whole ones only: then another one goes
+            if any("is left out, it is not whole: " in line for line in lines):
+                return
+        pytest.fail(f"seed {seed}: no checkpoint was half copied")
