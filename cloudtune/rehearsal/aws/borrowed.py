@@ -100,7 +100,7 @@ class Borrowed:
         missing = Refused(501, "NotImplemented", f"rehearsed AWS has no {operation}")
         try:
             answer = self.ask(request.method, path, query=query, headers=headers, stream=file, host=host)
-        except NotImplementedError:
+        except NotImplementedError:  # moto knows the operation, and has not made it
             raise missing from None
         if answer.status >= 400 and answer.body[:15].lower().startswith(b"<!doctype html"):
             raise missing  # moto has no such path at all
